@@ -1,0 +1,287 @@
+"""SPAI (CVPR 2025): spectral reconstruction similarity, spectral context vector, spectral context attention.
+
+Axes: B images, V views of an image, N views in a batch, K blocks used, L tokens, C width, P projection,
+D = 6K + P features, S side of a view. Three branches (original, low-pass, high-pass) share every weight and go
+through the backbone as one batch of 3N.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from timm.layers import Attention
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spai_train.spectral import SpectralFilter
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # timm.data.IMAGENET_DEFAULT_MEAN
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class SPAIConfig:
+    """The dimensions of a SPAI; the defaults are those of the published model (upstream `configs/spai.yaml`)."""
+
+    tile_size: int = 224
+    tile_stride: int = 224
+    minimum_tiles: int = 4
+    mask_radius: float = 16
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    blocks: tuple[int, ...] = tuple(range(12))
+    projection: int = 1024
+    projection_layers: int = 2
+    projection_gelu: bool = False
+    attention_width: int = 1536
+    attention_heads: int = 12
+    head_ratio: int = 3
+    dropout: float = 0.5
+    drop_path: float = 0.1
+
+    @property
+    def features(self) -> int:
+        """D: mean and std of three similarities per block, then the spectral context vector."""
+        return 6 * len(self.blocks) + self.projection
+
+
+class SPAI(nn.Module):
+    """The detector as training sees it: an encoder of views and a head of images."""
+
+    def __init__(self, config: SPAIConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SpectralEncoder(config)
+        self.head = SpectralContextHead(config)
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """:param views: (B, V, S, S, 3) uint8
+        :returns: logit (B, 1) and attention (B, V)
+        """
+        features = self.encoder(views.flatten(0, 1))  # (B·V, D)
+        logit, attention = self.head(features.unflatten(0, views.shape[:2]))
+        return logit, attention
+
+
+class SpectralEncoder(nn.Module):
+    """Views → features: how alike the tokens of a view, its low-pass and its high-pass are, block by block."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: SPAIConfig) -> None:
+        super().__init__()
+        self.filter = SpectralFilter(config.tile_size, config.mask_radius)
+        self.backbone = Backbone(config)
+        self.projectors = nn.ModuleList(
+            Projector(
+                config.width,
+                config.projection,
+                config.projection_layers,
+                config.dropout,
+                norm_input=True,
+                gelu_last=config.projection_gelu,
+            )
+            for _ in config.blocks
+        )
+        self.context = SpectralContext(config)
+        self.blocks = config.blocks
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """:param views: (N, S, S, 3) uint8
+        :returns: features (N, D) float32
+        """
+        similarities, statistics = [], []
+        for projector, tokens in zip(self.projectors, self.block_tokens(views), strict=True):
+            projected = projector(tokens)
+            projected = projected.reshape(3, -1, *projected.shape[1:])  # (3, N, L, P)
+            similarities.append(_similarity_statistics(projected))  # (N, 6)
+            statistics.append(torch.cat(_mean_std(projected[0], dim=1), dim=-1))  # (N, 2P)
+        context = self.context(torch.stack(statistics, dim=1))  # (N, P)
+        return torch.cat((torch.stack(similarities, dim=2).flatten(1), context), dim=1)  # (N, 6·K + P)
+
+    def block_tokens(self, views: Tensor) -> list[Tensor]:
+        """The patch tokens of original, low-pass and high-pass after each used block: K times (3·N, L, C).
+
+        They depend on the backbone alone, so training a head on a frozen backbone can compute them once.
+        """
+        return self.backbone(self.branches(views))
+
+    def branches(self, views: Tensor) -> Tensor:
+        """:param views: (N, S, S, 3) uint8; the cast comes first because TensorRT's uint8 may feed nothing else
+        :returns: original, low-pass and high-pass, clamped to [0, 1], then ImageNet-normalised: (3·N, 3, S, S)
+        """
+        pixels = views.float().div(255).permute(0, 3, 1, 2)  # (N, 3, S, S)
+        low = self.filter(pixels)
+        branches = torch.cat((pixels, low.clamp(0, 1), (pixels - low).clamp(0, 1)))
+        return (branches - self.mean) / self.std
+
+
+class ShapelessAttention(Attention):
+    """timm's attention, unfused and without reading the batch size.
+
+    A symbolic batch size exports as Shape of the uint8 input, which TensorRT refuses, and the plain
+    `MatMul(q·s, kᵀ) → Softmax → MatMul` is the pattern that it fuses.
+    """
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """:param x: (N, L, C); masks are not supported"""
+        assert attn_mask is None and not is_causal
+        tokens = x.shape[1]
+        qkv = self.qkv(x).reshape(-1, tokens, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, L, C / heads)
+        attention = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1))
+        x = (attention @ v).transpose(1, 2).reshape(-1, tokens, self.attn_dim)
+        return self.proj_drop(self.proj(x))  # type: ignore[no-any-return]
+
+
+class Backbone(VisionTransformer):  # type: ignore[misc]
+    """timm's ViT (pre-norm, CLS token, absolute positions), giving the patch tokens of the blocks in use."""
+
+    def __init__(self, config: SPAIConfig) -> None:
+        super().__init__(
+            img_size=config.tile_size,
+            patch_size=config.patch_size,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            drop_path_rate=config.drop_path,
+            num_classes=0,
+            global_pool="",
+            final_norm=False,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            attn_layer=ShapelessAttention,
+        )
+        self.used = frozenset(config.blocks)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """:param images: (N, 3, S, S), normalised
+        :returns: K times (N, L, C), CLS left out
+        """
+        x = self._embed(images)
+        outputs = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.used:
+                outputs.append(x[:, 1:])
+            if len(outputs) == len(self.used):
+                break
+        return outputs
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """CLS is folded into the first position, so that no Expand over the batch is exported: (N, 1 + L, C)."""
+        positions = torch.cat((self.pos_embed[:, :1] + self.cls_token, self.pos_embed[:, 1:]), dim=1)
+        return self.pos_drop(F.pad(self.patch_embed(images), (0, 0, 1, 0)) + positions)  # type: ignore[no-any-return]
+
+
+class Projector(nn.Module):
+    """[LayerNorm] → dropout → (Linear → GELU → dropout)* → Linear → [GELU] → dropout → LayerNorm, over the last axis.
+
+    :param inputs: width of the input
+    :param outputs: P, of every layer
+    :param layers: number of linear layers, at least 1
+    :param norm_input: whether the input is normalised too
+    :param gelu_last: whether a GELU follows the last linear layer too
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, layers: int, dropout: float, *, norm_input: bool, gelu_last: bool
+    ) -> None:
+        super().__init__()
+        self.norm_in = nn.LayerNorm(inputs) if norm_input else nn.Identity()
+        self.layers = nn.ModuleList(nn.Linear(inputs if i == 0 else outputs, outputs) for i in range(layers))
+        self.norm_out = nn.LayerNorm(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.gelu_last = gelu_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """:param x: (…, inputs)
+        :returns: (…, outputs)
+        """
+        x = self.dropout(self.norm_in(x))
+        for index, layer in enumerate(self.layers, start=1):
+            x = layer(x)
+            x = self.dropout(F.gelu(x) if self.gelu_last or index < len(self.layers) else x)
+        return self.norm_out(x)  # type: ignore[no-any-return]
+
+
+class SpectralContext(nn.Module):
+    """The spectral context vector: token statistics of the original, weighed over the blocks (paper, section 3.3)."""
+
+    def __init__(self, config: SPAIConfig) -> None:
+        super().__init__()
+        p, layers, dropout = config.projection, config.projection_layers, config.dropout
+        self.alpha = nn.Parameter(torch.randn(1, len(config.blocks), p))
+        self.project_blocks = Projector(2 * p, p, layers, dropout, norm_input=False, gelu_last=True)
+        self.project_image = Projector(p, p, layers, dropout, norm_input=False, gelu_last=True)
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        """:param statistics: mean and std over the tokens of each block, (N, K, 2P)
+        :returns: (N, P)
+        """
+        blocks = self.project_blocks(statistics)  # (N, K, P)
+        return self.project_image((self.alpha.softmax(dim=1) * blocks).sum(dim=1))  # type: ignore[no-any-return]
+
+
+class SpectralContextHead(nn.Module):
+    """Features of an image's views → logit: learned queries attend to the views, then an MLP (paper, section 3.4)."""
+
+    def __init__(self, config: SPAIConfig) -> None:
+        super().__init__()
+        d, width, hidden = config.features, config.attention_width, config.features * config.head_ratio
+        self.heads = config.attention_heads
+        self.queries = nn.Parameter(torch.zeros(config.attention_heads, 1, width // config.attention_heads))
+        self.to_kv = nn.Linear(d, 2 * width, bias=False)
+        self.to_out = nn.Linear(width, d, bias=False)
+        self.norm = nn.LayerNorm(d)
+        self.mlp = nn.ModuleList((nn.Linear(d, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 1)))
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.trunc_normal_(self.queries, std=0.02)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """:param features: (B, V, D)
+        :returns: logit (B, 1) and attention (B, V), the mean over the heads, which sums to 1 over the views
+        """
+        keys, values = self.to_kv(features).chunk(2, dim=-1)  # (B, V, heads · E)
+        keys, values = self._split(keys), self._split(values)  # (B, heads, V, E)
+        scale = self.queries.shape[-1] ** -0.5
+        attention = ((self.queries * scale) @ keys.transpose(-2, -1)).softmax(dim=-1)  # (B, heads, 1, V)
+        pooled = (self.dropout(attention) @ values).flatten(1)  # (B, heads · E)
+        x = self.norm(self.dropout(self.to_out(pooled)))  # (B, D)
+        for layer in self.mlp[:-1]:
+            x = self.dropout(F.relu(layer(x)))
+        return self.mlp[-1](x), attention.mean(dim=1).squeeze(1)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, V, heads · E) → (B, heads, V, E)"""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _similarity_statistics(projected: Tensor) -> Tensor:
+    """Mean and std over the tokens of cos(original, low), cos(original, high), cos(low, high).
+
+    :param projected: (3, N, L, P)
+    :returns: (N, 6), in the order mean, std per pair
+    """
+    norm = projected.square().sum(dim=-1, keepdim=True).clamp_min(1e-16).sqrt()  # F.cosine_similarity's eps, squared
+    original, low, high = (projected / norm).unbind(0)
+    pairs = ((original, low), (original, high), (low, high))
+    statistics = [_mean_std((a * b).sum(dim=-1), dim=1) for a, b in pairs]  # each (N,), (N,)
+    return torch.stack([value for pair in statistics for value in pair], dim=1)
+
+
+def _mean_std(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased standard deviation, written out so that they export as plain reductions.
+
+    The clamp is far below fp32's resolution of a variance; it keeps the gradient finite where a view is constant.
+    """
+    mean = x.mean(dim=dim, keepdim=True)
+    variance = (x - mean).square().sum(dim=dim) / (x.shape[dim] - 1)
+    return mean.squeeze(dim), variance.clamp_min(1e-20).sqrt()
