@@ -1,0 +1,29 @@
+"""Scores images of any size with an exported detector: numpy, Pillow and one engine, no torch.
+
+>>> from spai_runtime import Detector
+>>> Detector.load("model/").score("photo.jpg")  # doctest: +SKIP
+Score(score=0.0123, logit=-4.38, label='real')
+"""
+
+from spai_runtime.detector import Detector, Score
+from spai_runtime.errors import EngineError, ImageError, ManifestError, OutputError, SourceError, UserError
+from spai_runtime.manifest import Manifest, Threshold
+from spai_runtime.pipeline import Result, score_all
+from spai_runtime.views import Layout, ViewPolicy
+
+__all__ = [
+    "Detector",
+    "EngineError",
+    "ImageError",
+    "Layout",
+    "Manifest",
+    "ManifestError",
+    "OutputError",
+    "Result",
+    "Score",
+    "SourceError",
+    "Threshold",
+    "UserError",
+    "ViewPolicy",
+    "score_all",
+]

@@ -21,13 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spai_runtime.errors import UserError
 from spai_train.models.spai import SPAI, Backbone, SPAIConfig
 from spai_train.spectral import disc_mask
 
 State = Mapping[str, Tensor]
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used, and why, in one sentence."""
 
 

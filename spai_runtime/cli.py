@@ -1,0 +1,172 @@
+"""spai-run: scores images of any size with an exported detector."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spai_runtime.commands import execute, say, show_version
+from spai_runtime.detector import BATCH_SIZE, Detector
+from spai_runtime.errors import OutputError
+from spai_runtime.pipeline import Result, score_items
+from spai_runtime.progress import shown
+from spai_runtime.sinks import FORMATS, ResultFile, Stream
+from spai_runtime.sources import Item, Sources
+from spai_runtime.table import Table
+
+EXIT_SCORED = 0
+EXIT_SOME_ERRORS = 3
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+class Form(StrEnum):
+    """How rows look on stdout."""
+
+    AUTO = "auto"
+    TABLE = "table"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+@dataclass(frozen=True)
+class Options:
+    """One call of spai-run; the command's options say what each means."""
+
+    inputs: tuple[str, ...]
+    engine: Path | None
+    output: Path | None
+    form: Form
+    device: str
+    batch_size: int
+    workers: int | None
+    threshold: float | None
+    split: str | None
+    resume: bool
+    quiet: bool
+
+
+@app.command(
+    epilog="Exit code: 0 all images scored; 3 some rows are errors; 2 usage, or nothing could run. "
+    "Columns: a CSV input's own, then path, score, logit, label, width, height, views, error. "
+    "score is the probability that the image is AI-generated; label is `ai` where score > threshold, else `real`."
+)
+def run(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, folders (searched recursively), globs, a .csv (`image[,class,split]` or `filename[,typ]`, "
+            "paths relative to it) or a .txt (a path a line).",
+        ),
+    ],
+    engine: Annotated[
+        Path | None,
+        typer.Option(help="Directory that spai-export wrote, or a graph in it. Left out: the demo detector."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write, .csv or .jsonl, with a .run.json beside it. Left out: stdout.")
+    ] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="Of stdout; auto is a table on a terminal, CSV in a pipe.")
+    ] = Form.AUTO,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Views that the encoder is given at once.")] = BATCH_SIZE,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Decoding threads. Left out: one a core, at most 8.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="For the label. Left out: that of detector.json.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Keep the rows of a CSV input whose `split` is this.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run of the same --output stopped.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary on stderr.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False,  # noqa: ARG001  see execute
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=show_version)] = False,  # noqa: ARG001
+) -> int:
+    """Tell AI-generated images from real ones, at any resolution."""
+    return score(
+        Options(tuple(inputs), engine, output, form, device, batch_size, workers, threshold, split, resume, quiet)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; :returns: the exit code."""
+    return execute(app, "spai-run", arguments)
+
+
+def score(options: Options) -> int:
+    """Does what the options say.
+
+    :returns: EXIT_SCORED or EXIT_SOME_ERRORS
+    :raises UserError: nothing could run
+    """
+    if options.resume and options.output is None:
+        raise OutputError("--resume goes on with a file: name it with --output")
+    sources = Sources(options.inputs, options.split)
+    total = sources.count()
+    with Detector.load(options.engine, device=options.device, threshold=options.threshold) as detector:
+        if options.engine is None:
+            say(f"spai-run: {detector.manifest.notice}")
+        labels = (_to_stdout if options.output is None else _to_file)(detector, sources, total, options)
+        if not options.quiet and sys.stderr.isatty():
+            say(f"spai-run: {_summary(detector, labels)}")
+    if labels["error"]:
+        say(f"spai-run: {labels['error']} of {total} images could not be scored; the error column says why")
+    return EXIT_SOME_ERRORS if labels["error"] else EXIT_SCORED
+
+
+def _to_stdout(detector: Detector, sources: Sources, _: int, options: Options) -> Counter[str]:
+    """Rows as they come; on a terminal they are the progress."""
+    form = options.form
+    if form is Form.AUTO:
+        form = Form.TABLE if sys.stdout.isatty() else Form.CSV
+    sink, labels = Stream(sys.stdout, Table() if form is Form.TABLE else FORMATS[form], sources.columns), Counter[str]()
+    for result in _results(detector, iter(sources), options):
+        sink.write(result)
+        labels[_label(result)] += 1
+    return labels
+
+
+def _to_file(detector: Detector, sources: Sources, total: int, options: Options) -> Counter[str]:
+    assert options.output is not None
+    with ResultFile(options.output, sources.columns, _identity(detector), resume=options.resume) as file:
+        todo, labels = file.skip(iter(sources))
+        results = _results(detector, todo, options)
+        for result in shown(results, total, labels.total(), visible=not options.quiet):
+            file.write(result)
+            labels[_label(result)] += 1
+        file.finish(inputs=list(options.inputs), device=detector.encoder.device, labels=dict(labels))
+    return labels
+
+
+def _results(detector: Detector, items: Iterator[Item], options: Options) -> Iterator[Result]:
+    return score_items(detector, items, batch_size=options.batch_size, workers=options.workers)
+
+
+def _label(result: Result) -> str:
+    return result.score.label if result.score else "error"
+
+
+def _identity(detector: Detector) -> dict[str, object]:
+    """What rows depend on; the record of a run begins with it."""
+    manifest, threshold = detector.manifest, detector.threshold
+    return {
+        "detector": manifest.name,
+        "encoder_sha256": manifest.encoder.sha256,
+        "head_sha256": manifest.head.sha256,
+        "threshold": threshold.value,
+        "threshold_source": threshold.source,
+    }
+
+
+def _summary(detector: Detector, labels: Counter[str]) -> str:
+    counts = ", ".join(f"{labels[name]} {name}" for name in ("ai", "real", "error") if labels[name])
+    return f"{counts}; threshold {detector.threshold.value:g}: {detector.threshold.source}"

@@ -1,0 +1,59 @@
+"""What the three commands have in common: an exit code, and errors in one line on stderr."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+import typer
+
+from spai_runtime.errors import UserError
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    :param arguments: None takes those of the process
+    :returns: the exit code; tracebacks are shown under --verbose alone
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return app(list(arguments), standalone_mode=False, prog_name=name) or 0
+    except click.ClickException as error:
+        return _fail(name, f"{error.format_message().rstrip('.')}; see `{name} --help`")
+    except (KeyboardInterrupt, click.Abort):
+        _fail(name, "interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read stdout has left; what is buffered must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except UserError as error:
+        return _fail(name, str(error), verbose="--verbose" in arguments)
+    except Exception as error:
+        message = f"unexpected {type(error).__name__}: {error}; --verbose shows where"
+        return _fail(name, message, verbose="--verbose" in arguments)
+
+
+def say(message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    line = " ".join(message.encode("utf-8", "backslashreplace").decode().split("\n"))
+    encoding = sys.stderr.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def show_version(wanted: bool) -> None:
+    """The callback of --version."""
+    if wanted:
+        typer.echo(f"spai-toolkit {version('spai-toolkit')}")
+        raise typer.Exit
+
+
+def _fail(name: str, message: str, *, verbose: bool = False) -> int:
+    say(f"{name}: {message}")
+    if verbose:
+        raise  # noqa: PLE0704  called where an exception is being handled
+    return EXIT_ERROR

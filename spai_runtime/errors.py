@@ -1,0 +1,25 @@
+"""The one kind of error that a user meets: a sentence that says what is wrong and what to do."""
+
+
+class UserError(Exception):
+    """Input, file or environment that cannot be used; its message is one line, meant for the user."""
+
+
+class ImageError(UserError):
+    """A file that is not an image, or one that cannot be decoded; in a run it becomes that image's row."""
+
+
+class SourceError(UserError):
+    """An INPUT that names nothing, or a list that cannot be read."""
+
+
+class ManifestError(UserError):
+    """A detector.json that is missing, malformed, or of a newer schema."""
+
+
+class EngineError(UserError):
+    """A graph that is missing, refused, or does not do what detector.json says; or a back end that is not installed."""
+
+
+class OutputError(UserError):
+    """A result file that cannot be written."""

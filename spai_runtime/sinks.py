@@ -1,0 +1,264 @@
+"""Sinks: results → CSV, JSON lines, or a table; a file under its final name only when it is complete.
+
+While a run goes on, rows are in `<output>.partial` and what run they belong to in `<output>.run.json.partial`;
+an interrupted run leaves both, and a resumed one goes on where they end.
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, BinaryIO, Protocol, Self
+
+from spai_runtime.errors import OutputError
+from spai_runtime.pipeline import Result
+from spai_runtime.sources import Item
+
+RESULT_COLUMNS = ("path", "score", "logit", "label", "width", "height", "views", "error")
+
+Row = dict[str, Any]
+
+
+def row_of(result: Result, columns: Sequence[str]) -> Row:
+    """A result as a row: the input's own columns, then RESULT_COLUMNS; None is an empty cell.
+
+    :param columns: own columns of all inputs; one that is named like a result column becomes `input_<name>`
+    """
+    score = result.score
+    values = (
+        result.item.name,
+        score and score.score,
+        score and score.logit,
+        score and score.label,
+        result.width,
+        result.height,
+        score and len(score.layout),
+        result.error or None,
+    )
+    return {**_own(result.item, columns), **dict(zip(RESULT_COLUMNS, values, strict=True))}
+
+
+class Format(Protocol):
+    """How rows are written, and read back to resume."""
+
+    def header(self, names: Sequence[str]) -> str: ...
+
+    def encode(self, row: Row) -> str: ...
+
+    def decode(self, lines: Iterator[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """Rows, consuming no more lines than each of them takes; ends at the first that is not whole."""
+
+
+class Csv:
+    """RFC 4180 quoting, UTF-8, lines ending in a newline alone, numbers as they are, an empty cell for None."""
+
+    def header(self, names: Sequence[str]) -> str:
+        return _csv_line(names)
+
+    def encode(self, row: Row) -> str:
+        return _csv_line(["" if value is None else value for value in row.values()])
+
+    def decode(self, lines: Iterator[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        reader = csv.reader(lines, strict=True)
+        try:
+            if next(reader, None) != list(names):
+                return
+            yield {}  # the header is whole
+            for cells in reader:
+                if len(cells) != len(names):
+                    return
+                yield dict(zip(names, cells, strict=True))
+        except csv.Error:
+            return
+
+
+class JsonLines:
+    """One JSON object a line, null for None."""
+
+    def header(self, names: Sequence[str]) -> str:  # noqa: ARG002
+        return ""
+
+    def encode(self, row: Row) -> str:
+        return json.dumps(row, ensure_ascii=False) + "\n"
+
+    def decode(self, lines: Iterator[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        yield {}
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return
+            if list(row) != list(names):
+                return
+            yield row
+
+
+FORMATS: dict[str, Format] = {"csv": Csv(), "jsonl": JsonLines()}
+
+
+def format_of(path: Path) -> Format:
+    """:raises OutputError: a suffix that is neither .csv nor .jsonl"""
+    try:
+        return FORMATS[path.suffix.lower().removeprefix(".")]
+    except KeyError:
+        raise OutputError(f"cannot write {path}: name it .csv or .jsonl") from None
+
+
+class Stream:
+    """Rows to a stream, as they come."""
+
+    def __init__(self, stream: IO[str], form: Format, columns: Sequence[str]) -> None:
+        self._stream, self._format, self._columns = stream, form, columns
+        self._stream.write(form.header(_names(columns)))
+
+    def write(self, result: Result) -> None:
+        self._stream.write(self._format.encode(row_of(result, self._columns)))
+        self._stream.flush()
+
+
+class ResultFile:
+    """Rows to a file that appears under its name when the `with` block ends without an error.
+
+    :param path: `.csv` or `.jsonl`; beside it comes `<path>.run.json`, the record of the run
+    :param columns: own columns of the inputs
+    :param run: what the rows depend on (detector, threshold); rows of another run are never resumed
+    :param resume: whether to go on with what an earlier run of the same kind has left or finished
+    :raises OutputError: the file cannot be written
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], run: Mapping[str, Any], *, resume: bool = False) -> None:
+        self._path, self._columns, self._run = path, columns, {**run, "columns": _names(columns)}
+        self._format = format_of(path)
+        self._partial, self._record = Path(f"{path}.partial"), Path(f"{path}.run.json")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.resumes = resume and self._recover()
+            self._write_record(Path(f"{self._record}.partial"), {})
+            self._file: BinaryIO = self._partial.open("r+b" if self.resumes else "w+b")
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        if not self.resumes:
+            self._file.write(self._format.header(_names(columns)).encode())
+
+    def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
+        """Keeps the rows of an earlier run as far as they agree with the items, from the first on.
+
+        Rows after one that does not agree (a file was added, or the run was killed within a row) are cut off.
+
+        :returns: the items still to do, and how many rows of which label (or `error`) were kept
+        """
+        labels = Counter[str]()
+        if not self.resumes:
+            return items, labels
+        end, left = 0, items
+        lines = _Lines(self._file)
+        for kept, row in enumerate(self._format.decode(lines, _names(self._columns))):
+            if not lines.whole:
+                break
+            item = next(left, None) if kept else None
+            if kept and (item is None or not _same(row, item, self._columns)):
+                left = left if item is None else chain((item,), left)
+                break
+            end = lines.end
+            labels.update([row["label"] or "error"] if kept else [])
+        self._file.seek(end)
+        self._file.truncate()
+        if end == 0:
+            self._file.write(self._format.header(_names(self._columns)).encode())
+        return left, labels
+
+    def write(self, result: Result) -> None:
+        """One row, handed to the system at once: a killed process loses none."""
+        try:
+            self._file.write(self._format.encode(row_of(result, self._columns)).encode())
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(f"cannot write {self._partial}: {error.strerror}; --resume goes on from here") from error
+
+    def finish(self, **counts: Any) -> None:
+        """Gives the file its name. :param counts: what the record of the run says beside `run`"""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._write_record(Path(f"{self._record}.partial"), counts)
+            self._partial.replace(self._path)
+            Path(f"{self._record}.partial").replace(self._record)
+        except OSError as error:
+            raise OutputError(f"cannot finish {self._path}: {error.strerror}") from error
+
+    def _recover(self) -> bool:
+        """Whether rows of the same run lie in `.partial`; those of a finished one are copied there."""
+        if _read_record(Path(f"{self._record}.partial")) == self._run and self._partial.is_file():
+            return True
+        if _read_record(self._record) == self._run and self._path.is_file():
+            shutil.copyfile(self._path, self._partial)
+            return True
+        return False
+
+    def _write_record(self, path: Path, counts: Mapping[str, Any]) -> None:
+        path.write_text(json.dumps({"run": self._run, **counts}, indent=2) + "\n", encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class _Lines:
+    """Lines of a binary file as text, with where the last one ended and whether it ended in a newline."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.end, self.whole = file, 0, True
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline()
+        if not line:
+            raise StopIteration
+        self.end += len(line)
+        self.whole = line.endswith(b"\n")
+        return line.decode("utf-8", "replace")
+
+
+def _names(columns: Sequence[str]) -> list[str]:
+    return [f"input_{name}" if name in RESULT_COLUMNS else name for name in columns] + list(RESULT_COLUMNS)
+
+
+def _own(item: Item, columns: Sequence[str]) -> Row:
+    return {name: item.columns.get(column) for name, column in zip(_names(columns), columns, strict=False)}
+
+
+def _same(row: Mapping[str, Any], item: Item, columns: Sequence[str]) -> bool:
+    """Whether a row read back is this item's."""
+    expected = {**_own(item, columns), "path": item.name}
+    return all((row[name] or "") == (value or "") for name, value in expected.items())
+
+
+def _read_record(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("run")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    class Line:
+        text = ""
+
+        def write(self, text: str) -> None:
+            self.text = text
+
+    line = Line()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.text

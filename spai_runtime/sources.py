@@ -1,0 +1,152 @@
+"""Sources: what INPUT names → items to score, in a fixed order, found as they are needed.
+
+Nothing is held but the names in one folder, so a tree of millions costs no memory; who needs a count iterates twice.
+"""
+
+import csv
+import glob
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from spai_runtime.errors import SourceError
+from spai_runtime.images import EXTENSIONS
+
+IMAGE_COLUMNS = ("image", "filename")  # SPAI's CSVs, GRIP's CSVs
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to score.
+
+    :param path: that is opened
+    :param name: that the result's `path` column says: as the user would write it, always encodable as UTF-8
+    :param columns: a CSV input's own columns
+    """
+
+    path: Path
+    name: str
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+class Sources:
+    """The items of all inputs, in the order of the inputs; folders in order of names.
+
+    :param inputs: files, folders, globs, `.csv` and `.txt` lists
+    :param split: keeps the rows of a CSV whose `split` column says so
+    :raises SourceError: an input that names nothing, or a list that cannot be read
+    """
+
+    def __init__(self, inputs: Sequence[str], split: str | None = None) -> None:
+        self._split = split
+        self._paths = [path for name in inputs for path in _expand(name)]
+        tables = [_header(path) for path in self._paths if _is_table(path)]
+        if split is not None and not any("split" in columns for columns in tables):
+            raise SourceError("--split needs a CSV input with a `split` column")
+        self.columns = list(dict.fromkeys(itertools.chain.from_iterable(tables)))  # own columns, each once
+
+    def __iter__(self) -> Iterator[Item]:
+        for path in self._paths:
+            if _is_table(path):
+                yield from _rows(path, self._split)
+            elif path.suffix.lower() == ".txt" and path.is_file():
+                yield from _lines(path)
+            elif path.is_dir():
+                yield from _walk(path, set())
+            else:
+                yield _item(path)
+
+    def count(self) -> int:
+        """How many items there are now.
+
+        :raises SourceError: none
+        """
+        count = sum(1 for _ in self)
+        if not count:
+            kept = f" in the split {self._split}" if self._split else ""
+            raise SourceError(f"no images{kept} in {', '.join(map(printable, self._paths))}")
+        return count
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that UTF-8 can hold: bytes of a name that are not UTF-8 become `\\udcXX` escapes."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _expand(name: str) -> list[Path]:
+    if os.path.lexists(name):
+        return [Path(name)]
+    found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  a pattern may start anywhere
+    if not found:
+        raise SourceError(f"there is no file, folder or match for {printable(name)}")
+    return [Path(path) for path in found]
+
+
+def _item(path: Path) -> Item:
+    return Item(path, printable(path))
+
+
+def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Item]:
+    """Images below a folder, links followed; a folder that is reached twice is walked once."""
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in visited:
+            return
+        visited.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    except OSError:
+        yield _item(folder)  # its row will say why
+        return
+    for name, is_folder in found:
+        if is_folder:
+            yield from _walk(folder / name, visited)
+        elif os.path.splitext(name)[1].lower() in EXTENSIONS:  # noqa: PTH122  faster than a Path a file
+            yield _item(folder / name)
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and path.is_file()
+
+
+def _header(path: Path) -> list[str]:
+    """:raises SourceError: no column names an image"""
+    with _opened(path) as file:
+        columns = next(csv.reader(file), [])
+    if not any(name in columns for name in IMAGE_COLUMNS):
+        raise SourceError(f"{path} has no column {' or '.join(IMAGE_COLUMNS)}; it has: {', '.join(columns) or 'none'}")
+    return columns
+
+
+def _rows(path: Path, split: str | None) -> Iterator[Item]:
+    columns = _header(path)
+    image = next(name for name in IMAGE_COLUMNS if name in columns)
+    with _opened(path) as file:
+        for row in csv.DictReader(file, restval=""):
+            row.pop(None, None)  # cells past the header
+            if split is None or row.get("split") == split:
+                target = path.parent / row[image]
+                yield Item(target, printable(target), {name: printable(value) for name, value in row.items()})
+
+
+def _lines(path: Path) -> Iterator[Item]:
+    with _opened(path) as file:
+        for line in file:
+            if name := line.rstrip("\r\n"):
+                yield _item(path.parent / name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A list file as text; :raises SourceError: where it cannot be read as one."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            yield file
+    except OSError as error:
+        raise SourceError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except csv.Error as error:
+        raise SourceError(f"{printable(path)} is not a CSV: {error}") from error
