@@ -1,6 +1,8 @@
 """spai-run: scores images of any size with an exported detector."""
 
+import io
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,6 +101,7 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; :returns: the exit code."""
+    warnings.filterwarnings("ignore", module="PIL")  # a decoder's remarks on a file that it decodes
     return execute(app, "spai-run", arguments)
 
 
@@ -128,6 +131,8 @@ def _to_stdout(detector: Detector, sources: Sources, _: int, options: Options) -
     form = options.form
     if form is Form.AUTO:
         form = Form.TABLE if sys.stdout.isatty() else Form.CSV
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is written as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     sink, labels = Stream(sys.stdout, Table() if form is Form.TABLE else FORMATS[form], sources.columns), Counter[str]()
     for result in _results(detector, iter(sources), options):
         sink.write(result)

@@ -2,10 +2,10 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-import click
 import typer
 
 from spai_runtime.errors import UserError
@@ -23,9 +23,9 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         return app(list(arguments), standalone_mode=False, prog_name=name) or 0
-    except click.ClickException as error:
+    except typer.TyperException as error:
         return _fail(name, f"{error.format_message().rstrip('.')}; see `{name} --help`")
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _fail(name, "interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read stdout has left; what is buffered must not fail again at exit
@@ -53,7 +53,7 @@ def show_version(wanted: bool) -> None:
 
 
 def _fail(name: str, message: str, *, verbose: bool = False) -> int:
-    say(f"{name}: {message}")
     if verbose:
-        raise  # noqa: PLE0704  called where an exception is being handled
+        traceback.print_exc()
+    say(f"{name}: {message}")
     return EXIT_ERROR

@@ -1,5 +1,6 @@
 """A progress bar with rate and time left, on a terminal; nothing elsewhere."""
 
+import sys
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -28,8 +29,8 @@ def shown(results: Iterator[Result], total: int, done: int, *, visible: bool) ->
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not (visible and console.is_terminal), transient=True) as progress:
+    visible = visible and sys.stderr.isatty()  # rich takes FORCE_COLOR for a terminal
+    with Progress(*columns, console=Console(stderr=True), disable=not visible, transient=True) as progress:
         task = progress.add_task("scoring", total=total, completed=done)
         for result in results:
             yield result

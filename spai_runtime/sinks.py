@@ -10,6 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -138,8 +139,8 @@ class ResultFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.resumes = resume and self._recover()
-            self._write_record(Path(f"{self._record}.partial"), {})
             self._file: BinaryIO = self._partial.open("r+b" if self.resumes else "w+b")
+            self._write_record(Path(f"{self._record}.partial"), {})  # once no rows of another run are left
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from error
         if not self.resumes:
@@ -197,6 +198,7 @@ class ResultFile:
         if _read_record(Path(f"{self._record}.partial")) == self._run and self._partial.is_file():
             return True
         if _read_record(self._record) == self._run and self._path.is_file():
+            Path(f"{self._record}.partial").unlink(missing_ok=True)
             shutil.copyfile(self._path, self._partial)
             return True
         return False
@@ -210,7 +212,8 @@ class ResultFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # on a full disk it would fail again, and hide the error that says so
+            self._file.close()
 
 
 class _Lines:
@@ -232,7 +235,14 @@ class _Lines:
 
 
 def _names(columns: Sequence[str]) -> list[str]:
-    return [f"input_{name}" if name in RESULT_COLUMNS else name for name in columns] + list(RESULT_COLUMNS)
+    """Of all columns; an own one that is named like a result or like another one is prefixed until it is not."""
+    own: list[str] = []
+    for column in columns:
+        name = column
+        while name in (*RESULT_COLUMNS, *own):
+            name = f"input_{name}"
+        own.append(name)
+    return [*own, *RESULT_COLUMNS]
 
 
 def _own(item: Item, columns: Sequence[str]) -> Row:
@@ -260,5 +270,5 @@ def _csv_line(cells: Sequence[Any]) -> str:
             self.text = text
 
     line = Line()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.text
+    csv.writer(line, lineterminator="\r\n").writerow(cells)  # so that a carriage return within a cell is quoted
+    return line.text.removesuffix("\r\n") + "\n"

@@ -83,7 +83,9 @@ def _expand(name: str) -> list[Path]:
     found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  a pattern may start anywhere
     if not found:
         raise SourceError(f"there is no file, folder or match for {printable(name)}")
-    return [Path(path) for path in found]
+    paths = list(map(Path, found))
+    folders = {path for path in paths if path.is_dir()}
+    return [path for path in paths if folders.isdisjoint(path.parents)]  # `**` matches a folder and what is in it
 
 
 def _item(path: Path) -> Item:
@@ -98,7 +100,7 @@ def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Item]:
             return
         visited.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+            found = sorted((entry.name, _is_folder(entry)) for entry in entries)
     except OSError:
         yield _item(folder)  # its row will say why
         return
@@ -109,6 +111,14 @@ def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Item]:
             yield _item(folder / name)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link in a loop is taken for a file: its row will say why."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _is_table(path: Path) -> bool:
     return path.suffix.lower() == ".csv" and path.is_file()
 
@@ -116,7 +126,7 @@ def _is_table(path: Path) -> bool:
 def _header(path: Path) -> list[str]:
     """:raises SourceError: no column names an image"""
     with _opened(path) as file:
-        columns = next(csv.reader(file), [])
+        columns = [printable(name) for name in next(csv.reader(file), [])]
     if not any(name in columns for name in IMAGE_COLUMNS):
         raise SourceError(f"{path} has no column {' or '.join(IMAGE_COLUMNS)}; it has: {', '.join(columns) or 'none'}")
     return columns
@@ -130,7 +140,7 @@ def _rows(path: Path, split: str | None) -> Iterator[Item]:
             row.pop(None, None)  # cells past the header
             if split is None or row.get("split") == split:
                 target = path.parent / row[image]
-                yield Item(target, printable(target), {name: printable(value) for name, value in row.items()})
+                yield Item(target, printable(target), {printable(name): printable(row[name]) for name in row})
 
 
 def _lines(path: Path) -> Iterator[Item]:

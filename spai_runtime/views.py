@@ -26,6 +26,10 @@ class ViewPolicy:
     minimum: int = 4
     policy: Literal["tiles"] = "tiles"
 
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.stride < 1:
+            raise ValueError(f"views of side {self.size} and stride {self.stride}: both must be at least 1")
+
     def layout(self, height: int, width: int) -> "Layout":
         """Where the views of an image of this size lie.
 

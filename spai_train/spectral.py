@@ -57,8 +57,9 @@ class SpectralFilter(nn.Module):
         super().__init__()
         response = real_response(size, radius)
         half = response[:, : size // 2 + 1]  # a real tile's other columns are conjugates
-        kept_rows = np.flatnonzero(half.any(axis=1))  # (R,)
-        kept_columns = np.flatnonzero(half.any(axis=0))  # (C,)
+        used = half != 0
+        used[0, 0] = True  # DC stays, if only to be multiplied by 0: a product needs a row
+        kept_rows, kept_columns = (np.flatnonzero(used.any(axis=axis)) for axis in (1, 0))  # (R,), (C,)
         pixels = np.arange(size)
         column_phase = 2 * np.pi / size * np.outer(pixels, kept_columns)  # (S, C)
         row_phase = 2 * np.pi / size * np.outer(kept_rows, pixels)  # (R, S)

@@ -37,6 +37,8 @@ def _any_external(content: mmap.mmap, position: int, end: int, message: str) -> 
     children = _FIELDS[message]
     while position < end:
         tag, position = _varint(content, position, end)
+        if tag >> 32:  # protobuf would drop the upper bits and see a field that this walk does not
+            raise ValueError(f"an overlong tag at byte {position}")
         field, wire = tag >> 3, tag & 7
         start, position, value = _skip(content, position, end, wire)
         if message == "Tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1)):

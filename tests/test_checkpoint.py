@@ -1,0 +1,219 @@
+"""Checkpoints of every layout load, and nothing that they carry runs."""
+
+import hashlib
+import pickle
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden import CHECKPOINT
+from safetensors.torch import save_file
+from test_spai import TINY
+
+from spai_train.checkpoint import (
+    Card,
+    CheckpointError,
+    load_checkpoint,
+    load_pretrained,
+    save_checkpoint,
+    save_upstream,
+    to_upstream,
+)
+from spai_train.models.spai import SPAI, Backbone
+
+UNUSED = ("cls_pos_embed", "actual_cls_token", "cls_blocks", "fc_norm", "vit.head")
+
+
+@pytest.fixture(scope="module")
+def official() -> dict[str, Any]:
+    """The golden file as torch reads it once yacs' class is mapped."""
+    with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+        return torch.load(CHECKPOINT, weights_only=True)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def model() -> SPAI:
+    torch.manual_seed(0)
+    return SPAI(TINY).eval()
+
+
+def written(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_official_layout() -> None:
+    checkpoint = load_checkpoint(CHECKPOINT)
+    config = checkpoint.config
+    assert (config.width, config.depth, config.heads, config.blocks) == (128, 3, 2, (0, 1, 2))
+    assert (config.projection, config.attention_width, config.attention_heads, config.head_ratio) == (64, 96, 4, 3)
+    assert (config.tile_size, config.tile_stride, config.mask_radius, config.features) == (224, 224, 16, 82)
+    assert checkpoint.sha256 == hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest()
+    assert checkpoint.card.name == "spai_small"
+
+
+def test_minimum_tiles_is_the_published_one(official: dict[str, Any], tmp_path: Path) -> None:
+    """The official checkpoint embeds 1, a leftover of training."""
+    official["config"]["MODEL"]["PATCH_VIT"]["MINIMUM_PATCHES"] = 1
+    assert load_checkpoint(written(tmp_path / "x.pth", official)).config.minimum_tiles == 4
+
+
+def test_k_has_no_bias_and_q_and_v_have_theirs(official: dict[str, Any]) -> None:
+    bias = load_checkpoint(CHECKPOINT).state["encoder.backbone.blocks.1.attn.qkv.bias"]
+    assert torch.equal(bias[:128], official["model"]["mfvit.vit.blocks.1.attn.q_bias"])
+    assert not bias[128:256].any()
+    assert torch.equal(bias[256:], official["model"]["mfvit.vit.blocks.1.attn.v_bias"])
+
+
+def test_upstream_to_ours_and_back_is_the_identity(official: dict[str, Any]) -> None:
+    checkpoint = load_checkpoint(CHECKPOINT)
+    back = to_upstream(checkpoint.state, checkpoint.config)
+    used = {name: tensor for name, tensor in official["model"].items() if not any(part in name for part in UNUSED)}
+    assert back.keys() == used.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in used.items())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_bare_state_dict(official: dict[str, Any], tmp_path: Path, suffix: str) -> None:
+    """Without a configuration, shapes tell everything: heads are 64 wide, all blocks are in use."""
+    path = tmp_path / f"bare{suffix}"
+    if suffix == ".pth":
+        torch.save(official["model"], path)
+    else:
+        save_file(official["model"], path)
+    assert load_checkpoint(path).config == load_checkpoint(CHECKPOINT).config
+
+
+def test_bare_state_dict_in_our_names(tmp_path: Path) -> None:
+    golden = load_checkpoint(CHECKPOINT)
+    loaded = load_checkpoint(written(tmp_path / "ours.pth", golden.state))
+    assert loaded.config == golden.config
+    assert all(torch.equal(loaded.state[name], tensor) for name, tensor in golden.state.items())
+
+
+def test_data_parallel_prefix(official: dict[str, Any], tmp_path: Path) -> None:
+    state = {f"module.{name}": tensor for name, tensor in official["model"].items()}
+    assert load_checkpoint(written(tmp_path / "ddp.pth", {"model": state})).config.width == 128
+
+
+def test_safetensors_carries_configuration_and_card(model: SPAI, tmp_path: Path) -> None:
+    card = Card(name="mine", notice="beware", threshold=0.25, threshold_source="a guess")
+    save_checkpoint(tmp_path / "mine.safetensors", model, card)
+    loaded = load_checkpoint(tmp_path / "mine.safetensors")
+    assert (loaded.config, loaded.card) == (TINY, card)
+    assert_same_output(model, loaded.model())
+
+
+def test_what_we_train_is_written_for_upstream(model: SPAI, tmp_path: Path) -> None:
+    save_upstream(tmp_path / "up.pth", model)
+    content = torch.load(tmp_path / "up.pth", weights_only=True)
+    assert content["model"]["mfvit.frequencies_mask"].dtype == torch.int64
+    assert "patch_aggregator" in content["model"]
+    loaded = load_checkpoint(tmp_path / "up.pth")
+    assert loaded.config == TINY
+    assert_same_output(model, loaded.model())
+
+
+def test_a_bias_on_k_does_not_matter(model: SPAI, tmp_path: Path) -> None:
+    """Upstream has no place for it; softmax cancels it."""
+    for block in model.encoder.backbone.blocks:
+        block.attn.qkv.bias.data.normal_()
+    save_upstream(tmp_path / "up.pth", model)
+    assert_same_output(model, load_checkpoint(tmp_path / "up.pth").model())
+
+
+def test_missing_and_left_over_tensors_are_named(official: dict[str, Any], tmp_path: Path) -> None:
+    state = dict(official["model"])
+    del state["mfvit.vit.blocks.2.mlp.fc2.bias"]
+    with pytest.raises(CheckpointError, match=r"is missing mfvit\.vit\.blocks\.2\.mlp\.fc2\.bias"):
+        load_checkpoint(written(tmp_path / "missing.pth", {**official, "model": state}))
+    state = {**official["model"], "mfvit.vit.blocks.0.gamma_1": torch.ones(128)}
+    with pytest.raises(CheckpointError, match=r"has no use for mfvit\.vit\.blocks\.0\.gamma_1"):
+        load_checkpoint(written(tmp_path / "over.pth", {**official, "model": state}))
+    state = {**official["model"], "norm.bias": torch.ones(81)}
+    with pytest.raises(CheckpointError, match=r"other shapes in head\.norm\.bias"):
+        load_checkpoint(written(tmp_path / "shape.pth", {**official, "model": state}))
+
+
+def test_another_mask_is_not_taken_for_the_disc(official: dict[str, Any], tmp_path: Path) -> None:
+    state = {**official["model"], "mfvit.frequencies_mask": torch.ones(224, 224, dtype=torch.int64)}
+    with pytest.raises(CheckpointError, match="not a disc of radius 16"):
+        load_checkpoint(written(tmp_path / "mask.pth", {**official, "model": state}))
+
+
+def test_blocks_that_nobody_names(official: dict[str, Any], tmp_path: Path) -> None:
+    projector = "mfvit.features_processor.patch_projector.projectors.2"
+    state = {name: tensor for name, tensor in official["model"].items() if not name.startswith(projector)}
+    with pytest.raises(CheckpointError, match="projects 2 of 3 blocks and does not say which"):
+        load_checkpoint(written(tmp_path / "bare.pth", state))
+
+
+class Exploit:
+    """What a hostile pickle looks like."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_that_would_run_code_is_refused(official: dict[str, Any], tmp_path: Path, legacy: bool) -> None:
+    path, target = tmp_path / "evil.pth", tmp_path / "ran"
+    torch.save({**official, "epoch": Exploit(target)}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(CheckpointError, match="could run code"):
+        load_checkpoint(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.pth", b"", "not a checkpoint"),
+        ("x.pth", b"PK\x03\x04 torn", "not a checkpoint"),
+        ("x.pth", b"\x00" * 64, "x.pth"),
+        ("x.pth", pickle.dumps({"model": {}}), "x.pth"),
+        ("x.safetensors", b"\x00" * 64, "not a safetensors file"),
+    ],
+)
+def test_what_is_no_checkpoint(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / name)
+
+
+def test_other_contents(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot read"):
+        load_checkpoint(tmp_path / "absent.pth")
+    with pytest.raises(CheckpointError, match="holds a list"):
+        load_checkpoint(written(tmp_path / "list.pth", [torch.ones(1)]))
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        load_checkpoint(written(tmp_path / "empty.pth", {"model": {}}))
+    with pytest.raises(CheckpointError, match=r"missing mfvit\.vit\.patch_embed\.proj\.weight"):
+        load_checkpoint(written(tmp_path / "other.pth", {"conv.weight": torch.ones(1)}))
+
+
+def test_masked_frequency_pretraining_loads_into_the_backbone(model: SPAI, tmp_path: Path) -> None:
+    backbone = model.encoder.backbone
+    state = to_upstream(model.state_dict(), TINY)
+    vit = {f"encoder.{name[10:]}": t for name, t in state.items() if name.startswith("mfvit.vit.")}
+    extra = {"encoder.norm.weight": torch.ones(24), "decoder.0.weight": torch.ones(3)}
+    fresh = Backbone(TINY).eval()
+    load_pretrained(fresh, written(tmp_path / "mfm.pth", {"model": {**vit, **extra}}))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(fresh(images), backbone(images))
+    with pytest.raises(CheckpointError, match=r"no tensor under `encoder\.`"):
+        load_pretrained(fresh, written(tmp_path / "bare.pth", {"model": state}))
+    with pytest.raises(CheckpointError, match="other shapes in"):
+        load_pretrained(Backbone(replace(TINY, width=48)), tmp_path / "mfm.pth")
+
+
+def assert_same_output(one: SPAI, other: SPAI) -> None:
+    views = torch.randint(0, 256, (1, 4, 32, 32, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        for expected, found in zip(one(views), other(views), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,200 @@
+"""Exported graphs: their contract, that they compute what torch does, and that a wrong one never appears."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from golden import CHECKPOINT, IMAGES, expected, golden_views
+from onnx import TensorProto, helper
+from test_spai import TINY
+
+from spai_export import directory, verify
+from spai_export.cli import main
+from spai_export.directory import Exported, export
+from spai_export.onnx import ExportError, check_graph, export_encoder
+from spai_runtime.detector import Detector
+from spai_runtime.manifest import Manifest, Threshold
+from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
+from spai_train.models.spai import SPAI
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(CHECKPOINT, tmp_path_factory.mktemp("golden") / "m")
+
+
+@pytest.fixture(scope="module")
+def tiny_exported(tiny: Path) -> Exported:
+    return export(tiny, tiny.parent / "exported")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    save_checkpoint(path, SPAI(TINY), Card(name="tiny", notice="beware", threshold=0.25, threshold_source="a guess"))
+    return path
+
+
+def graph(path: Path) -> onnx.GraphProto:
+    return onnx.load(str(path)).graph
+
+
+def test_the_directory_is_the_contract(golden: Exported) -> None:
+    assert sorted(path.name for path in golden.directory.iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
+    for name, inputs, outputs in (
+        ("encoder", {"views": (TensorProto.UINT8, ["views", 224, 224, 3])}, {"features": (1, ["views", 82])}),
+        (
+            "head",
+            {"features": (TensorProto.FLOAT, ["images", "views", 82])},
+            {"logit": (1, ["images", 1]), "attention": (1, ["images", "views"])},
+        ),
+    ):
+        found = graph(golden.directory / f"{name}.onnx")
+        assert {value.name: described(value) for value in found.input} == inputs
+        assert {value.name: described(value) for value in found.output} == outputs
+
+
+def described(value: onnx.ValueInfoProto) -> tuple[int, list[str | int]]:
+    tensor = value.type.tensor_type
+    return tensor.elem_type, [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
+
+
+def test_uint8_feeds_one_cast_and_nothing_reads_a_shape(golden: Exported) -> None:
+    nodes = graph(golden.directory / "encoder.onnx").node
+    assert [node.op_type for node in nodes if "views" in node.input] == ["Cast"]
+    assert not {"Shape", "DFT", "Expand", "If", "Loop"} & {node.op_type for node in nodes}
+
+
+@pytest.mark.parametrize("index", [0, 3, 4])
+def test_graphs_give_upstreams_numbers(golden: Exported, index: int) -> None:
+    """ONNX Runtime alone, no code of the runtime."""
+    encoder, head = (onnxruntime.InferenceSession(str(golden.directory / f"{n}.onnx")) for n in ("encoder", "head"))
+    (features,) = encoder.run(None, {"views": golden_views(index)})
+    logit, attention = head.run(["logit", "attention"], {"features": features[None]})
+    np.testing.assert_allclose(features, expected(f"{index}/features"), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(attention[0], expected(f"{index}/attention").mean(axis=0), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(logit[0], expected(f"{index}/logit"), atol=1e-4, rtol=0)
+
+
+def test_detector_gives_upstreams_logits(golden: Exported) -> None:
+    with Detector.load(golden.directory) as detector:
+        for index, path in enumerate(IMAGES):
+            score = detector.score(path)
+            assert score.logit == pytest.approx(expected(f"{index}/logit").item(), abs=1e-4)
+            assert score.layout.grid is None or score.attention_grid.shape == score.layout.grid  # type: ignore[union-attr]
+
+
+def test_manifest_says_where_everything_came_from(golden: Exported) -> None:
+    manifest = Manifest.load(golden.directory)
+    assert manifest == golden.manifest
+    assert manifest.provenance["checkpoint_sha256"] == hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest()
+    assert manifest.encoder.sha256 == hashlib.sha256((golden.directory / "encoder.onnx").read_bytes()).hexdigest()
+    assert set(manifest.provenance["tools"]) >= {"torch", "onnx", "onnxruntime"}
+    verified = manifest.provenance["verified"]
+    assert verified["tolerance"] == {"features": 1e-4, "logit": 1e-4, "attention": 1e-5}
+    assert all(0 < value < verified["tolerance"][name] for name, value in verified["largest_difference"].items())
+    assert "not calibrated" in manifest.threshold.source
+
+
+def test_card_reaches_the_manifest(tiny_exported: Exported) -> None:
+    manifest = tiny_exported.manifest
+    assert (manifest.name, manifest.notice) == ("tiny", "beware")
+    assert manifest.threshold == Threshold(0.25, "a guess")
+    assert manifest.views.size == 32
+
+
+def test_two_exports_are_the_same(tiny: Path, tiny_exported: Exported, tmp_path: Path) -> None:
+    again = export(tiny, tmp_path / "m")
+    for one, other in zip(tiny_exported.files, again.files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_difference_above_tolerance_writes_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_weights(_: SPAI, size: int, path: Path) -> None:
+        torch.manual_seed(1)
+        export_encoder(SPAI(TINY).encoder, size, path)
+
+    monkeypatch.setattr(directory, "export_encoder", other_weights)
+    with pytest.raises(ExportError, match="differ from the checkpoint: features"):
+        export(tiny, tmp_path / "m")
+    assert not list((tmp_path / "m").iterdir())
+
+
+def test_nan_is_above_tolerance(tiny: Path, tiny_exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "_largest", lambda *_: float("nan"))
+    with pytest.raises(ExportError, match="nan"):
+        verify.verify(load_checkpoint(tiny).model(), tiny_exported.directory)
+
+
+def model_of(node: onnx.NodeProto, element: int = TensorProto.UINT8) -> onnx.ModelProto:
+    value = [helper.make_tensor_value_info(name, element, [2]) for name in ("x", "y")]
+    model_graph = helper.make_graph([node], "g", value[:1], value[1:])
+    return helper.make_model(model_graph, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def test_check_refuses_uint8_outside_a_cast(tmp_path: Path) -> None:
+    onnx.save(model_of(helper.make_node("Identity", ["x"], ["y"])), str(tmp_path / "x.onnx"))
+    with pytest.raises(ExportError, match="feeds uint8 to Identity"):
+        check_graph(tmp_path / "x.onnx")
+
+
+def test_check_refuses_a_dft(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 2])
+    dft = helper.make_graph([helper.make_node("DFT", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(helper.make_model(dft, opset_imports=[helper.make_opsetid("", 20)]), str(tmp_path / "x.onnx"))
+    with pytest.raises(ExportError, match="DFT"):
+        check_graph(tmp_path / "x.onnx")
+
+
+def test_check_refuses_tensors_outside_the_file(tmp_path: Path) -> None:
+    model = model_of(helper.make_node("Add", ["x", "c"], ["y"]), TensorProto.FLOAT)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(2, np.float32), "c"))
+    onnx.save(model, str(tmp_path / "x.onnx"), save_as_external_data=True, location="x.bin", size_threshold=0)
+    with pytest.raises(ExportError, match="outside the file"):
+        check_graph(tmp_path / "x.onnx")
+
+
+def test_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--ckpt", str(tiny), "--output", str(tmp_path / "m"), "--threshold", "0.9"]) == 0
+    out = capsys.readouterr().out
+    assert "largest difference from torch: features" in out
+    assert "threshold 0.9: given to spai-export --threshold" in out
+    written = json.loads((tmp_path / "m" / "detector.json").read_text())
+    assert written["schema"] == 1
+    assert written["provenance"]["verified"]["tolerance"] == asdict(verify.TOLERANCE)
+
+
+def test_command_names_the_directory_after_the_checkpoint(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny.parent)
+    assert main(["--ckpt", "tiny.safetensors"]) == 0
+    assert (tiny.parent / "tiny" / "detector.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ckpt", "absent.pth"], "cannot read absent.pth"),
+        (["--ckpt", __file__], "is not a checkpoint|was refused"),
+        (["--precision", "fp12", "--ckpt", "x"], "Invalid value for '--precision'"),
+        ([], "Missing option '--ckpt'"),
+        (["--ckpt", str(CHECKPOINT), "--output", __file__], "cannot write"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("spai-export: ")
+    assert re.search(message, captured.err)
