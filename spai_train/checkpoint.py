@@ -1,8 +1,7 @@
 """Checkpoints: what upstream writes, what we write, and nothing that runs code.
 
 Three kinds of file load: upstream's `.pth` (optimizer, pickled yacs config and all), a bare state dict in upstream's
-or our names, and our `.safetensors`, whose header carries the configuration. Inside, names are always ours; the one
-table between the two vocabularies is `upstream_name`.
+or our names, and our `.safetensors`, whose header carries the configuration. Inside, names are always ours.
 """
 
 import hashlib
@@ -12,7 +11,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spai_runtime.errors import UserError
-from spai_train.models.spai import SPAI, Backbone, SPAIConfig
-from spai_train.spectral import disc_mask
-
-State = Mapping[str, Tensor]
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used, and why, in one sentence."""
+from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.models.vit import Backbone
+from spai_train.upstream import (
+    CheckpointError,
+    from_upstream,
+    infer_config,
+    match,
+    split,
+    to_upstream,
+    upstream_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     :raises CheckpointError: not a checkpoint, not a SPAI, tensors missing or left over, or a pickle that asks for code
     """
     path = Path(path)
-    with _open(path) as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = _sha256(path)
     if path.suffix == ".safetensors":
         state, header = _read_safetensors(path)
         settings: Mapping[str, Any] = {}
     else:
         state, settings, header = *_read_pickle(path), {}
     if not any(name.startswith("mfvit.") for name in state):
-        state = {upstream: tensor for name, tensor in state.items() for upstream, tensor in _split(name, tensor)}
+        state = {upstream: tensor for name, tensor in state.items() for upstream, tensor in split(name, tensor)}
     config = SPAIConfig(**_tuples(header["config"])) if header else infer_config(state, settings)
     card = Card(**header["card"]) if header else Card(name=path.stem)
     return Checkpoint(config, from_upstream(state, config), card, path, sha256)
@@ -92,7 +92,7 @@ def save_checkpoint(path: str | Path, model: SPAI, card: Card) -> None:
 def save_upstream(path: str | Path, model: SPAI) -> None:
     """Writes a `.pth` that upstream's `--model` and `--pretrained` read; its config is a plain dict."""
     state = to_upstream(model.state_dict(), model.config)
-    torch.save({"model": state, "epoch": 0, "config": _upstream_settings(model.config)}, path)
+    torch.save({"model": state, "epoch": 0, "config": upstream_settings(model.config)}, path)
 
 
 def load_pretrained(backbone: Backbone, path: str | Path) -> None:
@@ -107,141 +107,8 @@ def load_pretrained(backbone: Backbone, path: str | Path) -> None:
     if not state:
         raise CheckpointError(f"{path} holds no tensor under `encoder.`: it is not a masked-frequency pre-training")
     expected = {f"encoder.backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-    loaded = _match(state, expected)
+    loaded = match(state, expected)
     backbone.load_state_dict({name.removeprefix("encoder.backbone."): tensor for name, tensor in loaded.items()})
-
-
-# Our names on the left, upstream's on the right; a projector's Linear layers are every third of its Sequential.
-_RENAMED = (
-    (r"^encoder\.backbone\.", "mfvit.vit."),
-    (r"^encoder\.projectors\.", "mfvit.features_processor.patch_projector.projectors."),
-    (r"^encoder\.context\.", "mfvit.features_processor.original_features_processor."),
-    (r"\.project_blocks\.", ".proj1."),
-    (r"\.project_image\.", ".proj2."),
-    (r"\.norm_in\.", ".norm1."),
-    (r"\.norm_out\.", ".norm2."),
-    (r"\.layers\.(\d+)\.", lambda match: f".projector.{3 * int(match[1]) + 1}."),
-    (r"^head\.mlp\.(\d+)\.", lambda match: f"cls_head.head.{3 * int(match[1])}."),
-    (r"^head\.queries$", "patch_aggregator"),
-    (r"^head\.to_out\.", "to_out.0."),
-    (r"^head\.", ""),
-)
-
-# Tensors that upstream creates and never reads when it detects.
-_UNUSED = re.compile(
-    r"mfvit\.frequencies_mask|mfvit\.vit\.((cls_pos_embed|actual_cls_token)$|(cls_blocks|fc_norm|norm|intermediate_fc_norm|head)\.)"
-)
-
-
-def upstream_name(name: str) -> str:
-    """Our name of a tensor → upstream's."""
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def to_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
-    """Our state dict → upstream's, with the mask that upstream keeps among its parameters."""
-    mask = torch.from_numpy(disc_mask(config.tile_size, config.mask_radius)).long()
-    renamed = {upstream: part for name, tensor in state.items() for upstream, part in _split(name, tensor)}
-    return {"mfvit.frequencies_mask": mask, **renamed}
-
-
-def from_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
-    """Upstream's state dict → ours.
-
-    :raises CheckpointError: names the tensors that are missing, left over, or of another shape
-    """
-    _check_mask(state, config)
-    with torch.device("meta"):
-        expected = SPAI(config).state_dict()
-    return _match(state, expected)
-
-
-def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
-    """Dimensions from the shapes of upstream's tensors; what shapes cannot tell from the embedded configuration.
-
-    :param settings: upstream's configuration as nested mappings; empty for a bare state dict, whose ViT heads are
-        taken to be 64 wide and whose blocks are taken to be all in use
-    """
-    projector = "mfvit.features_processor.patch_projector.projectors"
-    vit, model = _section(settings, "MODEL", "VIT"), _section(settings, "MODEL")
-    width, _, patch_size, _ = _shape(state, "mfvit.vit.patch_embed.proj.weight")
-    depth, used = _count(state, r"mfvit\.vit\.blocks\.(\d+)\."), _count(state, projector + r"\.(\d+)\.")
-    tile_size = round((_shape(state, "mfvit.vit.pos_embed")[1] - 1) ** 0.5) * patch_size
-    heads, _, head_width = _shape(state, "patch_aggregator")
-    config = SPAIConfig(
-        tile_size=tile_size,
-        tile_stride=_section(settings, "MODEL", "PATCH_VIT").get("PATCH_STRIDE", tile_size),
-        mask_radius=_mask_radius(state, settings),
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        heads=vit.get("NUM_HEADS", max(1, width // 64)),
-        mlp_ratio=_shape(state, "mfvit.vit.blocks.0.mlp.fc1.weight")[0] / width,
-        blocks=tuple(vit.get("INTERMEDIATE_LAYERS", range(used))),
-        projection=_shape(state, f"{projector}.0.norm2.weight")[0],
-        projection_layers=_count(state, projector + r"\.0\.projector\.(\d+)\."),
-        projection_gelu=_section(settings, "MODEL", "FRE").get("PROJECTOR_LAST_LAYER_ACTIVATION_TYPE") == "gelu",
-        attention_width=heads * head_width,
-        attention_heads=heads,
-        dropout=model.get("SID_DROPOUT", SPAIConfig.dropout),
-        drop_path=model.get("DROP_PATH_RATE", SPAIConfig.drop_path),
-    )
-    if len(config.blocks) != used or (not vit and used != depth):
-        raise CheckpointError(f"the checkpoint projects {used} of {depth} blocks and does not say which")
-    return replace(config, head_ratio=_shape(state, "cls_head.head.0.weight")[0] // config.features)
-
-
-def _match(state: State, expected: State) -> dict[str, Tensor]:
-    """The tensors that `expected` names (ours) out of `state` (upstream's): all of them, and nothing over."""
-    found, used = {}, set()
-    for name, tensor in expected.items():
-        parts = [upstream for upstream, _ in _split(name, tensor)]
-        used.update(parts)
-        if all(part in state for part in parts):
-            found[name] = _join([state[part] for part in parts])
-    missing = sorted(used - state.keys())
-    over = sorted(name for name in state if name not in used and not _UNUSED.match(name))
-    misshapen = sorted(name for name, tensor in found.items() if tensor.shape != expected[name].shape)
-    for problem, names in (("is missing", missing), ("has no use for", over), ("has other shapes in", misshapen)):
-        if names:
-            raise CheckpointError(f"the checkpoint does not fit a SPAI: it {problem} {', '.join(names)}")
-    return found
-
-
-def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """One of our tensors as upstream's: it has no bias on k, which softmax would cancel."""
-    if not name.endswith("attn.qkv.bias"):
-        return [(upstream_name(name), tensor)]
-    query, _, value = tensor.chunk(3)
-    prefix = upstream_name(name).removesuffix("qkv.bias")
-    return [(f"{prefix}q_bias", query), (f"{prefix}v_bias", value)]
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    """The inverse of `_split`, in fp32."""
-    if len(parts) == 2:
-        parts = [parts[0], torch.zeros_like(parts[0]), parts[1]]
-    return torch.cat(parts).float() if len(parts) > 1 else parts[0].float()
-
-
-def _mask_radius(state: State, settings: Mapping[str, Any]) -> float:
-    """From the configuration, else from the mask itself, whose central row is 2 · radius wide."""
-    radius: float | None = _section(settings, "MODEL", "FRE").get("MASKING_RADIUS")
-    if radius is None and "mfvit.frequencies_mask" in state:
-        mask = state["mfvit.frequencies_mask"]
-        radius = int(mask[mask.shape[0] // 2].sum()) / 2
-    return SPAIConfig.mask_radius if radius is None else radius
-
-
-def _check_mask(state: State, config: SPAIConfig) -> None:
-    """A mask of another shape than the disc would be detected with, silently, as the disc."""
-    mask = state.get("mfvit.frequencies_mask")
-    if mask is not None and not torch.equal(
-        mask.double(), torch.from_numpy(disc_mask(config.tile_size, config.mask_radius))
-    ):
-        raise CheckpointError(f"the checkpoint's frequency mask is not a disc of radius {config.mask_radius:g}")
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -273,59 +140,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is not a safetensors file: {_first_line(error)}") from error
 
 
-def _open(path: Path) -> Any:
+def _sha256(path: Path) -> str:
     try:
-        return path.open("rb")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _upstream_settings(config: SPAIConfig) -> dict[str, Any]:
-    """The part of upstream's configuration that describes the model, under upstream's names."""
-    return {
-        "DATA": {"IMG_SIZE": config.tile_size},
-        "MODEL": {
-            "SID_DROPOUT": config.dropout,
-            "DROP_PATH_RATE": config.drop_path,
-            "VIT": {
-                "PATCH_SIZE": config.patch_size,
-                "EMBED_DIM": config.width,
-                "DEPTH": config.depth,
-                "NUM_HEADS": config.heads,
-                "MLP_RATIO": config.mlp_ratio,
-                "INTERMEDIATE_LAYERS": list(config.blocks),
-                "PROJECTION_DIM": config.projection,
-                "PROJECTION_LAYERS": config.projection_layers,
-            },
-            "FRE": {
-                "MASKING_RADIUS": config.mask_radius,
-                "PROJECTOR_LAST_LAYER_ACTIVATION_TYPE": "gelu" if config.projection_gelu else None,
-            },
-            "PATCH_VIT": {
-                "PATCH_STRIDE": config.tile_stride,
-                "NUM_HEADS": config.attention_heads,
-                "ATTN_EMBED_DIM": config.attention_width,
-                "MINIMUM_PATCHES": config.minimum_tiles,
-            },
-            "CLS_HEAD": {"MLP_RATIO": config.head_ratio},
-        },
-    }
-
-
-def _section(settings: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    for name in path:
-        settings = settings.get(name, {})
-    return settings
-
-
-def _shape(state: State, name: str) -> torch.Size:
-    if name not in state:
-        raise CheckpointError(f"the checkpoint does not fit a SPAI: it is missing {name}")
-    return state[name].shape
-
-
-def _count(state: State, pattern: str) -> int:
-    return len({match[1] for name in state if (match := re.match(pattern, name))})
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

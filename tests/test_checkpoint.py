@@ -22,7 +22,7 @@ from spai_train.checkpoint import (
     save_upstream,
     to_upstream,
 )
-from spai_train.models.spai import SPAI, Backbone
+from spai_train.models.spai import SPAI
 
 UNUSED = ("cls_pos_embed", "actual_cls_token", "cls_blocks", "fc_norm", "vit.head")
 
@@ -202,14 +202,14 @@ def test_masked_frequency_pretraining_loads_into_the_backbone(model: SPAI, tmp_p
     state = to_upstream(model.state_dict(), TINY)
     vit = {f"encoder.{name[10:]}": t for name, t in state.items() if name.startswith("mfvit.vit.")}
     extra = {"encoder.norm.weight": torch.ones(24), "decoder.0.weight": torch.ones(3)}
-    fresh = Backbone(TINY).eval()
+    fresh = SPAI(TINY).encoder.backbone.eval()
     load_pretrained(fresh, written(tmp_path / "mfm.pth", {"model": {**vit, **extra}}))
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(fresh(images), backbone(images))
     with pytest.raises(CheckpointError, match=r"no tensor under `encoder\.`"):
         load_pretrained(fresh, written(tmp_path / "bare.pth", {"model": state}))
     with pytest.raises(CheckpointError, match="other shapes in"):
-        load_pretrained(Backbone(replace(TINY, width=48)), tmp_path / "mfm.pth")
+        load_pretrained(SPAI(replace(TINY, width=48)).encoder.backbone, tmp_path / "mfm.pth")
 
 
 def assert_same_output(one: SPAI, other: SPAI) -> None:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from spai_train.checkpoint import load_checkpoint
-from spai_train.models.spai import SPAI, Projector, ShapelessAttention, SPAIConfig, _mean_std, _similarity_statistics
+from spai_train.models.spai import SPAI, Projector, SPAIConfig, _mean_std, _similarity_statistics
+from spai_train.models.vit import ShapelessAttention
 
 TINY = SPAIConfig(
     tile_size=32,

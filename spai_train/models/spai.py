@@ -6,14 +6,12 @@ through the backbone as one batch of 3N.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from timm.layers import Attention
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spai_train.models.vit import Backbone
 from spai_train.spectral import SpectralFilter
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # timm.data.IMAGENET_DEFAULT_MEAN
@@ -76,7 +74,16 @@ class SpectralEncoder(nn.Module):
     def __init__(self, config: SPAIConfig) -> None:
         super().__init__()
         self.filter = SpectralFilter(config.tile_size, config.mask_radius)
-        self.backbone = Backbone(config)
+        self.backbone = Backbone(
+            config.blocks,
+            img_size=config.tile_size,
+            patch_size=config.patch_size,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            drop_path_rate=config.drop_path,
+        )
         self.projectors = nn.ModuleList(
             Projector(
                 config.width,
@@ -111,7 +118,7 @@ class SpectralEncoder(nn.Module):
 
         They depend on the backbone alone, so training a head on a frozen backbone can compute them once.
         """
-        return self.backbone(self.branches(views))
+        return self.backbone(self.branches(views))  # type: ignore[no-any-return]
 
     def branches(self, views: Tensor) -> Tensor:
         """:param views: (N, S, S, 3) uint8; the cast comes first because TensorRT's uint8 may feed nothing else
@@ -121,64 +128,6 @@ class SpectralEncoder(nn.Module):
         low = self.filter(pixels)
         branches = torch.cat((pixels, low.clamp(0, 1), (pixels - low).clamp(0, 1)))
         return (branches - self.mean) / self.std
-
-
-class ShapelessAttention(Attention):
-    """timm's attention, unfused and without reading the batch size.
-
-    A symbolic batch size exports as Shape of the uint8 input, which TensorRT refuses, and the plain
-    `MatMul(q·s, kᵀ) → Softmax → MatMul` is the pattern that it fuses.
-    """
-
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """:param x: (N, L, C); masks are not supported"""
-        assert attn_mask is None and not is_causal
-        tokens = x.shape[1]
-        qkv = self.qkv(x).reshape(-1, tokens, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, L, C / heads)
-        attention = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1))
-        x = (attention @ v).transpose(1, 2).reshape(-1, tokens, self.attn_dim)
-        return self.proj_drop(self.proj(x))  # type: ignore[no-any-return]
-
-
-class Backbone(VisionTransformer):  # type: ignore[misc]
-    """timm's ViT (pre-norm, CLS token, absolute positions), giving the patch tokens of the blocks in use."""
-
-    def __init__(self, config: SPAIConfig) -> None:
-        super().__init__(
-            img_size=config.tile_size,
-            patch_size=config.patch_size,
-            embed_dim=config.width,
-            depth=config.depth,
-            num_heads=config.heads,
-            mlp_ratio=config.mlp_ratio,
-            drop_path_rate=config.drop_path,
-            num_classes=0,
-            global_pool="",
-            final_norm=False,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            attn_layer=ShapelessAttention,
-        )
-        self.used = frozenset(config.blocks)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """:param images: (N, 3, S, S), normalised
-        :returns: K times (N, L, C), CLS left out
-        """
-        x = self._embed(images)
-        outputs = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self.used:
-                outputs.append(x[:, 1:])
-            if len(outputs) == len(self.used):
-                break
-        return outputs
-
-    def _embed(self, images: Tensor) -> Tensor:
-        """CLS is folded into the first position, so that no Expand over the batch is exported: (N, 1 + L, C)."""
-        positions = torch.cat((self.pos_embed[:, :1] + self.cls_token, self.pos_embed[:, 1:]), dim=1)
-        return self.pos_drop(F.pad(self.patch_embed(images), (0, 0, 1, 0)) + positions)  # type: ignore[no-any-return]
 
 
 class Projector(nn.Module):
@@ -261,7 +210,7 @@ class SpectralContextHead(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, V, heads · E) → (B, heads, V, E)"""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 def _similarity_statistics(projected: Tensor) -> Tensor:
