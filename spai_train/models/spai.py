@@ -5,6 +5,7 @@ D = 6K + P features, S side of a view. Three branches (original, low-pass, high-
 through the backbone as one batch of 3N.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,7 +97,6 @@ class SpectralEncoder(nn.Module):
             for _ in config.blocks
         )
         self.context = SpectralContext(config)
-        self.blocks = config.blocks
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).reshape(3, 1, 1), persistent=False)
 
@@ -104,14 +104,7 @@ class SpectralEncoder(nn.Module):
         """:param views: (N, S, S, 3) uint8
         :returns: features (N, D) float32
         """
-        similarities, statistics = [], []
-        for projector, tokens in zip(self.projectors, self.block_tokens(views), strict=True):
-            projected = projector(tokens)
-            projected = projected.reshape(3, -1, *projected.shape[1:])  # (3, N, L, P)
-            similarities.append(_similarity_statistics(projected))  # (N, 6)
-            statistics.append(torch.cat(_mean_std(projected[0], dim=1), dim=-1))  # (N, 2P)
-        context = self.context(torch.stack(statistics, dim=1))  # (N, P)
-        return torch.cat((torch.stack(similarities, dim=2).flatten(1), context), dim=1)  # (N, 6·K + P)
+        return self.describe(self.block_tokens(views))
 
     def block_tokens(self, views: Tensor) -> list[Tensor]:
         """The patch tokens of original, low-pass and high-pass after each used block: K times (3·N, L, C).
@@ -119,6 +112,21 @@ class SpectralEncoder(nn.Module):
         They depend on the backbone alone, so training a head on a frozen backbone can compute them once.
         """
         return self.backbone(self.branches(views))  # type: ignore[no-any-return]
+
+    def describe(self, tokens: Sequence[Tensor]) -> Tensor:
+        """What is computed from the tokens of a backbone; all that trains where the backbone is frozen.
+
+        :param tokens: K times (3·N, L, C), as `block_tokens` gives them
+        :returns: features (N, D)
+        """
+        similarities, statistics = [], []
+        for projector, block in zip(self.projectors, tokens, strict=True):
+            projected = projector(block)
+            projected = projected.reshape(3, -1, *projected.shape[1:])  # (3, N, L, P)
+            similarities.append(_similarity_statistics(projected))  # (N, 6)
+            statistics.append(torch.cat(_mean_std(projected[0], dim=1), dim=-1))  # (N, 2P)
+        context = self.context(torch.stack(statistics, dim=1))  # (N, P)
+        return torch.cat((torch.stack(similarities, dim=2).flatten(1), context), dim=1)  # (N, 6·K + P)
 
     def branches(self, views: Tensor) -> Tensor:
         """:param views: (N, S, S, 3) uint8; the cast comes first because TensorRT's uint8 may feed nothing else
