@@ -114,8 +114,8 @@ def score(options: Options) -> int:
     if options.resume and options.output is None:
         raise OutputError("--resume goes on with a file: name it with --output")
     sources = Sources(options.inputs, options.split)
-    total = sources.count()
     with Detector.load(options.engine, device=options.device, threshold=options.threshold) as detector:
+        total = sources.count()
         if options.engine is None:
             say(f"spai-run: {detector.manifest.notice}")
         labels = (_to_stdout if options.output is None else _to_file)(detector, sources, total, options)

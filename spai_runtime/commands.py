@@ -1,6 +1,5 @@
 """What the three commands have in common: an exit code, and errors in one line on stderr."""
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,8 +27,7 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     except (KeyboardInterrupt, typer.Abort):
         _fail(name, "interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read stdout has left; what is buffered must not fail again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # how typer ends when whoever read stdout has left
         return EXIT_ERROR
     except UserError as error:
         return _fail(name, str(error), verbose="--verbose" in arguments)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from spai_runtime.batches import Job
 from spai_runtime.detector import BATCH_SIZE, Detector, Score
 from spai_runtime.errors import ImageError
@@ -16,6 +18,7 @@ from spai_runtime.images import Picture
 from spai_runtime.sources import Item, printable
 
 PIXEL_BYTES = 128 << 20  # decoded pixels that wait for the encoder; one larger image waits alone
+POOL_BLOCKS = 64  # of 16 MiB, that Pillow keeps for the next image: more than the largest that it decodes
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def _finished(detector: Detector, pending: deque[_Read]) -> Iterator[Result]:
 @contextmanager
 def _read_ahead(detector: Detector, items: Iterable[Item], workers: int) -> Iterator[Iterator[_Read]]:
     """Images in the order of the items, decoded in threads ahead of whoever iterates."""
+    # Else the malloc arena of every thread holds on to what its largest image took.
+    Image.core.set_blocks_max(POOL_BLOCKS)  # type: ignore[attr-defined]
     budget = _Budget(PIXEL_BYTES)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 

@@ -92,6 +92,8 @@ def _check_contract(path: Path, session: Any, contract: Contract) -> None:
         if value is None or not _fits(value, tensor):
             found = f"{value.name} {value.type} {tuple(value.shape)}" if value else f"none (it has {', '.join(values)})"
             raise EngineError(f"{path} does not match detector.json: it should have {tensor}, and has {found}")
+    if extra := [value.name for value in session.get_inputs() if value.name != contract.input.name]:
+        raise EngineError(f"{path} does not match detector.json: it also wants {', '.join(extra)}")
 
 
 def _fits(value: Any, tensor: Tensor) -> bool:

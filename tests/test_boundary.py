@@ -1,0 +1,86 @@
+"""The runtime stands alone: no torch, nothing of training or export, no engine until one is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Write, spawn
+
+HEAVY = ("torch", "torchvision", "timm", "safetensors", "onnx", "onnxscript", "sklearn", "spai_train", "spai_export")
+ENGINES = ("onnxruntime", "tensorrt", "openvino", "cupy")
+
+BLOCK = """
+import sys
+
+class Block:
+    asked = []
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            self.asked.append(name)
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Block())
+"""
+
+EVERY_MODULE = """
+import importlib, pkgutil
+import spai_runtime
+names = [module.name for module in pkgutil.walk_packages(spai_runtime.__path__, "spai_runtime.")]
+for name in names:
+    importlib.import_module(name)
+assert not Block.asked, Block.asked
+print(*names)
+"""
+
+SCORE = """
+import sys
+from spai_runtime import Detector
+with Detector.load(sys.argv[1], device="cpu") as detector:
+    print(repr(detector.score(sys.argv[2])))
+assert not Block.asked, Block.asked
+"""
+
+
+def python(code: str, *arguments: object, blocked: tuple[str, ...] = HEAVY) -> str:
+    command = [sys.executable, "-c", BLOCK.format(names=blocked) + code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_block_blocks() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        python("import torch")
+    assert "No module named 'torch'" in caught.value.stderr
+
+
+def test_every_module_imports_without_any_of_them() -> None:
+    names = python(EVERY_MODULE, blocked=HEAVY + ENGINES).split()
+    package = Path(__file__).parents[1] / "spai_runtime"
+    files = [path.relative_to(package.parent).with_suffix("") for path in package.rglob("*.py")]
+    expected = {".".join(path.parts).removesuffix(".__init__") for path in files} - {"spai_runtime"}
+    assert set(names) == expected
+
+
+def test_an_image_is_scored(tiny_detector: Path, photo: Write) -> None:
+    assert python(SCORE, tiny_detector, photo("a.png", 70, 90)).startswith("Score(score=0.")
+
+
+def test_the_command_scores(tiny_detector: Path, photo: Write) -> None:
+    path = photo("a.png", 70, 90)
+    ran = spawn(path, "--engine", tiny_detector, prelude=BLOCK.format(names=HEAVY))
+    assert (ran.code, ran.stderr) == (0, "")
+    assert str(path) in ran.stdout
+
+
+def test_help_and_version_need_no_engine() -> None:
+    prelude = BLOCK.format(names=HEAVY + ENGINES)
+    assert "INPUT..." in spawn("--help", prelude=prelude).stdout
+    ran = spawn("--version", prelude=prelude)
+    assert (ran.code, ran.stdout.split()[0], ran.stderr) == (0, "spai-toolkit", "")
+
+
+def test_a_missing_engine_library_is_named(tiny_detector: Path, photo: Write) -> None:
+    ran = spawn(photo("a.png", 70, 90), "--engine", tiny_detector, prelude=BLOCK.format(names=HEAVY + ENGINES))
+    assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr == "spai-run: ONNX Runtime is not installed: pip install 'spai-toolkit[cpu]'\n"

@@ -1,0 +1,89 @@
+"""Exit codes, and errors in one line."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from spai_runtime.commands import EXIT_ERROR, EXIT_INTERRUPTED, execute, say
+from spai_runtime.errors import ImageError, UserError
+
+
+def app(action: Callable[[], int | None]) -> typer.Typer:
+    built = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @built.command()
+    def command(verbose: bool = False, number: int = 0) -> int | None:  # noqa: ARG001
+        return action()
+
+    return built
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def action() -> None:
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_the_exit_code_is_what_the_command_returns(returned: int | None, code: int) -> None:
+    assert execute(app(lambda: returned), "spai", []) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("do this"), EXIT_ERROR, "spai: do this\n"),
+        (ImageError("two\nlines"), EXIT_ERROR, "spai: two lines\n"),
+        (KeyError("x"), EXIT_ERROR, "spai: unexpected KeyError: 'x'; --verbose shows where\n"),
+        (typer.Abort(), EXIT_INTERRUPTED, "spai: interrupted\n"),
+        (typer.BadParameter("no good."), EXIT_ERROR, "spai: Invalid value: no good; see `spai --help`\n"),
+    ],
+)
+def test_an_error_is_one_line(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(app(raising(error)), "spai", []) == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_an_interruption_has_its_exit_code() -> None:
+    assert execute(app(raising(KeyboardInterrupt())), "spai", []) == EXIT_INTERRUPTED
+
+
+def test_a_reader_that_left_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(app(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))), "spai", []) == EXIT_ERROR
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [UserError("do this"), KeyError("x")])
+def test_verbose_shows_where_and_keeps_the_exit_code(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(app(raising(error)), "spai", ["--verbose"]) == EXIT_ERROR
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "test_commands.py" in shown
+    assert shown.splitlines()[-1].startswith("spai: ")
+
+
+@pytest.mark.parametrize("arguments", [["--unknown"], ["--number", "x"], ["extra"]])
+def test_usage_errors_point_to_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(app(lambda: 0), "spai", arguments) == EXIT_ERROR
+    shown = capsys.readouterr().err
+    assert shown.endswith("see `spai --help`\n")
+    assert shown.count("\n") == 1
+
+
+def test_arguments_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["spai", "--unknown"])
+    assert execute(app(lambda: 0), "spai") == EXIT_ERROR
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(app(lambda: 7), "spai", ["--help"]) == 0
+    assert "Usage: spai" in capsys.readouterr().out
+
+
+def test_say_is_one_line_of_any_text(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\nb \udce9 é")
+    assert capsys.readouterr().err == "a b \\udce9 é\n"

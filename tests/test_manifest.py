@@ -1,0 +1,103 @@
+"""detector.json: read back as written, and refused in one sentence where it is not one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spai_runtime.errors import ManifestError
+from spai_runtime.manifest import FILE_NAME, SCHEMA, Graph, Manifest, Threshold
+from spai_runtime.views import ViewPolicy
+
+SHA = "0123456789abcdef" * 4
+
+MANIFEST = Manifest(
+    name="d\u00e9mo",
+    detector="spai",
+    views=ViewPolicy(32, 16, 0),
+    features=20,
+    encoder=Graph("encoder.onnx", SHA),
+    head=Graph("head.onnx", SHA),
+    precision="fp32",
+    threshold=Threshold(0.25, "measured"),
+    notice="a notice",
+    provenance={"tools": {"torch": "2.9"}},
+)
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """A directory whose detector.json has these changes; None takes a field away."""
+    fields = {**json.loads(MANIFEST.dump()), **changes}
+    content = json.dumps({name: value for name, value in fields.items() if value is not None})
+    (folder / FILE_NAME).write_text(content, encoding="utf-8")
+    return folder
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(MANIFEST.dump())
+    assert Manifest.load(tmp_path) == MANIFEST
+
+
+def test_the_file_is_json_that_begins_with_its_schema() -> None:
+    fields = json.loads(MANIFEST.dump())
+    assert next(iter(fields.items())) == ("schema", SCHEMA)
+    assert fields["views"] == {"size": 32, "stride": 16, "minimum": 0, "policy": "tiles"}
+    assert fields["encoder"] == {"file": "encoder.onnx", "sha256": SHA}
+    assert fields["name"] == "d\u00e9mo"
+
+
+def test_fields_of_a_later_minor_version_are_ignored(tmp_path: Path) -> None:
+    assert Manifest.load(written(tmp_path, calibration={"curve": [1, 2]})) == MANIFEST
+
+
+@pytest.mark.parametrize("changes", [{}, {"views": {"new": True}}, {"precision": "fp4"}])
+def test_a_newer_schema_says_to_upgrade(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError, match=rf"schema {SCHEMA + 1}.* reads up to {SCHEMA}: upgrade spai-toolkit"):
+        Manifest.load(written(tmp_path, schema=SCHEMA + 1, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": None}, "missing required field `schema`"),
+        ({"schema": "1"}, "schema"),
+        ({"schema": 0}, "schema"),
+        ({"features": None}, "missing required field `features`"),
+        ({"features": 0}, "features"),
+        ({"features": "20"}, "features"),
+        ({"encoder": {"file": "encoder.onnx"}}, "missing required field `sha256`"),
+        ({"encoder": {"file": "encoder.onnx", "sha256": "short"}}, "sha256"),
+        ({"threshold": {"value": 1.5, "source": ""}}, "value"),
+        ({"threshold": {"value": -0.1, "source": ""}}, "value"),
+        ({"threshold": {"value": 0.5}}, "source"),
+        ({"precision": "fp12"}, "precision"),
+        ({"views": {"size": 32, "stride": 0}}, "both must be at least 1"),
+        ({"views": {"size": -1, "stride": 32}}, "both must be at least 1"),
+        ({"views": {"policy": "hexagons"}}, "policy"),
+    ],
+)
+def test_malformed_fields_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ManifestError, match=f"is not a detector.json: .*{message}"):
+        Manifest.load(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../encoder.onnx", "/etc/passwd", "sub/encoder.onnx", "..", ".hidden", "", "..\\encoder.onnx", "C:\\encoder.onnx"],
+)
+def test_a_graph_lies_in_the_directory_itself(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ManifestError, match="file"):
+        Manifest.load(written(tmp_path, encoder={"file": name, "sha256": SHA}))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"schema": 1, "name": "\xe9"}'])
+def test_what_is_no_json_object(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(ManifestError, match=r"is not a detector\.json"):
+        Manifest.load(tmp_path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"cannot read .*detector\.json: No such file"):
+        Manifest.load(tmp_path)

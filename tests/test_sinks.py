@@ -1,0 +1,233 @@
+"""Result files: read by other readers, whole or not there, and the same bytes however often a run was cut off."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from spai_runtime import OutputError, Result, Score, ViewPolicy
+from spai_runtime.sinks import FORMATS, RESULT_COLUMNS, ResultFile, Stream, format_of, row_of
+from spai_runtime.sources import Item
+
+RUN = {"detector": "test", "threshold": 0.5}
+COLUMNS = ("image", "score", "class")
+NAMES = ["image", "input_score", "class", *RESULT_COLUMNS]
+LAYOUT = ViewPolicy(8, 8, 0).layout(16, 24)
+
+
+def scored(name: str, value: float, *own: str) -> Result:
+    """A result whose input had these cells in COLUMNS."""
+    label: Literal["ai", "real"] = "ai" if value > 0.5 else "real"
+    score = Score(value, round(value * 7 - 3, 4), label, np.full(6, 1 / 6, np.float32), LAYOUT)
+    return Result(Item(Path(name), name, dict(zip(COLUMNS, own, strict=False))), score, 24, 16)
+
+
+RESULTS = (
+    scored("a.jpg", 0.25, "a.jpg", "9", "1"),
+    scored('comma, "quote" and\nnew\nline.jpg', 0.75, "b"),
+    Result(Item(Path("c.jpg"), "c\r.jpg", {"image": "c\n"}), None, None, None, "cannot be read: gone, away"),
+    scored("ü \U0001f4f7.jpg", 1e-30, "", "", "x,y"),
+    Result(Item(Path("d.jpg"), "d.jpg"), None, 5, 6, "truncated"),
+    scored("\\udce9.jpg", 0.5, "e"),
+)
+ITEMS = [result.item for result in RESULTS]
+EXPECTED = [
+    ["a.jpg", "9", "1", "a.jpg", "0.25", "-1.25", "real", "24", "16", "6", ""],
+    ["b", "", "", 'comma, "quote" and\nnew\nline.jpg', "0.75", "2.25", "ai", "24", "16", "6", ""],
+    ["c\n", "", "", "c\r.jpg", "", "", "", "", "", "", "cannot be read: gone, away"],
+    ["", "", "x,y", "ü \U0001f4f7.jpg", "1e-30", "-3.0", "real", "24", "16", "6", ""],
+    ["", "", "", "d.jpg", "", "", "", "5", "6", "", "truncated"],
+    ["e", "", "", "\\udce9.jpg", "0.5", "0.5", "real", "24", "16", "6", ""],
+]
+
+
+def write(path: Path, results: Sequence[Result] = RESULTS, *, resume: bool = False, **run: Any) -> tuple[bytes, int]:
+    """A whole run; :returns: what the file holds in the end, and how many rows were kept from before."""
+    by_name = {result.item.name: result for result in results}
+    with ResultFile(path, COLUMNS, {**RUN, **run}, resume=resume) as file:
+        todo, labels = file.skip(iter([result.item for result in results]))
+        for item in todo:
+            file.write(by_name[item.name])
+        file.finish(labels=dict(labels))
+    return path.read_bytes(), labels.total()
+
+
+@pytest.fixture(params=["csv", "jsonl"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / "deep" / f"scores.{request.param}"
+
+
+def partial(path: Path) -> Path:
+    return Path(f"{path}.partial")
+
+
+def record(path: Path) -> Path:
+    return Path(f"{path}.run.json")
+
+
+def interrupt(path: Path, rows: int, results: Sequence[Result] = RESULTS, **run: Any) -> None:
+    """A run that writes some rows and dies."""
+    with ResultFile(path, COLUMNS, {**RUN, **run}) as file:
+        for result in results[:rows]:
+            file.write(result)
+
+
+def test_csv_is_read_by_any_reader(tmp_path: Path) -> None:
+    content, _ = write(tmp_path / "s.csv")
+    text = content.decode("utf-8")
+    assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == [NAMES, *EXPECTED]
+    assert text.startswith(",".join(NAMES) + "\na.jpg,9,1,a.jpg,0.25,-1.25,real,24,16,6,\n")
+
+
+def test_json_lines_are_read_by_any_reader(tmp_path: Path) -> None:
+    content, _ = write(tmp_path / "s.jsonl")
+    rows = [json.loads(line) for line in content.decode("utf-8").split("\n")[:-1]]
+    assert [list(row) for row in rows] == [NAMES] * len(RESULTS)
+    assert [["" if value is None else str(value) for value in row.values()] for row in rows] == EXPECTED
+    assert rows[2]["score"] is None
+    assert isinstance(rows[0]["score"], float)
+
+
+def test_a_stream_is_the_file(path: Path) -> None:
+    stream = io.StringIO()
+    sink = Stream(stream, format_of(path), COLUMNS)
+    for result in RESULTS:
+        sink.write(result)
+    assert stream.getvalue().encode() == write(path)[0]
+
+
+def test_names_of_own_columns_never_collide() -> None:
+    columns = ["path", "input_path", "image", "input_input_path"]
+    item = Item(Path("a"), "a.jpg", dict(zip(columns, "wxyz", strict=True)))
+    row = row_of(Result(item, error="bad"), columns)
+    assert list(row.values()) == ["w", "x", "y", "z", "a.jpg", None, None, None, None, None, None, "bad"]
+    assert len(set(row)) == 4 + len(RESULT_COLUMNS)
+
+
+@pytest.mark.parametrize("name", ["s.txt", "s", "s.parquet", "csv"])
+def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"name it \.csv or \.jsonl"):
+        ResultFile(tmp_path / name, COLUMNS, RUN)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_appears_when_the_file_is_complete(path: Path) -> None:
+    with ResultFile(path, COLUMNS, RUN) as file:
+        for result in RESULTS:
+            file.write(result)
+            assert partial(path).read_bytes().endswith(b"\n")  # a killed process loses no row
+            assert not path.exists()
+        file.finish(labels={"ai": 1})
+    assert sorted(found.name for found in path.parent.iterdir()) == [path.name, f"{path.name}.run.json"]
+    assert json.loads(record(path).read_text()) == {"run": {**RUN, "columns": NAMES}, "labels": {"ai": 1}}
+
+
+def test_an_old_file_stays_until_then(path: Path) -> None:
+    whole, _ = write(path)
+    interrupt(path, 2)
+    assert path.read_bytes() == whole
+
+
+def test_resuming_after_a_cut_at_any_byte(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a number, a quoted newline, a character of four bytes, before the last newline: anywhere."""
+    monkeypatch.setattr("os.fsync", lambda _: None)  # a thousand of them take their time
+    results = RESULTS[1:4]
+    whole, _ = write(path, results)
+    run = json.dumps({"run": json.loads(record(path).read_text())["run"]})
+    kept = []
+    for end in range(len(whole) + 1):
+        path.unlink()
+        record(path).unlink()
+        Path(f"{record(path)}.partial").write_text(run)
+        partial(path).write_bytes(whole[:end])
+        content, rows = write(path, results, resume=True)
+        assert content == whole, end
+        kept.append(rows)
+    assert kept == sorted(kept)
+    assert set(kept) == {0, 1, 2, 3}
+    assert kept[-2:] == [2, 3]
+
+
+def test_a_record_that_was_cut_starts_over(path: Path) -> None:
+    whole, _ = write(path)
+    content = record(path).read_bytes()
+    for end in range(0, len(content), 7):
+        record(path).unlink(missing_ok=True)
+        interrupt(path, 3)
+        Path(f"{record(path)}.partial").write_bytes(content[:end])
+        assert write(path, resume=True)[0] == whole
+
+
+@pytest.mark.parametrize("rows", [0, 3, len(RESULTS)])
+def test_rows_of_another_run_are_not_kept(path: Path, rows: int) -> None:
+    whole, _ = write(path)
+    interrupt(path, rows, threshold=0.6)
+    other = scored("a.jpg", 0.9)
+    assert write(path, resume=True, threshold=0.7) == (whole, 0)
+    interrupt(path, 1, [other])
+    assert write(path, resume=True, threshold=0.6) == (whole, 0)
+
+
+def test_resuming_a_finished_run_keeps_all_of_it(path: Path) -> None:
+    whole, _ = write(path)
+    assert write(path, resume=True) == (whole, len(RESULTS))
+    assert write(path, resume=True) == (whole, len(RESULTS))
+
+
+def test_without_resume_everything_is_done_again(path: Path) -> None:
+    whole, _ = write(path)
+    assert write(path) == (whole, 0)
+    interrupt(path, 4)
+    assert write(path) == (whole, 0)
+
+
+@pytest.mark.parametrize("place", range(len(RESULTS) + 1))
+def test_a_file_that_was_added(path: Path, place: int) -> None:
+    """What comes before it is kept, and the result is that of an uninterrupted run."""
+    longer = [*RESULTS[:place], scored("new.jpg", 0.1), *RESULTS[place:]]
+    expected, _ = write(path, longer)
+    for done in (3, len(RESULTS)):
+        record(path).unlink()
+        interrupt(path, done)
+        assert write(path, longer, resume=True) == (expected, min(done, place))
+
+
+def test_a_file_that_was_taken_away(path: Path) -> None:
+    shorter = [*RESULTS[:2], *RESULTS[3:]]
+    expected, _ = write(path, shorter)
+    interrupt(path, 5)
+    assert write(path, shorter, resume=True) == (expected, 2)
+    interrupt(path, 5)
+    assert write(path, RESULTS[:2], resume=True) == (write(path, RESULTS[:2])[0], 2)
+
+
+def test_a_column_that_changed(path: Path) -> None:
+    """The same image under another class is another row."""
+    changed = [RESULTS[0], scored(RESULTS[1].item.name, 0.75, "b", "", "0"), *RESULTS[2:]]
+    interrupt(path, 4)
+    assert write(path, changed, resume=True)[1] == 1
+
+
+def test_labels_of_kept_rows_are_counted(path: Path) -> None:
+    interrupt(path, 5)
+    with ResultFile(path, COLUMNS, RUN, resume=True) as file:
+        _, labels = file.skip(iter(ITEMS))
+    assert labels == {"real": 2, "ai": 1, "error": 2}
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*s\.csv: "):
+        ResultFile(tmp_path / "file" / "s.csv", COLUMNS, RUN)
+    (tmp_path / "s.csv").mkdir()
+    with pytest.raises(OutputError, match=r"cannot finish .*s\.csv: "):
+        write(tmp_path / "s.csv")
+
+
+def test_every_format_has_a_name() -> None:
+    assert set(FORMATS) == {"csv", "jsonl"}
