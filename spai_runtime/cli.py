@@ -17,7 +17,8 @@ from spai_runtime.detector import BATCH_SIZE, Detector
 from spai_runtime.errors import OutputError
 from spai_runtime.pipeline import Result, score_items
 from spai_runtime.progress import shown
-from spai_runtime.sinks import FORMATS, ResultFile, Stream
+from spai_runtime.rows import FORMATS
+from spai_runtime.sinks import ResultFile, Stream
 from spai_runtime.sources import Item, Sources
 from spai_runtime.table import Table
 

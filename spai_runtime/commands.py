@@ -21,12 +21,11 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return app(list(arguments), standalone_mode=False, prog_name=name) or 0
+        code: int = app(list(arguments), standalone_mode=False, prog_name=name) or 0
     except typer.TyperException as error:
         return _fail(name, f"{error.format_message().rstrip('.')}; see `{name} --help`")
     except (KeyboardInterrupt, typer.Abort):
-        _fail(name, "interrupted")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except SystemExit:  # how typer ends when whoever read stdout has left
         return EXIT_ERROR
     except UserError as error:
@@ -34,6 +33,9 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     except Exception as error:
         message = f"unexpected {type(error).__name__}: {error}; --verbose shows where"
         return _fail(name, message, verbose="--verbose" in arguments)
+    if code == EXIT_INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+        say(f"{name}: interrupted; where there is --resume, it goes on from what is complete")
+    return code
 
 
 def say(message: str) -> None:

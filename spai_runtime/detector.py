@@ -108,9 +108,14 @@ class Detector:
         return Packer(self.encoder, self.manifest.views.size, batch_size)
 
     def judge(self, job: Job) -> Score:
-        """Features of all views of an image → its score."""
+        """Features of all views of an image → its score.
+
+        :raises ImageError: the logit is not a finite number, whatever that image did to the graphs
+        """
         assert job.done
         logits, attention = self.head.run(job.features[None])
+        if not np.isfinite(logits).all():
+            raise ImageError(f"the detector's logit is {logits[0, 0]}, which no score follows from")
         logit = _decimal(float(logits[0, 0]))
         score = _decimal(_sigmoid(logit))
         return Score(score, logit, "ai" if score > self.threshold.value else "real", attention[0], job.layout)

@@ -86,7 +86,11 @@ def _finished(detector: Detector, pending: deque[_Read]) -> Iterator[Result]:
     """Takes from the front what has all its features: results keep the order of the items."""
     while pending and (pending[0].job is None or pending[0].job.done):
         image = pending.popleft()
-        score = detector.judge(image.job) if image.job is not None else None
+        score = None
+        try:
+            score = detector.judge(image.job) if image.job is not None else None
+        except ImageError as error:
+            image.error = str(error)
         yield Result(image.item, score, image.width, image.height, image.error)
 
 

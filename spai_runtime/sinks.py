@@ -1,10 +1,9 @@
-"""Sinks: results → CSV, JSON lines, or a table; a file under its final name only when it is complete.
+"""Sinks: results → a stream, or a file that has its final name only when it is complete.
 
 While a run goes on, rows are in `<output>.partial` and what run they belong to in `<output>.run.json.partial`;
 an interrupted run leaves both, and a resumed one goes on where they end.
 """
 
-import csv
 import json
 import os
 import shutil
@@ -14,100 +13,12 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Protocol, Self
+from typing import IO, Any, BinaryIO, Self
 
 from spai_runtime.errors import OutputError
 from spai_runtime.pipeline import Result
+from spai_runtime.rows import Format, format_of, is_row_of, names_of, row_of
 from spai_runtime.sources import Item
-
-RESULT_COLUMNS = ("path", "score", "logit", "label", "width", "height", "views", "error")
-
-Row = dict[str, Any]
-
-
-def row_of(result: Result, columns: Sequence[str]) -> Row:
-    """A result as a row: the input's own columns, then RESULT_COLUMNS; None is an empty cell.
-
-    :param columns: own columns of all inputs; one that is named like a result column becomes `input_<name>`
-    """
-    score = result.score
-    values = (
-        result.item.name,
-        score and score.score,
-        score and score.logit,
-        score and score.label,
-        result.width,
-        result.height,
-        score and len(score.layout),
-        result.error or None,
-    )
-    return {**_own(result.item, columns), **dict(zip(RESULT_COLUMNS, values, strict=True))}
-
-
-class Format(Protocol):
-    """How rows are written, and read back to resume."""
-
-    def header(self, names: Sequence[str]) -> str: ...
-
-    def encode(self, row: Row) -> str: ...
-
-    def decode(self, lines: Iterator[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """Rows, consuming no more lines than each of them takes; ends at the first that is not whole."""
-
-
-class Csv:
-    """RFC 4180 quoting, UTF-8, lines ending in a newline alone, numbers as they are, an empty cell for None."""
-
-    def header(self, names: Sequence[str]) -> str:
-        return _csv_line(names)
-
-    def encode(self, row: Row) -> str:
-        return _csv_line(["" if value is None else value for value in row.values()])
-
-    def decode(self, lines: Iterator[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        reader = csv.reader(lines, strict=True)
-        try:
-            if next(reader, None) != list(names):
-                return
-            yield {}  # the header is whole
-            for cells in reader:
-                if len(cells) != len(names):
-                    return
-                yield dict(zip(names, cells, strict=True))
-        except csv.Error:
-            return
-
-
-class JsonLines:
-    """One JSON object a line, null for None."""
-
-    def header(self, names: Sequence[str]) -> str:  # noqa: ARG002
-        return ""
-
-    def encode(self, row: Row) -> str:
-        return json.dumps(row, ensure_ascii=False) + "\n"
-
-    def decode(self, lines: Iterator[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        yield {}
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                return
-            if list(row) != list(names):
-                return
-            yield row
-
-
-FORMATS: dict[str, Format] = {"csv": Csv(), "jsonl": JsonLines()}
-
-
-def format_of(path: Path) -> Format:
-    """:raises OutputError: a suffix that is neither .csv nor .jsonl"""
-    try:
-        return FORMATS[path.suffix.lower().removeprefix(".")]
-    except KeyError:
-        raise OutputError(f"cannot write {path}: name it .csv or .jsonl") from None
 
 
 class Stream:
@@ -115,7 +26,7 @@ class Stream:
 
     def __init__(self, stream: IO[str], form: Format, columns: Sequence[str]) -> None:
         self._stream, self._format, self._columns = stream, form, columns
-        self._stream.write(form.header(_names(columns)))
+        self._stream.write(form.header(names_of(columns)))
 
     def write(self, result: Result) -> None:
         self._stream.write(self._format.encode(row_of(result, self._columns)))
@@ -133,7 +44,7 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, columns: Sequence[str], run: Mapping[str, Any], *, resume: bool = False) -> None:
-        self._path, self._columns, self._run = path, columns, {**run, "columns": _names(columns)}
+        self._path, self._columns, self._run = path, columns, {**run, "columns": names_of(columns)}
         self._format = format_of(path)
         self._partial, self._record = Path(f"{path}.partial"), Path(f"{path}.run.json")
         try:
@@ -144,7 +55,7 @@ class ResultFile:
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from error
         if not self.resumes:
-            self._file.write(self._format.header(_names(columns)).encode())
+            self._file.write(self._format.header(names_of(columns)).encode())
 
     def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
         """Keeps the rows of an earlier run as far as they agree with the items, from the first on.
@@ -158,11 +69,11 @@ class ResultFile:
             return items, labels
         end, left = 0, items
         lines = _Lines(self._file)
-        for kept, row in enumerate(self._format.decode(lines, _names(self._columns))):
+        for kept, row in enumerate(self._format.decode(lines, names_of(self._columns))):
             if not lines.whole:
                 break
             item = next(left, None) if kept else None
-            if kept and (item is None or not _same(row, item, self._columns)):
+            if kept and (item is None or not is_row_of(row, item, self._columns)):
                 left = left if item is None else chain((item,), left)
                 break
             end = lines.end
@@ -170,7 +81,7 @@ class ResultFile:
         self._file.seek(end)
         self._file.truncate()
         if end == 0:
-            self._file.write(self._format.header(_names(self._columns)).encode())
+            self._file.write(self._format.header(names_of(self._columns)).encode())
         return left, labels
 
     def write(self, result: Result) -> None:
@@ -234,41 +145,8 @@ class _Lines:
         return line.decode("utf-8", "replace")
 
 
-def _names(columns: Sequence[str]) -> list[str]:
-    """Of all columns; an own one that is named like a result or like another one is prefixed until it is not."""
-    own: list[str] = []
-    for column in columns:
-        name = column
-        while name in (*RESULT_COLUMNS, *own):
-            name = f"input_{name}"
-        own.append(name)
-    return [*own, *RESULT_COLUMNS]
-
-
-def _own(item: Item, columns: Sequence[str]) -> Row:
-    return {name: item.columns.get(column) for name, column in zip(_names(columns), columns, strict=False)}
-
-
-def _same(row: Mapping[str, Any], item: Item, columns: Sequence[str]) -> bool:
-    """Whether a row read back is this item's."""
-    expected = {**_own(item, columns), "path": item.name}
-    return all((row[name] or "") == (value or "") for name, value in expected.items())
-
-
 def _read_record(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8")).get("run")
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def _csv_line(cells: Sequence[Any]) -> str:
-    class Line:
-        text = ""
-
-        def write(self, text: str) -> None:
-            self.text = text
-
-    line = Line()
-    csv.writer(line, lineterminator="\r\n").writerow(cells)  # so that a carriage return within a cell is quoted
-    return line.text.removesuffix("\r\n") + "\n"

@@ -85,7 +85,13 @@ def _expand(name: str) -> list[Path]:
         raise SourceError(f"there is no file, folder or match for {printable(name)}")
     paths = list(map(Path, found))
     folders = {path for path in paths if path.is_dir()}
-    return [path for path in paths if folders.isdisjoint(path.parents)]  # `**` matches a folder and what is in it
+    apart = [path for path in paths if folders.isdisjoint(path.parents)]  # `**` matches a folder and what is in it
+    return [path for path in apart if path in folders or _is_meant(path, name)]
+
+
+def _is_meant(path: Path, pattern: str) -> bool:
+    """What a folder would be searched for, or what the pattern spells out: `photos/*` means no notes.txt in it."""
+    return path.suffix.lower() in EXTENSIONS or (path.suffix != "" and pattern.endswith(path.suffix))
 
 
 def _item(path: Path) -> Item:

@@ -1,7 +1,7 @@
 """Rows for people: what `spai-run` shows on a terminal when no output is named."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _HEADER = f"{'score':>7}  {'label':<5}  {'size':>11}  {'views':>5}  image"
@@ -14,11 +14,8 @@ class Table:
         return f"{_HEADER}\n{'─' * min(shutil.get_terminal_size().columns, 72)}\n"
 
     def encode(self, row: Mapping[str, Any]) -> str:
-        path = str(row["path"]).replace("\n", "\\n")
+        path = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(row["path"]))  # no escape sequences
         size = f"{row['width']}×{row['height']}" if row["width"] else ""
         if row["error"]:
             return f"{'—':>7}  {'error':<5}  {size:>11}  {'':>5}  {path}: {row['error']}\n"
         return f"{row['score']:>7.4f}  {row['label']:<5}  {size:>11}  {row['views']:>5}  {path}\n"
-
-    def decode(self, lines: Iterator[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        raise NotImplementedError("a table is for reading, not for resuming")

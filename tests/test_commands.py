@@ -39,7 +39,11 @@ def test_the_exit_code_is_what_the_command_returns(returned: int | None, code: i
         (UserError("do this"), EXIT_ERROR, "spai: do this\n"),
         (ImageError("two\nlines"), EXIT_ERROR, "spai: two lines\n"),
         (KeyError("x"), EXIT_ERROR, "spai: unexpected KeyError: 'x'; --verbose shows where\n"),
-        (typer.Abort(), EXIT_INTERRUPTED, "spai: interrupted\n"),
+        (
+            typer.Abort(),
+            EXIT_INTERRUPTED,
+            "spai: interrupted; where there is --resume, it goes on from what is complete\n",
+        ),
         (typer.BadParameter("no good."), EXIT_ERROR, "spai: Invalid value: no good; see `spai --help`\n"),
     ],
 )
@@ -48,8 +52,9 @@ def test_an_error_is_one_line(error: BaseException, code: int, line: str, capsys
     assert capsys.readouterr() == ("", line)
 
 
-def test_an_interruption_has_its_exit_code() -> None:
+def test_an_interruption_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(app(raising(KeyboardInterrupt())), "spai", []) == EXIT_INTERRUPTED
+    assert "--resume" in capsys.readouterr().err
 
 
 def test_a_reader_that_left_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import pixels, write_bad_images, write_odd_images
+from conftest import Write, pixels, write_bad_images, write_odd_images
 from numpy.typing import NDArray
 from PIL import Image
 from test_batches import Sums
@@ -239,3 +239,23 @@ def test_score_all_names_results_as_they_were_given(tiny_detector: Path, tmp_pat
         assert results[0].score.logit == real.score(paths[0]).logit
         assert results[2].error == "cannot be read: No such file or directory"
     assert list(score_all(real, [])) == []
+
+
+def test_a_logit_that_is_no_number_is_that_images_error(
+    tiny_detector: Path, photo: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Detector.load(tiny_detector) as detector:
+        real = detector.head.run
+        logits = iter([1.0, float("nan"), float("inf")])
+
+        def run(features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+            _, attention = real(features)
+            return [np.full((1, 1), next(logits), np.float32), attention]
+
+        monkeypatch.setattr(detector.head, "run", run)
+        results = list(score_all(detector, [photo(f"{index}.png", 40, 40) for index in range(3)]))
+    assert [result.score is None for result in results] == [False, True, True]
+    assert [result.error for result in results[1:]] == [
+        "the detector's logit is nan, which no score follows from",
+        "the detector's logit is inf, which no score follows from",
+    ]

@@ -13,7 +13,7 @@ IMAGES = 12
 # What a run does to itself, before its command starts; `die` leaves no time to clean up.
 DIE = """
 import os, pathlib, signal
-from spai_runtime import sinks
+from spai_runtime import rows, sinks
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -35,7 +35,7 @@ def half(form):
 MOMENTS = {
     "before a row": "after(sinks.ResultFile, 'write', 0, die)",
     "after a row": "after(sinks.ResultFile, 'write', 1, die)",
-    "within a row": "after(sinks.ResultFile, 'write', 5, lambda: half(sinks.Csv) or half(sinks.JsonLines) or "
+    "within a row": "after(sinks.ResultFile, 'write', 5, lambda: half(rows.Csv) or half(rows.JsonLines) or "
     "after(sinks.ResultFile, 'write', 0, die))",
     "after some rows": "after(sinks.ResultFile, 'write', 4, die)",
     "after all rows": "after(sinks.ResultFile, 'finish', 0, die)",

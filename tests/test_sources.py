@@ -66,6 +66,11 @@ def test_globs() -> None:
     assert names("a*.jpg") == ["a1.jpg", "a2.jpg"]
     assert names("**/a?.jpg") == ["a1.jpg", "a2.jpg", "p/a3.jpg", "p/q/a4.jpg"]
     assert names("p*") == ["p/a3.jpg", "p/q/a4.jpg"]
+    touch("p/notes.txt", "p/Thumbs.db", "p/upper.JPG")
+    assert names("p/*") == ["p/a3.jpg", "p/q/a4.jpg", "p/upper.JPG"]  # no list, nothing that a folder would pass over
+    Path("p/upper.JPG").unlink()
+    Path("p/notes.txt").write_text("a3.jpg")
+    assert names("p/*.txt") == ["p/a3.jpg"]  # spelled out
     assert names("p/**") == ["p/a3.jpg", "p/q/a4.jpg"]  # each once, though the pattern matches the folders too
 
 
