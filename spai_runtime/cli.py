@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from spai_runtime.commands import execute, say, show_version
-from spai_runtime.detector import BATCH_SIZE, Detector
+from spai_runtime.detector import Detector
 from spai_runtime.errors import OutputError
 from spai_runtime.pipeline import Result, score_items
 from spai_runtime.progress import shown
@@ -46,7 +46,7 @@ class Options:
     output: Path | None
     form: Form
     device: str
-    batch_size: int
+    batch_size: int | None
     workers: int | None
     threshold: float | None
     split: str | None
@@ -79,7 +79,9 @@ def run(
         Form, typer.Option("--format", help="Of stdout; auto is a table on a terminal, CSV in a pipe.")
     ] = Form.AUTO,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Views that the encoder is given at once.")] = BATCH_SIZE,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Views that the encoder is given at once. Left out: as suits the engine.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoding threads. Left out: one a core, at most 8.")
     ] = None,

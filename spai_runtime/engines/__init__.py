@@ -45,9 +45,14 @@ class Contract:
 
 
 class Engine(Protocol):
-    """A loaded graph."""
+    """A loaded graph.
+
+    :param device: it runs on, `cpu` or `cuda:<index>`
+    :param batch_size: views at once that it is fastest with
+    """
 
     device: str
+    batch_size: int
 
     def run(self, batch: Array) -> list[Array]:
         """:param batch: as the contract's input says; its first axis is at least 1

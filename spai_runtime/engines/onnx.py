@@ -1,5 +1,6 @@
 """The ONNX Runtime engine."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 from spai_runtime.engines import Array, Contract, Tensor
 from spai_runtime.engines.external import has_external_data
 from spai_runtime.errors import EngineError
+
+CPU_BATCH_SIZE = 2  # larger ones leave the cache (benchmarks/test_encoder.py, two cores)
+CUDA_BATCH_SIZE = 32  # not measured yet
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
@@ -27,7 +31,9 @@ class OnnxEngine:
     def __init__(self, path: Path, contract: Contract, device: str = "auto") -> None:
         _refuse_external_data(path)
         provider, options = _provider(device)
-        self.device = "cpu" if provider == "CPUExecutionProvider" else f"cuda:{options['device_id']}"
+        on_cpu = provider == "CPUExecutionProvider"
+        self.device = "cpu" if on_cpu else f"cuda:{options['device_id']}"
+        self.batch_size = CPU_BATCH_SIZE if on_cpu else CUDA_BATCH_SIZE
         self._session = _session(path, provider, options)
         _check_contract(path, self._session, contract)
         self._input = contract.input.name
@@ -63,6 +69,7 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> Any:
     runtime = _import()
     settings = runtime.SessionOptions()
     settings.log_severity_level = 4  # what matters is raised
+    settings.intra_op_num_threads = _cores()  # ONNX Runtime itself counts, and pins to, cores that it may not use
     try:
         session = runtime.InferenceSession(str(path), settings, providers=[(provider, options)])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
@@ -70,6 +77,11 @@ def _session(path: Path, provider: str, options: dict[str, str]) -> Any:
     if session.get_providers()[0] != provider:
         raise EngineError(f"ONNX Runtime could not start {provider} for {path}; is the CUDA driver installed?")
     return session
+
+
+def _cores() -> int:
+    """Cores that this process may use, which a container may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_external_data(path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Random-weight models of the benchmarks, exported once and kept in the temporary directory.
+
+The folder's name is a digest of the code that shapes the graphs and of the tools that write them, so that a change of
+either exports anew.
+"""
+
+import hashlib
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from spai_export import onnx as exporter
+from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
+from spai_runtime.views import ViewPolicy
+from spai_train import spectral
+from spai_train.models import spai
+from spai_train.models.spai import SPAI, SPAIConfig
+
+CONFIGS = {
+    "vitb": SPAIConfig(),  # the published model: ViT-B/16, 66 GMAC a tile
+    "medium": SPAIConfig(width=384, depth=6, heads=6, blocks=tuple(range(6)), projection=512),  # 8 GMAC a tile
+}
+
+
+def random_model(name: str) -> SPAI:
+    """The same weights on every call, in eval mode."""
+    torch.manual_seed(0)
+    return SPAI(CONFIGS[name]).eval()
+
+
+def exported(name: str) -> Path:
+    """The directory of a model of CONFIGS, as spai-export lays it out."""
+    directory = Path(tempfile.gettempdir()) / "spai-benchmarks" / f"{name}-{_digest()}"
+    if not (directory / FILE_NAME).is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        model = random_model(name)
+        exporter.export_encoder(model.encoder, model.config.tile_size, directory / "encoder.onnx")
+        exporter.export_head(model.head, model.config.features, directory / "head.onnx")
+        (directory / FILE_NAME).write_bytes(_manifest(name, model.config, directory).dump())
+    return directory
+
+
+def _manifest(name: str, config: SPAIConfig, directory: Path) -> Manifest:
+    return Manifest(
+        name=name,
+        detector="spai",
+        views=ViewPolicy(config.tile_size, config.tile_stride, config.minimum_tiles),
+        features=config.features,
+        encoder=_graph(directory / "encoder.onnx"),
+        head=_graph(directory / "head.onnx"),
+        precision="fp32",
+        threshold=Threshold(0.5, "random weights"),
+    )
+
+
+def _graph(path: Path) -> Graph:
+    with path.open("rb") as file:
+        return Graph(path.name, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _digest() -> str:
+    sources = [Path(module.__file__).read_bytes() for module in (spai, spectral, exporter)]
+    tools = [version(tool).encode() for tool in ("torch", "timm", "onnx", "onnxscript")]
+    return hashlib.sha256(b"\0".join((*sources, *tools, repr(CONFIGS).encode()))).hexdigest()[:12]
