@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from spai_train.models.spai import SPAI, SPAIConfig
@@ -86,7 +86,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def save_checkpoint(path: str | Path, model: SPAI, card: Card) -> None:
     """Writes `.safetensors` in our names, the configuration and the card in its header."""
     header = json.dumps({"config": asdict(model.config), "card": asdict(card)})
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path, {"spai": header})
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    Path(path).write_bytes(save(state, {"spai": header}))  # save_file would make it readable by its owner alone
 
 
 def save_upstream(path: str | Path, model: SPAI) -> None:

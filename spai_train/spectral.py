@@ -23,7 +23,8 @@ def disc_mask(size: int, radius: float) -> NDArray[np.float64]:
     """
     assert size % 2 == 0, "the mask is defined for even tile sizes"
     axis = np.abs(np.arange(size) - (size - 1) / 2) - 0.5
-    return (np.hypot(axis[:, None], axis[None, :]) < radius).astype(np.float64)
+    mask: NDArray[np.float64] = (np.hypot(axis[:, None], axis[None, :]) < radius).astype(np.float64)
+    return mask
 
 
 def real_response(size: int, radius: float) -> NDArray[np.float64]:

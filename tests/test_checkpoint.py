@@ -22,6 +22,7 @@ from spai_train.checkpoint import (
     save_upstream,
     to_upstream,
 )
+from spai_train.cli import main
 from spai_train.models.spai import SPAI
 
 UNUSED = ("cls_pos_embed", "actual_cls_token", "cls_blocks", "fc_norm", "vit.head")
@@ -115,6 +116,21 @@ def test_what_we_train_is_written_for_upstream(model: SPAI, tmp_path: Path) -> N
     loaded = load_checkpoint(tmp_path / "up.pth")
     assert loaded.config == TINY
     assert_same_output(model, loaded.model())
+
+
+def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = str(tmp_path / "a.safetensors"), str(tmp_path / "a.pth")
+    assert main(["convert", str(CHECKPOINT), ours]) == main(["convert", ours, theirs]) == 0
+    found, golden = load_checkpoint(theirs), load_checkpoint(CHECKPOINT)
+    assert found.config == golden.config
+    assert all(torch.equal(found.state[name], tensor) for name, tensor in golden.state.items())
+    assert oct(Path(ours).stat().st_mode & 0o777) == oct(Path(theirs).stat().st_mode & 0o777)
+    capsys.readouterr()
+    assert main(["convert", str(CHECKPOINT), "x.onnx"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "spai-train: cannot write x.onnx: name it .pth (upstream's layout) or .safetensors (ours)\n"
+    )
 
 
 def test_a_bias_on_k_does_not_matter(model: SPAI, tmp_path: Path) -> None:

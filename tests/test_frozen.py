@@ -1,5 +1,6 @@
 """Cached tokens are the backbone's, training moves all but the backbone, and the views are the runtime's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ VIEWS = np.random.default_rng(0).integers(0, 256, (10, 2, 32, 32, 3), np.uint8) 
 @pytest.fixture
 def model() -> SPAI:
     torch.manual_seed(0)
-    return SPAI(TINY).eval()
+    return SPAI(replace(TINY, dropout=0.0)).eval()
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_part_of_the_tokens_is_the_same_part_of_every_branch(model: SPAI, cach
 def test_training_learns_and_leaves_the_backbone(model: SPAI, cache: Tokens) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     labels = np.arange(10) % 2
-    losses = train_head(model, cache, labels, Schedule(epochs=60, batch_size=5, learning_rate=5e-3), seed=0)
+    losses = train_head(model, cache, labels, Schedule(epochs=100, batch_size=5, learning_rate=3e-3), seed=0)
     assert losses[-1] < 0.5 * losses[0]
     for name, tensor in model.state_dict().items():
         if "backbone" in name or "filter" in name:
@@ -61,10 +62,7 @@ def test_training_learns_and_leaves_the_backbone(model: SPAI, cache: Tokens) -> 
 
 
 def test_first_loss_is_that_of_the_models_own_forward(model: SPAI, cache: Tokens) -> None:
-    """With nothing to learn from (rate 0) and no dropout, the cached way is the ordinary way."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    """At rate 0 and without dropout, the cached way is the ordinary way."""
     labels = np.arange(10) % 2
     schedule = Schedule(epochs=1, batch_size=10, learning_rate=0.0, weight_decay=0.0, smoothing=0.1)
     (loss,) = train_head(model, cache, labels, schedule, seed=0)

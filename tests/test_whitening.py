@@ -22,7 +22,7 @@ def test_patches_are_pieces_of_the_normalised_views(views: torch.Tensor) -> None
     assert patches.shape == (50, 3 * 8 * 8)
     original = encoder.branches(views[:1])[0]  # (3, S, S)
     places = original.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3 * 64)
-    assert torch.cdist(patches, places).min(dim=1).values.max() < 1e-3
+    assert torch.cdist(patches.double(), places.double()).min(dim=1).values.max() < 1e-3
 
 
 def test_embedded_patches_are_uncorrelated_with_unit_variance(views: torch.Tensor) -> None:
