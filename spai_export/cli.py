@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import execute, show_version
+from spai_runtime.commands import VerboseOption, VersionOption, execute
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Threshold
 
@@ -39,8 +39,8 @@ def export(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="To write into detector.json. Left out: the checkpoint's.")
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False,  # noqa: ARG001  see execute
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=show_version)] = False,  # noqa: ARG001
+    verbose: VerboseOption = False,  # noqa: ARG001  see execute
+    version: VersionOption = False,  # noqa: ARG001
 ) -> int:
     """Export a checkpoint to ONNX graphs, verified against torch before they appear.
 

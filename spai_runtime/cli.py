@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import execute, say, show_version
+from spai_runtime.commands import VerboseOption, VersionOption, execute, say
 from spai_runtime.detector import Detector
 from spai_runtime.errors import OutputError
 from spai_runtime.pipeline import Result, score_items
@@ -63,7 +63,7 @@ def run(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Images, folders (searched recursively), globs, a .csv (`image[,class,split]` or `filename[,typ]`, "
             "paths relative to it) or a .txt (a path a line).",
         ),
@@ -93,8 +93,8 @@ def run(
         bool, typer.Option("--resume", help="Go on where an interrupted run of the same --output stopped.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary on stderr.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False,  # noqa: ARG001  see execute
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=show_version)] = False,  # noqa: ARG001
+    verbose: VerboseOption = False,  # noqa: ARG001  see execute
+    version: VersionOption = False,  # noqa: ARG001
 ) -> int:
     """Tell AI-generated images from real ones, at any resolution."""
     return score(

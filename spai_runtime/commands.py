@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -11,6 +12,19 @@ from spai_runtime.errors import UserError
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spai-toolkit {version('spai-toolkit')}")
+        raise typer.Exit
+
+
+# Options that every command has; `execute` looks for --verbose itself.
+VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 
 
 def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
@@ -43,13 +57,6 @@ def say(message: str) -> None:
     line = " ".join(message.encode("utf-8", "backslashreplace").decode().split("\n"))
     encoding = sys.stderr.encoding or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)  # noqa: T201
-
-
-def show_version(wanted: bool) -> None:
-    """The callback of --version."""
-    if wanted:
-        typer.echo(f"spai-toolkit {version('spai-toolkit')}")
-        raise typer.Exit
 
 
 def _fail(name: str, message: str, *, verbose: bool = False) -> int:

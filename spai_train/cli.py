@@ -7,19 +7,16 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import execute, say, show_version
+from spai_runtime.commands import VerboseOption, VersionOption, execute, say
 from spai_runtime.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 RecipeOption = Annotated[Path | None, typer.Option(help="YAML. Left out: the demo detector's own.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 
 
 @app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=show_version)] = False,
-) -> None:
+def root(version: VersionOption = False) -> None:
     """Simulate images, train the demo detector, convert checkpoints."""
 
 
