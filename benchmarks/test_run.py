@@ -71,6 +71,7 @@ class IdleEngine:
     """
 
     device = "cpu"
+    batch_size = BATCH_SIZE
 
     def __init__(self, features: int) -> None:
         self._features = features

@@ -1,5 +1,6 @@
 """The README's commands, run as a reader would: every ```bash line, every ```python block, every ```console line."""
 
+import json
 import os
 import re
 import shutil
@@ -105,3 +106,16 @@ def test_an_installed_wheel_has_the_demo(tmp_path: Path) -> None:
     assert "photo_china.jpg,0." in done.stdout
     assert done.stderr.count("\n") == 1
     assert "no verdict on real photographs" in done.stderr
+
+
+def test_the_table_of_the_demo_detector_is_that_of_its_report() -> None:
+    report = (ROOT / "weights" / "demo" / "report.md").read_text(encoding="utf-8")
+    table = "\n".join(line for line in report.splitlines() if line.startswith("|"))
+    assert table.count("\n") >= 6
+    assert table in README
+
+
+@pytest.mark.parametrize("name", ["encoder", "filter", "run-medium"])
+def test_ratios_are_those_of_committed_results(name: str) -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    assert f"{result['ratio']:.3g} ×" in README
