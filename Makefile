@@ -24,6 +24,7 @@ demo-detector: $(DEV_ENV)/ready  ## train the demo detector from its seed and ex
 	$(DEV_ENV)/bin/spai-train demo --output runs/demo
 	$(DEV_ENV)/bin/spai-export --ckpt runs/demo/demo.safetensors --output weights/demo
 	cp runs/demo/report.json runs/demo/report.md weights/demo/
+	cp runs/demo/samples/* examples/
 
 clean:
 	rm -rf $(RUN_ENV) $(DEV_ENV)

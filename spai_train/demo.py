@@ -38,11 +38,11 @@ WHITENED = 400  # real views that the patches to whiten are taken from
 
 @dataclass(frozen=True)
 class Scored:
-    """What one detector says of the test images, and of the real ones behind its threshold, if it has one."""
+    """What one detector says of the test images, and, by format, of the real ones behind its threshold, if any."""
 
     test: dict[tuple[str, str], Scores]
-    calibration: Scores = field(default_factory=lambda: np.empty(0))
-    held_out: Scores = field(default_factory=lambda: np.empty(0))
+    calibration: dict[str, Scores] = field(default_factory=dict)
+    held_out: dict[str, Scores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def train_detectors(recipe: Recipe, sets: ImageSets) -> tuple[SPAI, dict[str, Sc
     """The demo detector and its scores, and those of the same training on a random backbone, side by side."""
     with worker_pool(recipe.workers) as pool:
         demo = pool.submit(train_detector, recipe, sets, whiten=True)
-        without_threshold = replace(sets, calibration=[], held_out=[])
+        without_threshold = replace(sets, calibration={}, held_out={})
         random = pool.submit(train_detector, recipe, without_threshold, whiten=False)
         model, scored = demo.result()
         return model, {DEMO: scored, RANDOM: random.result()[1]}
@@ -119,7 +119,10 @@ def train_detector(recipe: Recipe, sets: ImageSets, *, whiten: bool) -> tuple[SP
         cache = cache_tokens(model.encoder, views, Path(folder) / "tokens.npy", recipe.tokens, seed)
         train_head(model, cache, labels, recipe.schedule, seed)
     test = {key: scores(model, samples) for key, samples in sets.test.items()}
-    return model, Scored(test, scores(model, sets.calibration), scores(model, sets.held_out))
+    calibration, held_out = (
+        {form: scores(model, samples) for form, samples in part.items()} for part in (sets.calibration, sets.held_out)
+    )
+    return model, Scored(test, calibration, held_out)
 
 
 def initial_model(
@@ -157,11 +160,14 @@ def evaluate(
     """AUC of every detector, and the rates of the demo detector at its threshold, with bootstrap intervals."""
     seed = recipe.number(Stream.BOOTSTRAP)
     demo = scored[DEMO]
-    threshold = calibrate(demo.calibration, recipe.false_positives)
+    threshold = max(calibrate(real, recipe.false_positives) for real in demo.calibration.values())  # of any format
     keys = [(group, form) for form in FORMATS for group in GROUPS]
-    reals = {"calibration": demo.calibration, "held out": demo.held_out} | {
-        f"test, {form}": demo.test["real", form] for form in FORMATS
+    parts = {
+        "calibration": demo.calibration,
+        "held-out": demo.held_out,
+        "test": {form: demo.test["real", form] for form in FORMATS},
     }
+    reals = {f"{part}, {form}": real for part, by_format in parts.items() for form, real in by_format.items()}
     return Outcome(
         recipe=recipe,
         threshold=threshold,
@@ -182,7 +188,8 @@ def evaluate(
 def make_card(outcome: Outcome) -> Card:
     """What the checkpoint says of itself."""
     count, rate = outcome.recipe.count.calibration, outcome.recipe.false_positives
-    source = f"calibrated to at most {rate:.0%} false positives on {count} held-out simulated real images"
+    images = f"{count} held-out simulated real images, as PNG and as JPEG"
+    source = f"calibrated to at most {rate:.0%} false positives on {images}"
     return Card(NAME, NOTICE, outcome.threshold, source)
 
 

@@ -24,13 +24,13 @@ class ImageSets:
 
     :param train: of both classes, the PNG and the JPEG of an image one after the other
     :param test: by (group, format), group "real", "seen" or "unseen"
-    :param calibration: real, PNG and JPEG in turn; so is `held_out`
+    :param calibration: real, by format; so is `held_out`
     """
 
     train: list[Sample]
     test: dict[tuple[str, str], list[Sample]]
-    calibration: list[Sample]
-    held_out: list[Sample]
+    calibration: dict[str, list[Sample]]
+    held_out: dict[str, list[Sample]]
 
 
 def train_generators(recipe: Recipe) -> dict[str, Generator]:
@@ -52,12 +52,10 @@ def draw_sets(recipe: Recipe, generators: Mapping[str, Generator]) -> ImageSets:
     return ImageSets(
         train=[sample for image in files["train"] for sample in image],
         test={
-            (group, form): [image[index] for image in files[group]]
-            for group in ("real", *GROUPS)
-            for index, form in enumerate(FORMATS)
+            (group, form): samples for group in ("real", *GROUPS) for form, samples in _by_format(files[group]).items()
         },
-        calibration=[image[index % 2] for index, image in enumerate(files["calibration"])],
-        held_out=[image[index % 2] for index, image in enumerate(files["held_out"])],
+        calibration=_by_format(files["calibration"]),
+        held_out=_by_format(files["held_out"]),
     )
 
 
@@ -81,6 +79,11 @@ def write_samples(folder: Path, samples: Mapping[str, Sample]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, sample in samples.items():
         (folder / name).write_bytes(sample.content)
+
+
+def _by_format(images: Sequence[Sequence[Sample]]) -> dict[str, list[Sample]]:
+    """[PNG, JPEG] of each image → the images of each format."""
+    return {form: [image[index] for image in images] for index, form in enumerate(FORMATS)}
 
 
 def _draw_parts(recipe: Recipe, generators: Mapping[str, Generator]) -> dict[str, list[list[Sample]]]:

@@ -76,9 +76,17 @@ def test_checkpoint_carries_its_card_and_threshold(outcome: Outcome, output: Pat
     assert "no verdict on real photographs" in checkpoint.card.notice
     assert checkpoint.card.threshold == outcome.threshold
     assert checkpoint.card.threshold_source == (
-        "calibrated to at most 5% false positives on 6 held-out simulated real images"
+        "calibrated to at most 5% false positives on 6 held-out simulated real images, as PNG and as JPEG"
     )
     assert checkpoint.model().config == outcome.recipe.model
+
+
+def test_the_threshold_holds_for_each_format(outcome: Outcome) -> None:
+    rates = {name: interval.value for name, interval in outcome.false_positives.items()}
+    assert list(rates) == [
+        f"{part}, {form}" for part in ("calibration", "held-out", "test") for form in ("PNG", "JPEG")
+    ]
+    assert max(rates["calibration, PNG"], rates["calibration, JPEG"]) <= 0.05
 
 
 def test_report_has_every_detector_on_every_set(outcome: Outcome) -> None:
@@ -113,16 +121,20 @@ def test_sets_are_as_large_as_asked_and_share_no_image(recipe: Recipe, sets: Ima
     assert {key: len(samples) for key, samples in sets.test.items()} == {
         (group, form): 6 for group in ("real", "seen", "unseen") for form in ("PNG", "JPEG")
     }
-    assert (len(sets.calibration), len(sets.held_out)) == (6, 4)
-    everything = [*sets.train, *sets.calibration, *sets.held_out, *(s for part in sets.test.values() for s in part)]
+    assert {form: len(samples) for form, samples in sets.calibration.items()} == {"PNG": 6, "JPEG": 6}
+    assert {form: len(samples) for form, samples in sets.held_out.items()} == {"PNG": 4, "JPEG": 4}
+    parts = (sets.calibration, sets.held_out, sets.test)
+    everything = [*sets.train, *(sample for part in parts for samples in part.values() for sample in samples)]
     assert len({sample.content for sample in everything}) == len(everything)
 
 
 def test_unseen_generators_are_in_their_test_set_alone(sets: ImageSets) -> None:
     assert {sample.source for sample in sets.train} == {REAL, "laplacian-x4", "transposed-x8"}
     assert {sample.source for sample in sets.test["unseen", "PNG"]} == {"bilinear-x4"}
-    assert {sample.source for sample in [*sets.calibration, *sets.held_out]} == {REAL}
-    assert [sample.suffix for sample in sets.calibration] == [".png", ".jpg"] * 3
+    assert {sample.source for part in (sets.calibration, sets.held_out) for s in part.values() for sample in s} == {
+        REAL
+    }
+    assert [{sample.suffix for sample in samples} for samples in sets.calibration.values()] == [{".png"}, {".jpg"}]
 
 
 def test_published_recipe_keeps_unseen_generators_unseen() -> None:
