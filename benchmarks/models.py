@@ -48,16 +48,11 @@ def _manifest(name: str, config: SPAIConfig, directory: Path) -> Manifest:
         detector="spai",
         views=ViewPolicy(config.tile_size, config.tile_stride, config.minimum_tiles),
         features=config.features,
-        encoder=_graph(directory / "encoder.onnx"),
-        head=_graph(directory / "head.onnx"),
+        encoder=Graph.of(directory / "encoder.onnx"),
+        head=Graph.of(directory / "head.onnx"),
         precision="fp32",
         threshold=Threshold(0.5, "random weights"),
     )
-
-
-def _graph(path: Path) -> Graph:
-    with path.open("rb") as file:
-        return Graph(path.name, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _digest() -> str:

@@ -1,6 +1,5 @@
 """A checkpoint → the exported directory: encoder.onnx, head.onnx, detector.json."""
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -65,8 +64,8 @@ def _manifest(checkpoint: Checkpoint, directory: Path, threshold: Threshold | No
         detector="spai",
         views=ViewPolicy(config.tile_size, config.tile_stride, config.minimum_tiles),
         features=config.features,
-        encoder=_graph(directory / "encoder.onnx"),
-        head=_graph(directory / "head.onnx"),
+        encoder=Graph.of(directory / "encoder.onnx"),
+        head=Graph.of(directory / "head.onnx"),
         precision="fp32",
         threshold=threshold or Threshold(card.threshold, card.threshold_source),
         notice=card.notice,
@@ -87,11 +86,6 @@ def _verified(manifest: Manifest, differences: Differences) -> Manifest:
         "tolerance": asdict(TOLERANCE),
     }
     return replace(manifest, provenance={**manifest.provenance, "verified": found})
-
-
-def _graph(path: Path) -> Graph:
-    with path.open("rb") as file:
-        return Graph(path.name, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _write(manifest: Manifest, directory: Path) -> None:

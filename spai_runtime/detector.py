@@ -1,6 +1,5 @@
 """A detector: views → encoder in full batches → head → score."""
 
-import hashlib
 import math
 import os
 from dataclasses import dataclass, field
@@ -163,9 +162,7 @@ def _check(directory: Path, graph: Graph) -> None:
     path = directory / graph.file
     if not path.is_file():
         raise EngineError(f"{graph.file} is missing in {directory}; copy it there or export again")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != graph.sha256:
+    if Graph.of(path) != graph:
         raise EngineError(f"{path} is not the file that {FILE_NAME} was written for (sha256 differs); export again")
 
 

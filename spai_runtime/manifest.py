@@ -1,5 +1,6 @@
 """detector.json: what the runtime needs to know of an exported detector."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,12 @@ class Graph:
 
     file: BareName
     sha256: Sha256
+
+    @classmethod
+    def of(cls, path: Path) -> "Graph":
+        """Of the file as it lies there."""
+        with path.open("rb") as file:
+            return cls(path.name, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 @dataclass(frozen=True)
