@@ -1,0 +1,32 @@
+"""spai-train convert"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spai_runtime.commands import VerboseOption
+from spai_runtime.errors import UserError
+from spai_train.commands.edges import EPILOG, extra, writable
+
+__all__ = ["EPILOG", "run"]
+
+
+def run(
+    checkpoint: Annotated[Path, typer.Argument(help="Any checkpoint that spai-export takes.")],
+    output: Annotated[Path, typer.Argument(help="To write: .pth is upstream's layout, .safetensors is ours.")],
+    verbose: VerboseOption = False,  # noqa: ARG001  see execute
+) -> int:
+    """Rewrite a checkpoint, in upstream's layout (which mever-team/spai reads) or in ours."""
+    with extra():
+        from spai_train.checkpoint import load_checkpoint, save_checkpoint, save_upstream  # noqa: PLC0415
+    loaded = load_checkpoint(checkpoint)
+    with writable(output):
+        if output.suffix == ".pth":
+            save_upstream(output, loaded.model())
+        elif output.suffix == ".safetensors":
+            save_checkpoint(output, loaded.model(), loaded.card)
+        else:
+            raise UserError(f"cannot write {output}: name it .pth (upstream's layout) or .safetensors (ours)")
+    typer.echo(output)
+    return 0

@@ -1,0 +1,27 @@
+"""What every command does at its edge: a missing extra and an unwritable output become one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spai_runtime.errors import UserError
+
+EPILOG = "Exit code: 0 written; 2 usage, or nothing could be written."
+
+
+@contextmanager
+def extra(name: str = "train") -> Iterator[None]:
+    """Around the imports of a command: `--help` must work without torch."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'spai-toolkit[{name}]'") from error
+
+
+@contextmanager
+def writable(output: Path) -> Iterator[None]:
+    """Around what writes into `output`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or output}: {error.strerror}") from error

@@ -1,0 +1,121 @@
+"""Tables of labelled images: SPAI's `image,class,split[,source]` and GRIP's `filename,typ`, read and written as CSV."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from spai_runtime.errors import UserError
+from spai_runtime.sources import IMAGE_COLUMNS, printable
+
+REAL, GENERATED = 0, 1
+COLUMNS = ("image", "class", "split", "source")
+_CLASSES = {"0": REAL, "1": GENERATED}
+
+
+class TableError(UserError):
+    """A table that cannot be used, and why, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled image.
+
+    :param name: as the table says it; the key of the image in a store
+    :param path: of the file, where images are files: the table's folder, or the root that was given, and the name
+    :param label: 0 real, 1 AI-generated
+    :param split: "" where the table has none
+    :param source: a camera, a data set or a generator: the column `source`, else GRIP's `typ`, else the table's name
+    """
+
+    name: str
+    path: Path
+    label: int
+    split: str
+    source: str
+
+
+def read_table(path: Path, split: str | None = None, root: Path | None = None) -> list[Row]:
+    """:param split: keeps the rows of this split; a table without the column `split` is kept whole
+    :param root: that names are relative to; None is the table's folder
+    :raises TableError: unreadable, without its columns, a class that is not 0 or 1, or no row in the split
+    """
+    with _opened(path) as file:
+        lines = csv.DictReader(file, restval="")
+        image, kind = _columns(path, lines.fieldnames or [])
+        rows = [_row(path, line, cells, image, kind, root) for line, cells in enumerate(lines, start=2)]
+    kept = [row for row in rows if split is None or row.split in ("", split)]
+    if not kept:
+        found = ", ".join(sorted({row.split for row in rows})) or "no row at all"
+        raise TableError(f"{printable(path)} has no row in the split {split}; it has: {found}")
+    return kept
+
+
+def read_tables(paths: Iterable[Path], split: str | None = None, root: Path | None = None) -> list[Row]:
+    """The rows of all tables, one table after the other."""
+    return [row for path in paths for row in read_table(path, split, root)]
+
+
+def write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Writes COLUMNS; the file appears under its name when it is whole."""
+    part = path.with_name(path.name + ".partial")
+    with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((row.name, row.label, row.split, row.source) for row in rows)
+    part.replace(path)
+
+
+def check_classes(rows: Sequence[Row], what: str) -> None:
+    """:param what: names the rows in the error, e.g. `the split train`
+    :raises TableError: only one of the two classes is there
+    """
+    labels = {row.label for row in rows}
+    if len(labels) < 2:
+        only = "AI-generated" if GENERATED in labels else "real"
+        raise TableError(f"{what} holds {only} images alone; training needs both classes")
+
+
+def counts(rows: Iterable[Row]) -> dict[tuple[str, int], Counter[str]]:
+    """By (source, label), how many images each split has."""
+    table: dict[tuple[str, int], Counter[str]] = {}
+    for row in rows:
+        table.setdefault((row.source, row.label), Counter())[row.split] += 1
+    return table
+
+
+def _columns(path: Path, names: Sequence[str]) -> tuple[str, str]:
+    """The columns of the image and of its class."""
+    image = next((name for name in IMAGE_COLUMNS if name in names), None)
+    kind = next((name for name in ("class", "typ") if name in names), None)
+    if image is None or kind is None:
+        wanted = "image (or filename)" if image is None else "class (or typ)"
+        has = ", ".join(map(printable, names)) or "none"
+        raise TableError(f"{printable(path)} has no column {wanted}; it has: {has}")
+    return image, kind
+
+
+def _row(path: Path, line: int, cells: dict[str, str], image: str, kind: str, root: Path | None) -> Row:
+    name, value = cells[image], cells[kind]
+    if not name:
+        raise TableError(f"{printable(path)}, line {line}: the column {image} is empty")
+    label = _CLASSES.get(value) if kind == "class" else int(value != "real")
+    if label is None or not value:
+        expected = "0 (real) or 1 (AI-generated)" if kind == "class" else "real or a generator"
+        raise TableError(f"{printable(path)}, line {line}: {kind} is {value!r} where {expected} was expected")
+    source = cells.get("source") or (value if kind == "typ" else path.stem)
+    return Row(name, (root or path.parent) / name, label, cells.get("split", ""), source)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            yield file
+    except OSError as error:
+        raise TableError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except csv.Error as error:
+        raise TableError(f"{printable(path)} is not a CSV: {error}") from error
