@@ -1,0 +1,99 @@
+"""A model in torch behind the runtime's Detector: training is validated by the very pipeline that deployment runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from spai_runtime.detector import Detector
+from spai_runtime.manifest import Graph, Manifest, Threshold
+from spai_runtime.views import ViewPolicy
+from spai_train.checkpoint import Card, load_checkpoint
+from spai_train.models.spai import SPAI
+
+CPU_BATCH_SIZE = 4  # views: larger batches leave the cache
+CUDA_BATCH_SIZE = 64
+
+
+class TorchEngine:
+    """A module as the runtime's Engine: arrays in, arrays out.
+
+    :param module: takes one tensor, gives one or a tuple; it is run as it stands, in whatever mode
+    :param precision: `torch.float32`, or what autocast computes in
+    """
+
+    def __init__(self, module: nn.Module, device: str, precision: torch.dtype = torch.float32) -> None:
+        self.device = device
+        self.batch_size = CPU_BATCH_SIZE if device == "cpu" else CUDA_BATCH_SIZE
+        self._module, self._precision = module, precision
+
+    def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """:returns: float32, whatever the precision"""
+        tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+        autocast = torch.autocast(
+            torch.device(self.device).type, self._precision, enabled=self._precision != torch.float32
+        )
+        with torch.inference_mode(), autocast:
+            outputs = self._module(tensor)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return [output.float().cpu().numpy() for output in outputs]
+
+    def close(self) -> None:
+        """Nothing is held that the module does not hold."""
+
+
+def as_detector(
+    model: SPAI, card: Card | None = None, device: str = "cpu", precision: torch.dtype = torch.float32
+) -> Detector:
+    """A detector of a model that lies on `device`; put the model in eval mode first.
+
+    :param card: what it says of itself; None is the default card
+    """
+    card = card or Card()
+    config = model.config
+    no_graph = Graph("none", "0" * 64)
+    threshold = Threshold(card.threshold, card.threshold_source)
+    manifest = Manifest(
+        name=card.name,
+        detector="spai",
+        views=ViewPolicy(config.tile_size, config.tile_stride, config.minimum_tiles),
+        features=config.features,
+        encoder=no_graph,
+        head=no_graph,
+        precision="fp32",
+        threshold=threshold,
+        notice=card.notice,
+    )
+    encoder, head = (TorchEngine(module, device, precision) for module in (model.encoder, model.head))
+    return Detector(manifest, encoder, head, threshold)
+
+
+def load_detector(path: Path, device: str = "auto", threshold: float | None = None) -> Detector:
+    """A checkpoint as a detector, without an export.
+
+    :param device: `auto` is the first GPU, else the CPU
+    :raises CheckpointError: see load_checkpoint
+    """
+    checkpoint = load_checkpoint(path)
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    detector = as_detector(checkpoint.model().to(device), checkpoint.card, device)
+    if threshold is not None:
+        detector.threshold = Threshold(threshold, "given by the user")
+    return detector
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, the mode of before outside."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
