@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,16 +46,27 @@ def score_all(
     return score_items(detector, items, batch_size=batch_size)
 
 
+def open_file(item: Item) -> Picture:
+    """The picture of an item that is a file, its header read."""
+    return Picture.open(item.path)
+
+
 def score_items(
-    detector: Detector, items: Iterable[Item], *, batch_size: int | None = None, workers: int | None = None
+    detector: Detector,
+    items: Iterable[Item],
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    opened: Callable[[Item], Picture] = open_file,
 ) -> Iterator[Result]:
     """The pipeline behind `spai-run`.
 
     :param batch_size: views that the encoder is given at once; None is what its engine is fastest with
     :param workers: decoding threads; None is one a core, 8 at most
+    :param opened: an item → its picture, not decoded yet; called in a decoding thread, may raise ImageError
     """
     packer, pending = detector.packer(batch_size), deque[_Read]()
-    with _read_ahead(detector, items, workers or min(8, os.cpu_count() or 1)) as images:
+    with _read_ahead(detector, items, workers or min(8, os.cpu_count() or 1), opened) as images:
         for image in images:
             pending.append(image)
             if image.job is not None:
@@ -95,7 +106,9 @@ def _finished(detector: Detector, pending: deque[_Read]) -> Iterator[Result]:
 
 
 @contextmanager
-def _read_ahead(detector: Detector, items: Iterable[Item], workers: int) -> Iterator[Iterator[_Read]]:
+def _read_ahead(
+    detector: Detector, items: Iterable[Item], workers: int, opened: Callable[[Item], Picture]
+) -> Iterator[Iterator[_Read]]:
     """Images in the order of the items, decoded in threads ahead of whoever iterates."""
     # Else the malloc arena of every thread holds on to what its largest image took.
     Image.core.set_blocks_max(POOL_BLOCKS)  # type: ignore[attr-defined]
@@ -105,7 +118,7 @@ def _read_ahead(detector: Detector, items: Iterable[Item], workers: int) -> Iter
     def images() -> Iterator[_Read]:
         ahead = deque[Future[_Read]]()
         for ticket, item in enumerate(items):
-            ahead.append(pool.submit(_read, detector, item, budget, ticket))
+            ahead.append(pool.submit(_read, detector, item, opened, budget, ticket))
             if len(ahead) > 2 * workers:
                 yield ahead.popleft().result()
         while ahead:
@@ -118,11 +131,13 @@ def _read_ahead(detector: Detector, items: Iterable[Item], workers: int) -> Iter
         pool.shutdown(cancel_futures=True)
 
 
-def _read(detector: Detector, item: Item, budget: "_Budget", ticket: int) -> _Read:
+def _read(
+    detector: Detector, item: Item, opened: Callable[[Item], Picture], budget: "_Budget", ticket: int
+) -> _Read:
     """Runs in a decoding thread. The header tells what the pixels will cost, and the budget when there is room."""
     image = _Read(item, budget)
     try:
-        picture = Picture.open(item.path)
+        picture = opened(item)
         image.width, image.height = picture.width, picture.height
         job = detector.job(picture)
         image.nbytes = picture.nbytes
