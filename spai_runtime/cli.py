@@ -1,6 +1,7 @@
 """spai-run: scores images of any size with an exported detector."""
 
 import io
+import json
 import sys
 import warnings
 from collections import Counter
@@ -10,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from spai_runtime.commands import VerboseOption, VersionOption, execute, say
@@ -172,6 +174,7 @@ def _identity(detector: Detector) -> dict[str, object]:
         "head_sha256": manifest.head.sha256,
         "threshold": threshold.value,
         "threshold_source": threshold.source,
+        "calibration": json.loads(msgspec.json.encode(manifest.calibration)),
     }
 
 

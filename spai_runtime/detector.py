@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spai_runtime.batches import Job, Packer
+from spai_runtime.calibration import decimal, probability
 from spai_runtime.engines import Contract, Engine, load_engine
 from spai_runtime.errors import EngineError, ImageError
 from spai_runtime.images import Picture
@@ -25,7 +26,9 @@ ImageSource = str | os.PathLike[str] | bytes | NDArray[np.uint8]
 class Score:
     """What a detector says of one image.
 
-    :param score: probability that the image is AI-generated, in [0, 1]: the sigmoid of the logit
+    :param score: probability that the image is AI-generated, in [0, 1]: the sigmoid of the logit, or what the
+        detector's calibration makes of it
+    :param logit: as the head says it, calibrated or not
     :param label: `ai` where score > threshold, else `real`
     :param attention: (V,) float32, how much the head looked at each view; sums to 1. It does not localise edits.
     :param layout: where the views lie
@@ -116,8 +119,8 @@ class Detector:
         logits, attention = self.head.run(job.features[None])
         if not np.isfinite(logits).all():
             raise ImageError(f"the detector's logit is {logits[0, 0]}, which no score follows from")
-        logit = _decimal(float(logits[0, 0]))
-        score = _decimal(_sigmoid(logit))
+        logit = decimal(float(logits[0, 0]))
+        score = probability(logit, self.manifest.calibration)
         return Score(score, logit, "ai" if score > self.threshold.value else "real", attention[0], job.layout)
 
     def close(self) -> None:
@@ -164,13 +167,3 @@ def _check(directory: Path, graph: Graph) -> None:
         raise EngineError(f"{graph.file} is missing in {directory}; copy it there or export again")
     if Graph.of(path) != graph:
         raise EngineError(f"{path} is not the file that {FILE_NAME} was written for (sha256 differs); export again")
-
-
-def _sigmoid(logit: float) -> float:
-    """Without overflow at either end."""
-    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
-
-
-def _decimal(value: float) -> float:
-    """8 significant digits, all that fp32 holds: what is compared is then exactly what is written."""
-    return float(f"{value:.8g}")

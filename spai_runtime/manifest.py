@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from spai_runtime.calibration import Calibration
 from spai_runtime.errors import ManifestError
 from spai_runtime.views import ViewPolicy
 
-SCHEMA = 1
+SCHEMA = 2  # the newest that is read; 2 came with the calibration
 FILE_NAME = "detector.json"
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -49,6 +50,7 @@ class Manifest:
     :param detector: the method, e.g. `spai`
     :param features: width D of a view's features
     :param notice: one line that a user must read before trusting a score, or ""
+    :param calibration: what makes a score of a logit; None is the sigmoid
     :param provenance: checkpoint and its sha256, tool versions, what the verification found
     """
 
@@ -62,7 +64,12 @@ class Manifest:
     threshold: Threshold
     notice: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA
+    calibration: Calibration | None = None
+
+    @property
+    def schema(self) -> int:
+        """The oldest that holds all of it: a runtime that knows no calibration refuses a detector that has one."""
+        return 2 if self.calibration else 1
 
     @classmethod
     def load(cls, directory: Path) -> "Manifest":

@@ -11,26 +11,39 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn import functional as F
 
+from spai_train.models.mfm import MaskedFrequencyModel
 from spai_train.models.spai import SPAI, SPAIConfig
-from spai_train.models.vit import Backbone
+from spai_train.models.vit import Backbone, BackboneName, Family
 from spai_train.upstream import (
     CheckpointError,
+    exact,
     from_upstream,
     infer_config,
     match,
+    pretraining_settings,
     split,
     to_upstream,
     upstream_settings,
 )
+
+# Tensors of a pre-training that a detector never reads: its classifier or projection, and DINO's mask. The final norm
+# goes too, unless the backbone has one.
+_HEADS = re.compile(r"(head|fc_norm|norm)\.|mask_token$")
+
+
+Part = TypeVar("Part", "Card", SPAIConfig)
 
 
 @dataclass(frozen=True)
@@ -71,16 +84,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     sha256 = _sha256(path)
-    if path.suffix == ".safetensors":
-        state, header = _read_safetensors(path)
-        settings: Mapping[str, Any] = {}
-    else:
-        state, settings, header = *_read_pickle(path), {}
-    if not any(name.startswith("mfvit.") for name in state):
-        state = {upstream: tensor for name, tensor in state.items() for upstream, tensor in split(name, tensor)}
-    config = SPAIConfig(**_tuples(header["config"])) if header else infer_config(state, settings)
-    card = Card(**header["card"]) if header else Card(name=path.stem)
-    return Checkpoint(config, from_upstream(state, config), card, path, sha256)
+    state, settings, header = _read(path)
+    card = _part(header, "card", Card, path) if header else Card(name=path.stem)
+    if any(name.startswith("mfvit.") for name in state):
+        config = infer_config(state, settings)
+        return Checkpoint(config, from_upstream(state, config), card, path, sha256)
+    config = _part(header, "config", SPAIConfig, path) if header else _infer_ours(state)
+    with torch.device("meta"):
+        expected = SPAI(config).state_dict()
+    return Checkpoint(config, exact(state, expected), card, path, sha256)
 
 
 def save_checkpoint(path: str | Path, model: SPAI, card: Card) -> None:
@@ -96,20 +108,72 @@ def save_upstream(path: str | Path, model: SPAI) -> None:
     torch.save({"model": state, "epoch": 0, "config": upstream_settings(model.config)}, path)
 
 
-def load_pretrained(backbone: Backbone, path: str | Path) -> None:
-    """Loads a ViT pre-trained by masked frequency modelling (keys under `encoder.`) into a backbone.
+def load_pretrained(backbone: Backbone, source: str | Path) -> None:
+    """Loads a pre-trained ViT into a backbone of the same family and dimensions.
 
-    :raises CheckpointError: tensors missing, left over, or of another shape
+    :param source: masked frequency modelling: the `.pth` of upstream or of `save_pretrained`, keys under `encoder.`;
+        CLIP and DINOv2: a state dict in timm's names, `.pth` or `.safetensors`, or `timm`, which downloads it
+    :raises CheckpointError: tensors missing, left over, or of another shape; or nothing could be downloaded
     """
-    state, _ = _read_pickle(Path(path))
-    state = {
-        f"mfvit.vit.{name.removeprefix('encoder.')}": t for name, t in state.items() if name.startswith("encoder.")
-    }
-    if not state:
-        raise CheckpointError(f"{path} holds no tensor under `encoder.`: it is not a masked-frequency pre-training")
+    if str(source) == "timm":
+        backbone.load_state_dict(_fit(_download(backbone.family), backbone))
+        return
+    state, *_ = _read(Path(source))
+    if backbone.family.hub:
+        backbone.load_state_dict(_fit(state, backbone))
+        return
+    vit = {f"mfvit.vit.{name.removeprefix('encoder.')}": t for name, t in state.items() if name.startswith("encoder.")}
+    if not vit:
+        raise CheckpointError(f"{source} holds no tensor under `encoder.`: it is not a masked-frequency pre-training")
     expected = {f"encoder.backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-    loaded = match(state, expected)
+    loaded = match(vit, expected)
     backbone.load_state_dict({name.removeprefix("encoder.backbone."): tensor for name, tensor in loaded.items()})
+
+
+def save_pretrained(path: str | Path, model: MaskedFrequencyModel, epoch: int = 0) -> None:
+    """Writes a `.pth` that upstream's `--pretrained` and our `load_pretrained` read; its config is a plain dict."""
+    parts = [part for name, tensor in model.state_dict().items() for part in split(name, tensor)]
+    torch.save({"model": dict(parts), "epoch": epoch, "config": pretraining_settings(model)}, path)
+
+
+def _fit(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """A state dict in timm's names as the backbone takes it: without heads, positions resampled to its tokens."""
+    expected = backbone.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name in expected or not _HEADS.match(name)}
+    if "pos_embed" in state and state["pos_embed"].shape[1] != expected["pos_embed"].shape[1]:
+        state["pos_embed"] = resample_positions(state["pos_embed"], backbone.patch_embed.grid_size[0])
+    return exact(state, expected)
+
+
+def resample_positions(positions: Tensor, side: int) -> Tensor:
+    """Position embeddings for another number of tokens, as DINOv2 itself does it: bicubic, the scale 0.1 tokens large.
+
+    :param positions: (1, 1 + G·G, C), CLS first
+    :param side: tokens along a side
+    :returns: (1, 1 + side·side, C)
+    """
+    grid = round((positions.shape[1] - 1) ** 0.5)
+    tokens = positions[:, 1:].float().transpose(1, 2).reshape(1, -1, grid, grid)  # (1, C, G, G)
+    tokens = F.interpolate(tokens, scale_factor=(side + 0.1) / grid, mode="bicubic")
+    return torch.cat((positions[:, :1].float(), tokens.flatten(2).transpose(1, 2)), dim=1)
+
+
+def _download(family: Family) -> dict[str, Tensor]:
+    if not family.hub:
+        raise CheckpointError("timm has no masked-frequency pre-training: name the .pth of one")
+    try:
+        model = timm.create_model(family.hub, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot download {family.hub} from timm's hub: {_first_line(error)}") from error
+    return model.state_dict()  # type: ignore[no-any-return]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any], dict[str, Any]]:
+    """State dict, upstream's configuration, and the header of our files; what a file does not have is empty."""
+    if path.suffix == ".safetensors":
+        state, header = _read_safetensors(path)
+        return state, {}, header
+    return *_read_pickle(path), {}
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -149,8 +213,23 @@ def _sha256(path: Path) -> str:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def _part(header: Mapping[str, Any], name: str, kind: type[Part], path: Path) -> Part:
+    """The configuration or the card in the header of our files."""
+    values = header.get(name)
+    if isinstance(values, Mapping) and (unknown := values.keys() - {known.name for known in fields(kind)}):
+        raise CheckpointError(f"{path} was written by a newer version: its {name} has {', '.join(sorted(unknown))}")
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{path} has a {name} that cannot be read: {error}") from error
+
+
+def _infer_ours(state: Mapping[str, Tensor]) -> SPAIConfig:
+    """Dimensions of a bare state dict in our names; what only one family of backbones has gives that away."""
+    config = infer_config({theirs: part for name, tensor in state.items() for theirs, part in split(name, tensor)}, {})
+    marks: dict[str, BackboneName] = {"norm_pre.weight": "clip", "blocks.0.ls1.gamma": "dinov2"}
+    families = [family for mark, family in marks.items() if f"encoder.backbone.{mark}" in state]
+    return replace(config, backbone=families[0]) if families else config
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import typer
 
 from spai_runtime.commands import VersionOption, execute
-from spai_train.commands import convert, demo, simulate
+from spai_train.commands import augment, convert, evaluate, fit, index, pack, pretrain, search, simulate
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -15,10 +15,14 @@ def root(version: VersionOption = False) -> None:
     """Train SPAI: from folders of images to an evaluated checkpoint that spai-export takes."""
 
 
-for module in (simulate, demo, convert):
+for module in (index, simulate, pack, augment, pretrain, fit, search, evaluate, convert):
     app.command(module.__name__.rpartition(".")[2], epilog=module.EPILOG)(module.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; :returns: the exit code."""
     return execute(app, "spai-train", arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

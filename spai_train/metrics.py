@@ -1,24 +1,94 @@
 """How well scores separate real from generated images, with the uncertainty of a finite test set."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
+from numpy.typing import ArrayLike
 
-Scores = NDArray[np.float64]
+from spai_train.bootstrap import Floats, Interval, blocks, draw
+from spai_train.tally import Ranking, Tally, at_or_above
+
+__all__ = ["METRICS", "Interval", "Metric", "Scores", "auc", "bootstrap_auc", "bootstrap_rate"]
+__all__ += ["calibrate", "false_positive_rate", "images_needed"]
+
+Scores = Floats
+BINS = 15  # of the calibration error
+MARGIN = 2.5  # standard errors between the rate that is asked for and the one allowed on the calibration set
+
+Metric = Callable[[Tally, float], Floats]  # of a tally and the threshold, (S,)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A measured value and its bootstrap 95% interval."""
+def area(tally: Tally, _: float = 0) -> Floats:
+    """AUC: the probability that a generated image scores above a real one, a tie counting half (Mann and Whitney)."""
+    below = np.cumsum(tally.real, axis=1) - tally.real / 2
+    above: Floats = np.einsum("su,su->s", tally.generated, below)
+    return above / (tally.reals * tally.generateds)
 
-    value: float
-    low: float
-    high: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+def average_precision(tally: Tally, _: float = 0) -> Floats:
+    """AP = Σ (recall step) · (precision there), generated images being what is looked for; no interpolation."""
+    found = at_or_above(tally.generated)[:, :-1]
+    flagged = found + at_or_above(tally.real)[:, :-1]
+    precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
+    total: Floats = np.einsum("su,su->s", tally.generated, precision)
+    return total / tally.generateds
+
+
+def accuracy(tally: Tally, threshold: float) -> Floats:
+    """Share of all images that are labelled rightly; it moves with the balance of the classes."""
+    first = _first_above(tally, threshold)
+    right: Floats = tally.real[:, :first].sum(axis=1) + tally.generated[:, first:].sum(axis=1)
+    return right / tally.images
+
+
+def balanced_accuracy(tally: Tally, threshold: float) -> Floats:
+    """Mean of the shares of real and of generated images that are labelled rightly."""
+    first = _first_above(tally, threshold)
+    return (1 - tally.false_positives[:, first] + tally.true_positives[:, first]) / 2
+
+
+def equal_error_rate(tally: Tally, _: float = 0) -> Floats:
+    """The error where false positives are as frequent as misses, on the ROC curve drawn with straight lines."""
+    excess = tally.false_positives + tally.true_positives - 1  # of false positives over misses: from 1 down to −1
+    after = np.count_nonzero(excess > 0, axis=1)[:, None]
+    (high, low), (left, right) = (
+        (np.take_along_axis(values, after - 1, axis=1), np.take_along_axis(values, after, axis=1))
+        for values in (excess, tally.false_positives)
+    )
+    return (left + (right - left) * high / (high - low))[:, 0]
+
+
+def true_positives_at(rate: float, tally: Tally, _: float = 0) -> Floats:
+    """The largest share of generated images found by a threshold with at most this rate of false positives."""
+    first = np.count_nonzero(tally.false_positives > rate, axis=1)[:, None]
+    return np.take_along_axis(tally.true_positives, first, axis=1)[:, 0]
+
+
+def calibration_error(tally: Tally, _: float = 0) -> Floats:
+    """ECE = Σ_b |Σ_{i∈b} (y_i − s_i)| / n over BINS equal bins of the score, y being 1 for a generated image.
+
+    Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, 2015. It moves with the balance of
+    the classes: a score can be the probability of one balance alone.
+    """
+    bins = np.minimum((tally.levels * BINS).astype(int), BINS - 1)
+    starts = np.unique(bins, return_index=True)[1]
+    surplus = tally.generated - tally.levels * (tally.real + tally.generated)
+    gap: Floats = np.abs(np.add.reduceat(surplus, starts, axis=1)).sum(axis=1)
+    return gap / tally.images
+
+
+METRICS: dict[str, Metric] = {
+    "auc": area,
+    "average_precision": average_precision,
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "equal_error_rate": equal_error_rate,
+    "tpr_at_1_percent_fpr": partial(true_positives_at, 0.01),
+    "tpr_at_5_percent_fpr": partial(true_positives_at, 0.05),
+    "calibration_error": calibration_error,
+}
 
 
 def auc(real: ArrayLike, generated: ArrayLike) -> float:
@@ -28,23 +98,15 @@ def auc(real: ArrayLike, generated: ArrayLike) -> float:
     :param generated: (G,) scores of generated images
     :returns: in [0, 1]; 0.5 is chance
     """
-    real, generated = np.asarray(real), np.asarray(generated)
-    labels = np.repeat((0, 1), (real.size, generated.size))
-    return float(roc_auc_score(labels, np.concatenate((real, generated))))
+    return float(area(Ranking(real, generated).tally())[0])
 
 
 def bootstrap_auc(real: ArrayLike, generated: ArrayLike, seed: int, resamples: int = 1000) -> Interval:
-    """The AUC, and its percentile interval over images drawn again with replacement, each class for itself.
-
-    A resample weighs each image by how often it was drawn, so its AUC is a product of the weights with the table of
-    who scores above whom.
-    """
-    real, generated = np.asarray(real), np.asarray(generated)
-    above = (np.sign(generated - real[:, None]) + 1) / 2  # (R, G), a tie counts half
-    rng = np.random.default_rng(seed)
-    weights = [rng.multinomial(size, [1 / size] * size, resamples) / size for size in above.shape]  # (S, R), (S, G)
-    resampled = ((weights[0] @ above) * weights[1]).sum(axis=1)
-    return _interval(auc(real, generated), resampled)
+    """The AUC, and its percentile interval over images drawn again with replacement, each class for itself."""
+    ranking, sizes = Ranking(real, generated), (np.size(real), np.size(generated))
+    drawn = draw(sizes, resamples, seed)
+    resampled = [area(ranking.tally(*(part[block] for part in drawn))) for block in blocks(sum(sizes), resamples)]
+    return Interval.of(auc(real, generated), np.concatenate(resampled))
 
 
 def false_positive_rate(real: ArrayLike, threshold: float) -> float:
@@ -57,10 +119,10 @@ def bootstrap_rate(scores: ArrayLike, threshold: float, seed: int, resamples: in
     scores = np.asarray(scores)
     rate = false_positive_rate(scores, threshold)
     resampled = np.random.default_rng(seed).binomial(scores.size, rate, resamples) / scores.size
-    return _interval(rate, resampled)
+    return Interval.of(rate, resampled)
 
 
-def calibrate(real: ArrayLike, rate: float, margin: float = 2.5) -> float:
+def calibrate(real: ArrayLike, rate: float, margin: float = MARGIN) -> float:
     """A threshold that keeps the false positives of images not seen here under a rate.
 
     On the calibration set, the rate allowed is lower by `margin` standard errors of a share of that set's size, so
@@ -78,6 +140,11 @@ def calibrate(real: ArrayLike, rate: float, margin: float = 2.5) -> float:
     return float((above + ordered[allowed]) / 2) if above > ordered[allowed] else float(ordered[allowed])
 
 
-def _interval(value: float, resampled: Scores) -> Interval:
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return Interval(value, float(low), float(high))
+def images_needed(rate: float, margin: float = MARGIN) -> int:
+    """How many real images `calibrate` needs, that the margin alone is not more than the rate."""
+    return math.ceil(margin**2 * (1 - rate) / rate)
+
+
+def _first_above(tally: Tally, threshold: float) -> int:
+    """The first level that is labelled `ai`: strictly above the threshold."""
+    return int(np.searchsorted(tally.levels, threshold, side="right"))

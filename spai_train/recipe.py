@@ -1,96 +1,119 @@
-"""The recipe of the demo detector, as its YAML file spells it."""
+"""Recipes: YAML files with a section for each command, and `key=value` overrides over them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from enum import IntEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 import yaml
-from numpy.random import SeedSequence
 
 from spai_runtime.errors import UserError
-from spai_train.data.generators import GeneratorSpec, GeneratorTraining
-from spai_train.data.simulate import Finish
-from spai_train.frozen import Schedule
-from spai_train.models.spai import SPAIConfig
 
-DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
-
-
-class Stream(IntEnum):
-    """Independent streams of a recipe's seed. A new one goes to the end, so that the others keep their numbers."""
-
-    CROPS = 0
-    GENERATORS = 1
-    IMAGES = 2
-    DETECTOR = 3
-    BOOTSTRAP = 4
-    SAMPLES = 5
+FOLDER = Path(__file__).parent / "recipes"
+Section = TypeVar("Section")
 
 
 class RecipeError(UserError):
     """A recipe that cannot be followed, and why, in one sentence."""
 
 
-@dataclass(frozen=True)
-class Count:
-    """Images: for training and testing of each class (and of seen and unseen generators), the others real alone."""
+def load_recipe(
+    recipe: str | Path, section: str, kind: type[Section], overrides: Mapping[str, Any] | None = None
+) -> Section:
+    """One section of a recipe, as a frozen dataclass whose defaults fill in what it leaves out.
 
-    train: int
-    test: int
-    calibration: int
-    held_out: int
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that the demo detector follows from; recipes/demo.yaml comments on each field."""
-
-    seed: int
-    seen: tuple[GeneratorSpec, ...]
-    unseen: tuple[GeneratorSpec, ...]
-    count: Count
-    model: SPAIConfig
-    generator: GeneratorTraining = field(default_factory=GeneratorTraining)
-    finish: Finish = field(default_factory=Finish)
-    schedule: Schedule = field(default_factory=Schedule)
-    patches: int = 30_000
-    tokens: int = 64
-    false_positives: float = 0.05
-    workers: int = 2
-
-    def words(self, stream: Stream, *more: int) -> tuple[int, ...]:
-        """The seed of a stream, for numpy's SeedSequence or default_rng."""
-        return (self.seed, int(stream), *more)
-
-    def number(self, stream: Stream) -> int:
-        """The seed of a stream as one 32-bit number, for torch and scikit-learn."""
-        return int(SeedSequence(self.words(stream)).generate_state(1)[0])
-
-
-def load_recipe(path: Path = DEMO) -> Recipe:
-    """:raises RecipeError: unreadable, not YAML, or a field that is unknown, missing or of another type"""
+    :param recipe: a YAML file, or the name of one that ships: `spai`, `demo`
+    :param overrides: dotted key → value, e.g. {"optimizer.learning_rate": 1e-4}
+    :raises RecipeError: unreadable, not YAML, without the section, or a key that is unknown, missing or of another type
+    """
+    path = find_recipe(recipe)
+    content = _read(path)
+    if section not in content:
+        raise RecipeError(f"{path} has no section `{section}`; it has: {', '.join(content) or 'none'}")
+    values = content[section] or {}
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    _refuse_unknown(values, kind, f"the section `{section}` of {path}")
     try:
-        content = yaml.safe_load(path.read_text())
-        _refuse_unknown(content, Recipe)
-        return msgspec.convert(content, Recipe)
+        return msgspec.convert(values, kind, strict=False)  # YAML 1.1 reads 5e-4 as a string
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"{path} is not a recipe: {section}: {error}") from error
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """:raises RecipeError: neither a file nor the name of a recipe that ships"""
+    path, shipped = Path(recipe), FOLDER / f"{recipe}.yaml"
+    if path.is_file() or not shipped.is_file():
+        if not path.exists():
+            names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+            raise RecipeError(f"there is no recipe {recipe}; give a YAML file or one of: {names}")
+        return path
+    return shipped
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`key=value` of the command line → overrides; a value is YAML.
+
+    :raises RecipeError: without `=`, or a value that is not YAML
+    """
+    overrides = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {assignment} is not key=value, e.g. --set optimizer.learning_rate=1e-4")
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {assignment}: the value is not YAML") from error
+    return overrides
+
+
+def dump_recipe(section: str, settings: Any) -> str:
+    """A section with every key, as YAML that load_recipe reads."""
+    return yaml.safe_dump({section: msgspec.to_builtins(asdict(settings))}, sort_keys=False)
+
+
+def differing_keys(one: Any, other: Any, prefix: str = "") -> list[str]:
+    """Dotted keys in which two settings of one kind differ."""
+    keys = []
+    for field in fields(one):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if is_dataclass(mine) and is_dataclass(theirs):
+            keys += differing_keys(mine, theirs, f"{prefix}{field.name}.")
+        elif mine != theirs:
+            keys.append(prefix + field.name)
+    return keys
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except msgspec.ValidationError as error:
-        raise RecipeError(f"{path} is not a recipe: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, dict | None) for value in content.values()):
+        raise RecipeError(f"{path} is not a recipe: it must hold sections such as `fit:` and `pretrain:`")
+    return content
 
 
-def _refuse_unknown(content: Any, kind: type) -> None:
-    """A field that is misspelt would be left at its default, silently."""
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, name = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"{key} is no key of a recipe: {part} has no keys below it")
+    values[name] = value
+
+
+def _refuse_unknown(content: Any, kind: type, where: str) -> None:
+    """A key that is misspelt would be left at its default, silently."""
     if not isinstance(content, Mapping):
         return  # msgspec says what was expected
     types = get_type_hints(kind)
     for name, value in content.items():
-        if name not in {field.name for field in fields(kind)}:
-            raise RecipeError(f"{kind.__name__} has no field `{name}`; it has {', '.join(types)}")
+        if name not in types:
+            raise RecipeError(f"{where} has no key `{name}`; it has {', '.join(types)}")
         if is_dataclass(types[name]):
-            _refuse_unknown(value, types[name])
+            _refuse_unknown(value, types[name], f"`{name}` in {where}")

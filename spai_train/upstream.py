@@ -1,7 +1,7 @@
 """Upstream's vocabulary: names, shapes and settings of mever-team/spai's checkpoints, and ours, both ways."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from spai_runtime.errors import UserError
+from spai_train.models.mfm import MaskedFrequencyModel
 from spai_train.models.spai import SPAI, SPAIConfig
 from spai_train.spectral import disc_mask
 
 State = Mapping[str, Tensor]
+NAMED = 5  # tensors that an error names; one that lacks a backbone lacks hundreds
 
 
 class CheckpointError(UserError):
@@ -37,7 +39,8 @@ _RENAMED = (
 
 # Tensors that upstream creates and never reads when it detects.
 _UNUSED = re.compile(
-    r"mfvit\.frequencies_mask|mfvit\.vit\.((cls_pos_embed|actual_cls_token)$|(cls_blocks|fc_norm|norm|intermediate_fc_norm|head)\.)"
+    r"mfvit\.(frequencies_mask|vit\.(cls_pos_embed|actual_cls_token))$"
+    r"|mfvit\.vit\.(cls_blocks|cls_norm|fc_norm|norm|intermediate_fc_norm|head)\."
 )
 
 
@@ -49,7 +52,12 @@ def upstream_name(name: str) -> str:
 
 
 def to_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
-    """Our state dict → upstream's, with the mask that upstream keeps among its parameters."""
+    """Our state dict → upstream's, with the mask that upstream keeps among its parameters.
+
+    :raises CheckpointError: upstream's layout has no place for this backbone
+    """
+    if config.backbone != "mfm":
+        raise CheckpointError(f"upstream's layout has no place for a {config.backbone} backbone; write .safetensors")
     mask = torch.from_numpy(disc_mask(config.tile_size, config.mask_radius)).long()
     renamed = {upstream: part for name, tensor in state.items() for upstream, part in split(name, tensor)}
     return {"mfvit.frequencies_mask": mask, **renamed}
@@ -109,13 +117,31 @@ def match(state: State, expected: State) -> dict[str, Tensor]:
         used.update(parts)
         if all(part in state for part in parts):
             found[name] = _join([state[part] for part in parts])
-    missing = sorted(used - state.keys())
-    over = sorted(name for name in state if name not in used and not _UNUSED.match(name))
-    misshapen = sorted(name for name, tensor in found.items() if tensor.shape != expected[name].shape)
+    over = [name for name in state if name not in used and not _UNUSED.match(name)]
+    _refuse(used - state.keys(), over, _misshapen(found, expected))
+    return found
+
+
+def exact(state: State, expected: State) -> dict[str, Tensor]:
+    """`state` as it is, once it has the names and shapes of `expected`, all in our names.
+
+    :raises CheckpointError: names the tensors that are missing, left over, or of another shape
+    """
+    found = {name: state[name] for name in expected if name in state}
+    _refuse(expected.keys() - found.keys(), state.keys() - found.keys(), _misshapen(found, expected))
+    return found
+
+
+def _misshapen(found: State, expected: State) -> list[str]:
+    return [name for name, tensor in found.items() if tensor.shape != expected[name].shape]
+
+
+def _refuse(missing: Collection[str], over: Collection[str], misshapen: Collection[str]) -> None:
     for problem, names in (("is missing", missing), ("has no use for", over), ("has other shapes in", misshapen)):
         if names:
-            raise CheckpointError(f"the checkpoint does not fit a SPAI: it {problem} {', '.join(names)}")
-    return found
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            named = ", ".join(sorted(names)[:NAMED]) + more
+            raise CheckpointError(f"the checkpoint does not fit the model: it {problem} {named}")
 
 
 def split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
@@ -160,11 +186,7 @@ def upstream_settings(config: SPAIConfig) -> dict[str, Any]:
             "SID_DROPOUT": config.dropout,
             "DROP_PATH_RATE": config.drop_path,
             "VIT": {
-                "PATCH_SIZE": config.patch_size,
-                "EMBED_DIM": config.width,
-                "DEPTH": config.depth,
-                "NUM_HEADS": config.heads,
-                "MLP_RATIO": config.mlp_ratio,
+                **_vit_settings(config),
                 "INTERMEDIATE_LAYERS": list(config.blocks),
                 "PROJECTION_DIM": config.projection,
                 "PROJECTION_LAYERS": config.projection_layers,
@@ -184,6 +206,31 @@ def upstream_settings(config: SPAIConfig) -> dict[str, Any]:
     }
 
 
+def pretraining_settings(model: MaskedFrequencyModel) -> dict[str, Any]:
+    """As `upstream_settings`, of a masked frequency model."""
+    config, loss = model.config, model.loss
+    return {
+        "DATA": {"IMG_SIZE": config.tile_size, "FILTER_TYPE": "mfm", "MASK_RADIUS1": config.mask_radius},
+        "MODEL": {
+            "TYPE": "vit",
+            "DROP_PATH_RATE": 0.0,
+            "RECOVER_TARGET_TYPE": loss.target,
+            "VIT": {**_vit_settings(config), "USE_MEAN_POOLING": False},
+            "FREQ_LOSS": {"LOSS_GAMMA": loss.gamma},
+        },
+    }
+
+
+def _vit_settings(config: SPAIConfig) -> dict[str, Any]:
+    return {
+        "PATCH_SIZE": config.patch_size,
+        "EMBED_DIM": config.width,
+        "DEPTH": config.depth,
+        "NUM_HEADS": config.heads,
+        "MLP_RATIO": config.mlp_ratio,
+    }
+
+
 def _section(settings: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     for name in path:
         settings = settings.get(name, {})
@@ -192,7 +239,7 @@ def _section(settings: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 def _shape(state: State, name: str) -> torch.Size:
     if name not in state:
-        raise CheckpointError(f"the checkpoint does not fit a SPAI: it is missing {name}")
+        raise CheckpointError(f"the checkpoint does not fit the model: it is missing {name}")
     return state[name].shape
 
 

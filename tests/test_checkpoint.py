@@ -1,9 +1,10 @@
 """Checkpoints of every layout load, and nothing that they carry runs."""
 
 import hashlib
+import json
 import pickle
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,44 @@ def test_safetensors_carries_configuration_and_card(model: SPAI, tmp_path: Path)
     loaded = load_checkpoint(tmp_path / "mine.safetensors")
     assert (loaded.config, loaded.card) == (TINY, card)
     assert_same_output(model, loaded.model())
+
+
+def test_a_header_from_before_backbones_had_a_choice(model: SPAI, tmp_path: Path) -> None:
+    header = {"config": asdict(model.config), "card": asdict(Card(name="old"))}
+    del header["config"]["backbone"]
+    save_file(model.state_dict(), tmp_path / "old.safetensors", {"spai": json.dumps(header)})
+    assert load_checkpoint(tmp_path / "old.safetensors").config == TINY
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("config", {"registers": 4}, "written by a newer version: its config has registers"),
+        ("config", {"backbone": "siglip"}, "has a config that cannot be read: Invalid enum value 'siglip'"),
+        ("card", {"threshold": "high"}, "has a card that cannot be read: Expected `float`"),
+    ],
+)
+def test_a_header_that_makes_no_sense(
+    model: SPAI, tmp_path: Path, part: str, change: dict[str, object], message: str
+) -> None:
+    header = {"config": asdict(model.config), "card": asdict(Card())}
+    header[part].update(change)
+    save_file(model.state_dict(), tmp_path / "x.safetensors", {"spai": json.dumps(header)})
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_our_own_tensors_have_to_fit_exactly(model: SPAI, tmp_path: Path) -> None:
+    header = {"spai": json.dumps({"config": asdict(model.config), "card": asdict(Card())})}
+    for change, message in (
+        ({"head.norm.bias": None}, r"is missing head\.norm\.bias$"),
+        ({"head.norm.shift": torch.ones(3)}, r"has no use for head\.norm\.shift$"),
+        ({"head.norm.bias": torch.ones(3)}, r"has other shapes in head\.norm\.bias$"),
+    ):
+        state = {name: tensor for name, tensor in {**model.state_dict(), **change}.items() if tensor is not None}
+        save_file(state, tmp_path / "x.safetensors", header)
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(tmp_path / "x.safetensors")
 
 
 def test_what_we_train_is_written_for_upstream(model: SPAI, tmp_path: Path) -> None:
@@ -217,7 +256,8 @@ def test_masked_frequency_pretraining_loads_into_the_backbone(model: SPAI, tmp_p
     backbone = model.encoder.backbone
     state = to_upstream(model.state_dict(), TINY)
     vit = {f"encoder.{name[10:]}": t for name, t in state.items() if name.startswith("mfvit.vit.")}
-    extra = {"encoder.norm.weight": torch.ones(24), "decoder.0.weight": torch.ones(3)}
+    extra = {"encoder.norm.weight": torch.ones(24), "encoder.cls_norm.bias": torch.ones(24)}  # as upstream's have
+    extra["decoder.0.weight"] = torch.ones(3)
     fresh = SPAI(TINY).encoder.backbone.eval()
     load_pretrained(fresh, written(tmp_path / "mfm.pth", {"model": {**vit, **extra}}))
     images = torch.randn(2, 3, 32, 32)

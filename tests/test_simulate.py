@@ -1,14 +1,9 @@
 """Both classes are drawn alike, from seeds, and written where the runtime can read them."""
 
-import csv
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from spai_train.data.folder import lay_out, write_folder
 from spai_train.data.generators import Generator, GeneratorSpec
 from spai_train.data.simulate import REAL, Draw, Finish, Sample, crop, draw, draw_all, encode, plan, rescale
 from spai_train.metrics import auc
@@ -93,37 +88,3 @@ def test_rescaling_and_cropping_sizes() -> None:
     assert rescale(image, 1.25, rng).shape == (100, 125, 3)
     assert rescale(image, 1.0, rng) is image
     assert crop(image, 80, 100, rng).shape == (80, 100, 3)
-
-
-def test_folder_holds_what_its_table_says(tmp_path: Path, generators: dict[str, Generator]) -> None:
-    path = write_folder(tmp_path, generators, [], SMALL, count=40, seed=2, workers=1)
-    rows = list(csv.DictReader(path.open()))
-    assert list(rows[0]) == ["image", "class", "split"]
-    assert len(rows) == len({row["image"] for row in rows}) == 40
-    assert [row["class"] for row in rows] == ["0", "1"] * 20
-    assert [sum(row["split"] == split for row in rows) for split in ("train", "val", "test")] == [32, 4, 4]
-    formats = {(row["class"], Path(row["image"]).suffix) for row in rows}
-    assert formats == {("0", ".png"), ("0", ".jpg"), ("1", ".png"), ("1", ".jpg")}
-    for row in rows:
-        with Image.open(tmp_path / row["image"]) as image:
-            assert min(image.size) >= 64
-
-
-def test_folder_follows_from_its_seed(tmp_path: Path, generators: dict[str, Generator]) -> None:
-    for name in ("first", "again"):
-        write_folder(tmp_path / name, generators, ["nearest-x8"], SMALL, count=4, seed=2, workers=1)
-    for path in sorted((tmp_path / "first").rglob("*.*")):
-        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "first")).read_bytes()
-
-
-def test_unseen_generators_are_in_the_test_split_alone_and_nothing_else_tells_the_splits_apart() -> None:
-    entries = lay_out(["a", "b", "c"], ["c"], count=2000, seed=0)
-    sources = {
-        split: {each.draw.source for each in entries if each.split == split} for split in ("train", "val", "test")
-    }
-    assert sources == {"train": {REAL, "a", "b"}, "val": {REAL, "a", "b"}, "test": {REAL, "a", "b", "c"}}
-    for split in sources:
-        jpegs = [each.as_jpeg for each in entries if each.split == split]
-        assert np.mean(jpegs) == pytest.approx(0.5, abs=0.1)
-    assert [each.draw.source == REAL for each in entries] == [True, False] * 1000
-    assert all(a.split == b.split and a.as_jpeg == b.as_jpeg for a, b in zip(entries[::2], entries[1::2], strict=True))

@@ -48,7 +48,7 @@ def test_parity_with_upstream(golden_model: SPAI, index: int) -> None:
 def test_a_batch_of_images_is_each_image(golden_model: SPAI) -> None:
     views = torch.from_numpy(np.stack((golden_views(0), golden_views(1))))  # (2, 5, S, S, 3)
     with torch.inference_mode():
-        logits, attention = golden_model(views)
+        logits, attention, _ = golden_model(views)
     assert attention.shape == (2, 5)
     for index in range(2):
         np.testing.assert_allclose(logits[index], expected(f"{index}/logit"), atol=1e-4, rtol=0)
@@ -83,7 +83,8 @@ def test_any_configuration(change: dict[str, object]) -> None:
     config = replace(TINY, **change)  # type: ignore[arg-type]
     model = SPAI(config).eval()
     views = torch.randint(0, 256, (2, 3, config.tile_size, config.tile_size, 3), dtype=torch.uint8)
-    logit, attention = model(views)
+    logit, attention, embedding = model(views)
+    assert embedding.shape == (2, config.features)
     assert logit.shape == (2, 1)
     torch.testing.assert_close(attention.sum(dim=1), torch.ones(2))
     assert torch.isfinite(logit).all()
@@ -125,10 +126,51 @@ def test_dropout_comes_after_the_activation() -> None:
     torch.testing.assert_close(trained, sequence(x))
 
 
+def test_the_logit_is_that_of_the_embedding() -> None:
+    """Contrastive losses compare what the classifier reads: a layer-normalised vector."""
+    model = SPAI(TINY).eval()
+    logit, attention, embedding = model(random_views())
+    torch.testing.assert_close(model.head.classify(embedding), logit)
+    found = model.head(model.encoder(random_views().flatten(0, 1)).unflatten(0, (2, 4)))
+    torch.testing.assert_close(found, (logit, attention))
+    torch.testing.assert_close(embedding, F.layer_norm(embedding, (TINY.features,)), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_pixels_and_statistics_in_single_precision(precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = SPAI(TINY).eval()
+    views = random_views().flatten(0, 1)
+    expected, branches = model.encoder(views), model.encoder.branches(views)
+    with torch.autocast("cpu", precision):
+        assert torch.equal(model.encoder.branches(views), branches)
+        projected = model.encoder.projectors[0](model.encoder.block_tokens(views)[0])
+        features = model.encoder(views)
+    assert projected.dtype == features.dtype == torch.float32
+    difference = (features - expected).abs().max()
+    assert 0 < difference < 8 * torch.finfo(precision).eps  # rounded somewhere, and no more than a few times
+
+
+def test_autocast_trains() -> None:
+    torch.manual_seed(0)
+    model = SPAI(TINY).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        verdict = model(random_views())
+    assert {part.dtype for part in verdict} == {torch.float32}
+    (verdict.logit.square().sum() + verdict.embedding.square().sum()).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())  # type: ignore[arg-type]
+
+
+def random_views() -> torch.Tensor:
+    """(2, 4, 32, 32, 3) uint8"""
+    return torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
 def test_a_frozen_backbone_leaves_the_rest_trainable() -> None:
     model = SPAI(TINY)
-    model.encoder.backbone.requires_grad_(False)
-    model(torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8))[0].sum().backward()
+    model.freeze_backbone()
+    assert not any(tokens.requires_grad for tokens in model.encoder.block_tokens(random_views()[0]))
+    model(random_views()).logit.sum().backward()
     assert all(parameter.grad is None for parameter in model.encoder.backbone.parameters())
     trained = [*model.encoder.projectors.parameters(), *model.encoder.context.parameters(), *model.head.parameters()]
     assert all(parameter.grad is not None for parameter in trained)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from golden import expected, golden_views
 
-from spai_train.spectral import SpectralFilter, disc_mask, real_response
+from spai_train.spectral import Mask, SpectralFilter, centred_mask, disc_mask, real_response
 
 
-def low_by_fft(tiles: torch.Tensor, radius: float) -> torch.Tensor:
+def low_by_fft(tiles: torch.Tensor, radius: float, mask_of: Mask = disc_mask) -> torch.Tensor:
     """The paper's definition: mask the centred spectrum, transform back, take the real part."""
     spectrum = torch.fft.fftshift(torch.fft.fft2(tiles.double()), dim=(-2, -1))
-    masked = spectrum * torch.from_numpy(disc_mask(tiles.shape[-1], radius))
+    masked = spectrum * torch.from_numpy(mask_of(tiles.shape[-1], radius))
     return torch.fft.ifft2(torch.fft.ifftshift(masked, dim=(-2, -1))).real
 
 
@@ -29,13 +29,31 @@ def test_published_response_has_17_rows_and_33_columns() -> None:
     assert set(np.unique(kept)) == {0.0, 0.5, 1.0}
 
 
+def test_mask_of_pretraining_is_centred_on_dc() -> None:
+    by_definition = [[(x - 4) ** 2 + (y - 4) ** 2 < 3**2 for x in range(8)] for y in range(8)]
+    assert centred_mask(8, 3).tolist() == by_definition
+    in_fft_order = np.fft.ifftshift(centred_mask(8, 3))
+    assert np.array_equal(real_response(8, 3, centred_mask), in_fft_order)  # symmetric: nothing is averaged
+
+
+@pytest.mark.parametrize("mask_of", [disc_mask, centred_mask])
 @pytest.mark.parametrize("size", [2, 8, 30, 224])
 @pytest.mark.parametrize("radius", [0, 0.5, 1, 3, 7.5, 16, 113, 1000])
-def test_filter_is_the_masked_fft(size: int, radius: float) -> None:
+def test_filter_is_the_masked_fft(size: int, radius: float, mask_of: Mask) -> None:
     tiles = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(size))
-    low = SpectralFilter(size, radius)(tiles)
+    low = SpectralFilter(size, radius, mask_of)(tiles)
     assert low.shape == tiles.shape
-    torch.testing.assert_close(low.double(), low_by_fft(tiles, radius), atol=5e-6, rtol=0)
+    torch.testing.assert_close(low.double(), low_by_fft(tiles, radius, mask_of), atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_reach_the_filter(precision: torch.dtype) -> None:
+    tiles = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", precision):
+        low = SpectralFilter(224, 16)(tiles)
+        assert (tiles[0, 0] @ tiles[0, 0]).dtype == precision  # it is on again behind it
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low.double(), low_by_fft(tiles, 16), atol=1e-6, rtol=0)
 
 
 def test_filter_agrees_with_upstream() -> None:

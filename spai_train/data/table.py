@@ -45,11 +45,16 @@ def read_table(path: Path, split: str | None = None, root: Path | None = None) -
     """
     with _opened(path) as file:
         lines = csv.DictReader(file, restval="")
-        image, kind = _columns(path, lines.fieldnames or [])
-        rows = [_row(path, line, cells, image, kind, root) for line, cells in enumerate(lines, start=2)]
-    kept = [row for row in rows if split is None or row.split in ("", split)]
+        names = lines.fieldnames or []
+        image, kind = _columns(path, names)
+        rows = [_row(path, lines.line_num, cells, image, kind, root) for cells in lines]
+    if not rows:
+        raise TableError(f"{printable(path)} has no row below its header")
+    if split is None or "split" not in names:
+        return rows
+    kept = [row for row in rows if row.split == split]
     if not kept:
-        found = ", ".join(sorted({row.split for row in rows})) or "no row at all"
+        found = ", ".join(printable(name or "none") for name in sorted({row.split for row in rows}))
         raise TableError(f"{printable(path)} has no row in the split {split}; it has: {found}")
     return kept
 

@@ -6,46 +6,32 @@ through the backbone as one batch of 3N.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spai_train.models.vit import Backbone
+from spai_train.models.config import SPAIConfig
+from spai_train.models.vit import FAMILIES, Backbone
 from spai_train.spectral import SpectralFilter
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # timm.data.IMAGENET_DEFAULT_MEAN
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = ["SPAI", "Projector", "SPAIConfig", "SpectralContext", "SpectralContextHead", "SpectralEncoder", "Verdict"]
+
+IMAGENET_MEAN, IMAGENET_STD = FAMILIES["mfm"].mean, FAMILIES["mfm"].std
 
 
-@dataclass(frozen=True)
-class SPAIConfig:
-    """The dimensions of a SPAI; the defaults are those of the published model (upstream `configs/spai.yaml`)."""
+class Verdict(NamedTuple):
+    """What a SPAI says of B images of V views.
 
-    tile_size: int = 224
-    tile_stride: int = 224
-    minimum_tiles: int = 4
-    mask_radius: float = 16
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    blocks: tuple[int, ...] = tuple(range(12))
-    projection: int = 1024
-    projection_layers: int = 2
-    projection_gelu: bool = False
-    attention_width: int = 1536
-    attention_heads: int = 12
-    head_ratio: int = 3
-    dropout: float = 0.5
-    drop_path: float = 0.1
+    :param logit: (B, 1)
+    :param attention: (B, V), sums to 1 over the views
+    :param embedding: (B, D), what contrastive losses compare
+    """
 
-    @property
-    def features(self) -> int:
-        """D: mean and std of three similarities per block, then the spectral context vector."""
-        return 6 * len(self.blocks) + self.projection
+    logit: Tensor
+    attention: Tensor
+    embedding: Tensor
 
 
 class SPAI(nn.Module):
@@ -57,13 +43,17 @@ class SPAI(nn.Module):
         self.encoder = SpectralEncoder(config)
         self.head = SpectralContextHead(config)
 
-    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, views: Tensor, *, detached: bool = False) -> Verdict:
         """:param views: (B, V, S, S, 3) uint8
-        :returns: logit (B, 1) and attention (B, V)
+        :param detached: whether gradients of the logit end at the embedding, which other losses then shape alone
         """
         features = self.encoder(views.flatten(0, 1))  # (B·V, D)
-        logit, attention = self.head(features.unflatten(0, views.shape[:2]))
-        return logit, attention
+        embedding, attention = self.head.embed(features.unflatten(0, views.shape[:2]))
+        return Verdict(self.head.classify(embedding.detach() if detached else embedding), attention, embedding)
+
+    def freeze_backbone(self) -> None:
+        """Nothing is recorded in the backbone from now on; drop path still acts on it in train mode, as upstream's."""
+        self.encoder.backbone.requires_grad_(False)
 
 
 class SpectralEncoder(nn.Module):
@@ -74,17 +64,9 @@ class SpectralEncoder(nn.Module):
 
     def __init__(self, config: SPAIConfig) -> None:
         super().__init__()
+        family = FAMILIES[config.backbone]
         self.filter = SpectralFilter(config.tile_size, config.mask_radius)
-        self.backbone = Backbone(
-            config.blocks,
-            img_size=config.tile_size,
-            patch_size=config.patch_size,
-            embed_dim=config.width,
-            depth=config.depth,
-            num_heads=config.heads,
-            mlp_ratio=config.mlp_ratio,
-            drop_path_rate=config.drop_path,
-        )
+        self.backbone = Backbone(config.blocks, family, drop_path_rate=config.drop_path, **config.vit)
         self.projectors = nn.ModuleList(
             Projector(
                 config.width,
@@ -97,7 +79,7 @@ class SpectralEncoder(nn.Module):
             for _ in config.blocks
         )
         self.context = SpectralContext(config)
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for name, values in (("mean", family.mean), ("std", family.std)):
             self.register_buffer(name, torch.tensor(values).reshape(3, 1, 1), persistent=False)
 
     def forward(self, views: Tensor) -> Tensor:
@@ -111,7 +93,11 @@ class SpectralEncoder(nn.Module):
 
         They depend on the backbone alone, so training a head on a frozen backbone can compute them once.
         """
-        return self.backbone(self.branches(views))  # type: ignore[no-any-return]
+        branches, chunk = self.branches(views), self.backbone.chunk
+        if chunk is None:
+            return self.backbone(branches)  # type: ignore[no-any-return]
+        parts = [self.backbone(part) for part in torch.split(branches, chunk)]
+        return [torch.cat(block) for block in zip(*parts, strict=True)]
 
     def describe(self, tokens: Sequence[Tensor]) -> Tensor:
         """What is computed from the tokens of a backbone; all that trains where the backbone is frozen.
@@ -130,7 +116,7 @@ class SpectralEncoder(nn.Module):
 
     def branches(self, views: Tensor) -> Tensor:
         """:param views: (N, S, S, 3) uint8; the cast comes first because TensorRT's uint8 may feed nothing else
-        :returns: original, low-pass and high-pass, clamped to [0, 1], then ImageNet-normalised: (3·N, 3, S, S)
+        :returns: original, low-pass and high-pass, clamped to [0, 1], then normalised: (3·N, 3, S, S) float32
         """
         pixels = views.float().div(255).permute(0, 3, 1, 2)  # (N, 3, S, S)
         low = self.filter(pixels)
@@ -160,13 +146,13 @@ class Projector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """:param x: (…, inputs)
-        :returns: (…, outputs)
+        :returns: (…, outputs), float32 under autocast too, for the statistics that follow
         """
         x = self.dropout(self.norm_in(x))
         for index, layer in enumerate(self.layers, start=1):
             x = layer(x)
             x = self.dropout(F.gelu(x) if self.gelu_last or index < len(self.layers) else x)
-        return self.norm_out(x)  # type: ignore[no-any-return]
+        return self.norm_out(_single(x))  # type: ignore[no-any-return]
 
 
 class SpectralContext(nn.Module):
@@ -204,21 +190,39 @@ class SpectralContextHead(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """:param features: (B, V, D)
-        :returns: logit (B, 1) and attention (B, V), the mean over the heads, which sums to 1 over the views
+        :returns: logit (B, 1) and attention (B, V)
+        """
+        embedding, attention = self.embed(features)
+        return self.classify(embedding), attention
+
+    def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """:param features: (B, V, D)
+        :returns: an image's embedding (B, D), and attention (B, V), the mean over the heads, 1 over the views in sum
         """
         keys, values = self.to_kv(features).chunk(2, dim=-1)  # (B, V, heads · E)
         keys, values = self._split(keys), self._split(values)  # (B, heads, V, E)
         scale = self.queries.shape[-1] ** -0.5
-        attention = ((self.queries * scale) @ keys.transpose(-2, -1)).softmax(dim=-1)  # (B, heads, 1, V)
+        attention = _single((self.queries * scale) @ keys.transpose(-2, -1)).softmax(dim=-1)  # (B, heads, 1, V)
         pooled = (self.dropout(attention) @ values).flatten(1)  # (B, heads · E)
-        x = self.norm(self.dropout(self.to_out(pooled)))  # (B, D)
+        return self.norm(_single(self.dropout(self.to_out(pooled)))), attention.mean(dim=1).squeeze(1)
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """:param embedding: (B, D)
+        :returns: logit (B, 1)
+        """
+        x = embedding
         for layer in self.mlp[:-1]:
             x = self.dropout(F.relu(layer(x)))
-        return self.mlp[-1](x), attention.mean(dim=1).squeeze(1)
+        return _single(self.mlp[-1](x))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, V, heads · E) → (B, heads, V, E)"""
         return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+def _single(x: Tensor) -> Tensor:
+    """What autocast left in half precision, in float32; anything else as it is, so that no cast is exported."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _similarity_statistics(projected: Tensor) -> Tensor:

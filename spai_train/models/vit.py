@@ -1,16 +1,62 @@
-"""The vision transformer under a detector: timm's, in the formulation that exports.
+"""The vision transformer under a detector: timm's, in the formulation that exports, for each pre-training.
 
 Axes: N images in a batch, L patch tokens, C width.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+from timm.data import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 from timm.layers import Attention
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, cat, nn
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, cat, is_grad_enabled, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+BackboneName = Literal["mfm", "clip", "dinov2"]
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What sets the ViT of one pre-training apart, and what a detector reads from it (upstream `backbones.py`).
+
+    :param mean: of the normalised input, per channel, with `std`
+    :param eps: of its LayerNorms
+    :param options: timm's, beyond the dimensions
+    :param reads_mlp_input: tokens are the second LayerNorm of a block instead of the block's output
+    :param final_norm: the LayerNorm behind the last block is applied to the tokens of every block
+    :param hub: name of its pre-trained weights on timm's hub, "" where there are none
+    """
+
+    mean: Colour = IMAGENET_DEFAULT_MEAN
+    std: Colour = IMAGENET_DEFAULT_STD
+    eps: float = 1e-6
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reads_mlp_input: bool = False
+    final_norm: bool = False
+    hub: str = ""
+
+
+FAMILIES: Mapping[BackboneName, Family] = {
+    "mfm": Family(),
+    "clip": Family(
+        mean=OPENAI_CLIP_MEAN,
+        std=OPENAI_CLIP_STD,
+        eps=1e-5,
+        options={"pre_norm": True, "act_layer": "quick_gelu"},
+        reads_mlp_input=True,
+        hub="vit_base_patch16_clip_quickgelu_224.openai",
+    ),
+    "dinov2": Family(options={"init_values": 1e-5}, final_norm=True, hub="vit_base_patch14_dinov2.lvd142m"),
+}
 
 
 class ShapelessAttention(Attention):  # type: ignore[misc]
@@ -32,34 +78,43 @@ class ShapelessAttention(Attention):  # type: ignore[misc]
 
 
 class Backbone(VisionTransformer):  # type: ignore[misc]
-    """timm's ViT (pre-norm, CLS token, absolute positions), giving the patch tokens of the blocks in use.
+    """timm's ViT (CLS token, absolute positions), giving the patch tokens of the blocks in use.
+
+    `checkpointing` trades time for memory where it trains: activations inside a block are computed again when
+    gradients are. `chunk` limits how many images a frozen one takes at once, so that a CPU's cache holds them.
 
     :param blocks: indices of the blocks whose tokens are given; those after the last are never run
+    :param family: the pre-training that it follows
     :param dimensions: timm's `img_size`, `patch_size`, `embed_dim`, `depth`, `num_heads`, `mlp_ratio`, …
     """
 
-    def __init__(self, blocks: Collection[int], **dimensions: Any) -> None:
-        norm = partial(nn.LayerNorm, eps=1e-6)  # upstream `vision_transformer.py`, build_vit
+    checkpointing: bool = False
+    chunk: int | None = None
+
+    def __init__(self, blocks: Collection[int], family: Family = FAMILIES["mfm"], **dimensions: Any) -> None:
         super().__init__(
             num_classes=0,
             global_pool="",
-            final_norm=False,
-            norm_layer=norm,
+            final_norm=family.final_norm,
+            norm_layer=partial(nn.LayerNorm, eps=family.eps),
             attn_layer=ShapelessAttention,
+            **family.options,
             **dimensions,
         )
         self.used = frozenset(blocks)
+        self.family = family
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """:param images: (N, 3, S, S), normalised
         :returns: K times (N, L, C), CLS left out
         """
         x = self._embed(images)
+        recompute = self.checkpointing and self.training and is_grad_enabled()
         outputs = []
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            x, tokens = checkpoint(self._run, block, x, use_reentrant=False) if recompute else self._run(block, x)
             if index in self.used:
-                outputs.append(x[:, 1:])
+                outputs.append(self.norm(tokens[:, 1:]))
             if len(outputs) == len(self.used):
                 break
         return outputs
@@ -67,4 +122,14 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
     def _embed(self, images: Tensor) -> Tensor:
         """CLS is folded into the first position, so that no Expand over the batch is exported: (N, 1 + L, C)."""
         positions = cat((self.pos_embed[:, :1] + self.cls_token, self.pos_embed[:, 1:]), dim=1)
-        return self.pos_drop(F.pad(self.patch_embed(images), (0, 0, 1, 0)) + positions)  # type: ignore[no-any-return]
+        x = F.pad(self.patch_embed(images), (0, 0, 1, 0)) + positions
+        return self.norm_pre(self.pos_drop(x))  # type: ignore[no-any-return]
+
+    def _run(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
+        """:returns: what the next block takes, and the tokens that a detector reads; both (N, 1 + L, C)"""
+        if not self.family.reads_mlp_input:
+            x = block(x)
+            return x, x
+        x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
+        tokens = block.norm2(x)
+        return x + block.drop_path2(block.ls2(block.mlp(tokens))), tokens

@@ -1,0 +1,79 @@
+"""Calibration: a logit → a score that is a probability on images like those that it was fitted on."""
+
+import math
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+Score = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Platt(msgspec.Struct, frozen=True, tag_field="method", tag="platt"):
+    """score = sigmoid(a · logit + b): Platt, Probabilistic outputs for support vector machines, 1999.
+
+    :param a: above 0, so that the order of images stays
+    :param source: where the two numbers came from
+    """
+
+    a: Annotated[float, Meta(gt=0)]
+    b: float
+    source: str
+
+    def __post_init__(self) -> None:
+        _check_finite(self.a, self.b)
+
+    def apply(self, logit: float) -> float:
+        """:returns: in [0, 1]"""
+        return sigmoid(self.a * logit + self.b)
+
+
+class Isotonic(msgspec.Struct, frozen=True, tag_field="method", tag="isotonic"):
+    """score = a rising curve through points, straight between them and level beyond the ends.
+
+    :param logits: (K,) strictly rising
+    :param scores: (K,) in [0, 1], never falling
+    :param source: where the curve came from
+    """
+
+    logits: Annotated[tuple[float, ...], Meta(min_length=1)]
+    scores: tuple[Score, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        _check_finite(*self.logits, *self.scores)
+        if len(self.logits) != len(self.scores):
+            raise ValueError(f"{len(self.logits)} logits for {len(self.scores)} scores")
+        if np.any(np.diff(self.logits) <= 0) or np.any(np.diff(self.scores) < 0):
+            raise ValueError("logits must rise strictly, and scores must never fall")
+
+    def apply(self, logit: float) -> float:
+        """:returns: in [0, 1]"""
+        return float(np.interp(logit, self.logits, self.scores))
+
+
+Calibration = Platt | Isotonic
+
+
+def probability(logit: float, calibration: Calibration | None = None) -> float:
+    """The score of a logit: what a calibration makes of it, else its sigmoid.
+
+    :returns: in [0, 1], with the digits that are written
+    """
+    return decimal(calibration.apply(logit) if calibration else sigmoid(logit))
+
+
+def sigmoid(logit: float) -> float:
+    """Without overflow at either end."""
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+
+def decimal(value: float) -> float:
+    """8 significant digits, all that fp32 holds: what is compared is then exactly what is written."""
+    return float(f"{value:.8g}")
+
+
+def _check_finite(*values: float) -> None:
+    if not all(map(math.isfinite, values)):
+        raise ValueError("a calibration's numbers must be finite")

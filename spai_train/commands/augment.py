@@ -1,0 +1,124 @@
+"""spai-train augment"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import PIL.Image
+import typer
+
+from spai_runtime.commands import VerboseOption, say
+from spai_runtime.errors import ImageError, UserError
+from spai_runtime.images import Picture
+from spai_runtime.sources import printable
+from spai_train.commands.edges import extra, writable
+from spai_train.data import Image
+from spai_train.data.table import Row, read_table, write_table
+
+if TYPE_CHECKING:
+    from spai_train.data.augment import Augmentation
+
+EPILOG = "Exit code: 0 written; 3 written, less images that cannot be read; 2 usage, or nothing could be written."
+
+EXIT_SOME_LEFT_OUT = 3
+IMAGES = "images"  # the folder of the files, beside the table
+
+
+def run(
+    table: Annotated[Path, typer.Argument(metavar="CSV", help="Labelled images: image,class[,split,source].")],
+    output: Annotated[Path, typer.Option(help="Folder to make, with images/ and a CSV of the same name.")],
+    split: Annotated[str, typer.Option(help="Rows to copy; a CSV without splits is copied whole.")] = "val",
+    root: Annotated[Path | None, typer.Option(help="That paths are relative to, else the CSV's folder.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same images.")] = 0,
+    size: Annotated[int, typer.Option(min=1, help="Side of the augmented images in pixels.")] = 224,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads. Left out: one a core, 8 at most.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the augmentation; repeatable."),
+    ] = None,
+    verbose: VerboseOption = False,  # noqa: ARG001  see execute
+) -> int:
+    """Write an augmented copy of a split: augmentations of SPAI's fine-tuning, drawn once, to validate on."""
+    with extra():
+        from spai_train.data.augment import FINETUNE, Augment  # noqa: PLC0415  --help must work without torch
+
+        augment = Augment(change(FINETUNE, assignments or []), size)
+    rows = read_table(table, split, root)
+    with writable(output):
+        _make_empty(output)
+        written = copy_augmented(rows, output, augment, seed, workers or min(8, os.cpu_count() or 1))
+        if not written:
+            raise UserError(f"none of the {len(rows)} images can be read; say with --root what paths are relative to")
+        write_table(output / f"{table.stem}.csv", written)
+    typer.echo(output / f"{table.stem}.csv")
+    return 0 if len(written) == len(rows) else EXIT_SOME_LEFT_OUT
+
+
+def change(settings: "Augmentation", assignments: Sequence[str]) -> "Augmentation":
+    """:param assignments: `key=value`, the value as YAML spells it
+    :raises RecipeError: no such key, or a value that it cannot have
+    """
+    import msgspec  # noqa: PLC0415
+
+    from spai_train.recipe import RecipeError, parse_assignments  # noqa: PLC0415  YAML comes with the training extra
+
+    known, changes = asdict(settings), parse_assignments(assignments)
+    for key in changes:
+        if key not in known:
+            raise RecipeError(f"--set {key}: there is no such setting; there is {', '.join(known)}")
+    try:
+        return msgspec.convert({**known, **changes}, type(settings), strict=False)  # YAML 1.1 reads 5e-4 as a string
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"--set {' '.join(assignments)}: {error}") from error
+
+
+def copy_augmented(
+    rows: Sequence[Row], output: Path, augment: Callable[[Picture, int], Image], seed: int, workers: int
+) -> list[Row]:
+    """Writes one augmented PNG a row; an image that cannot be read is named on stderr and left out.
+
+    A file follows from the seed and the image's name and pixels, whatever the other rows and the number of threads.
+
+    :returns: the rows that were written, named relative to `output`, in their order
+    """
+    (output / IMAGES).mkdir()
+    with ThreadPoolExecutor(workers) as pool:
+        outcomes = pool.map(partial(_copy, output=output, augment=augment, seed=seed), rows)
+        return list(_reported(outcomes))
+
+
+def _reported(outcomes: Iterable[Row | str]) -> Iterator[Row]:
+    """The rows; the rest is said."""
+    for outcome in outcomes:
+        if isinstance(outcome, str):
+            say(outcome)
+        else:
+            yield outcome
+
+
+def _copy(row: Row, output: Path, augment: Callable[[Picture, int], Image], seed: int) -> Row | str:
+    """The copy's row, or what is wrong."""
+    digest = hashlib.sha256(f"{seed} {row.name}".encode(errors="surrogateescape")).digest()
+    try:
+        view = augment(Picture.open(row.path), int.from_bytes(digest[:8]))
+    except ImageError as error:
+        return f"{printable(row.name)}: {error}"
+    name = f"{IMAGES}/{_plain(Path(row.name).stem)}-{digest.hex()[:12]}.png"  # unique, and inside the folder
+    PIL.Image.fromarray(view).save(output / name)
+    return replace(row, name=name, path=output / name)
+
+
+def _plain(stem: str) -> str:
+    return re.sub(r"[^\w.-]", "_", stem)[:50]
+
+
+def _make_empty(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UserError(f"{printable(folder)} is not empty; name a folder to make, or empty it")

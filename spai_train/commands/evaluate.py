@@ -1,0 +1,117 @@
+"""spai-train evaluate"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spai_runtime.commands import VerboseOption, say
+from spai_runtime.detector import Detector
+from spai_runtime.errors import UserError
+from spai_runtime.manifest import Graph
+from spai_train.commands.edges import extra, writable
+from spai_train.data.perturb import Kind, Perturbation
+from spai_train.protocol import Protocol
+
+if TYPE_CHECKING:
+    from spai_train.evaluate import Evaluation
+
+__all__ = ["EPILOG", "run"]
+
+EPILOG = "Exit code: 0 all images scored; 3 some could not be; 2 usage, or nothing could run."
+EXIT_SOME_ERRORS = 3
+
+Levels = list[float] | None
+
+
+def run(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="CSV...", help="`image,class[,split][,source]` or `filename,typ`; a CSV is one source."),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv and the plots.")],
+    ckpt: Annotated[Path | None, typer.Option(help="A checkpoint, run in torch.")] = None,
+    engine: Annotated[Path | None, typer.Option(help="Or a directory that spai-export wrote; needs no torch.")] = None,
+    split: Annotated[str, typer.Option(help="Of the tables that have splits.")] = "test",
+    root: Annotated[Path | None, typer.Option(help="That image names are relative to. Left out: their table.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Views that the encoder is given at once.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="For the label. Left out: the detector's own.")
+    ] = None,
+    protocol: Annotated[
+        Protocol, typer.Option(help="pooled: a generator against all real images; spai: against each real source.")
+    ] = Protocol.POOLED,
+    jpeg: Annotated[
+        Levels, typer.Option(help="Once more, as JPEGs of this quality. Repeatable, as those below.")
+    ] = None,
+    webp: Annotated[Levels, typer.Option(help="As WebP of this quality.")] = None,
+    blur: Annotated[Levels, typer.Option(help="Through a Gaussian kernel of this many pixels.")] = None,
+    noise: Annotated[Levels, typer.Option(help="With noise of this standard deviation, of 255.")] = None,
+    scale: Annotated[Levels, typer.Option(help="With both sides times this.")] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(help="platt, isotonic, or fpr=RATE: fitted to these images, written to --engine. Repeatable."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of the noise.")] = 0,
+    verbose: VerboseOption = False,  # noqa: ARG001  see execute
+) -> int:
+    """Score labelled images, and say with 95% intervals how well real and generated ones are told apart."""
+    with extra("evaluate"):
+        from spai_train import results, summary  # noqa: PLC0415  --help must work without matplotlib
+        from spai_train.calibration import Request  # noqa: PLC0415
+        from spai_train.evaluate import Options, evaluate  # noqa: PLC0415
+    _check(ckpt, engine, threshold, calibrate)
+    perturbations = _perturbations(jpeg=jpeg, webp=webp, blur=blur, noise=noise, scale=scale)
+    request = Request.parse(calibrate) if calibrate else None
+    options = Options(split, root, protocol, perturbations, request, resamples, seed, batch_size, workers)
+    with _load(ckpt, engine, device, threshold) as detector:
+        evaluation = evaluate(detector, tables, options, _digests(ckpt, detector))
+    if evaluation.calibrated and engine:
+        with writable(engine):
+            evaluation.calibrated.write(engine if engine.is_dir() else engine.parent)
+    with writable(output):
+        results.write(evaluation, output)
+    summary.show(evaluation)
+    return _remarks(evaluation)
+
+
+def _check(ckpt: Path | None, engine: Path | None, threshold: float | None, calibrate: Sequence[str] | None) -> None:
+    if (ckpt is None) == (engine is None):
+        raise UserError("name what to evaluate: --ckpt CHECKPOINT, or --engine DIRECTORY that spai-export wrote")
+    if calibrate and engine is None:
+        raise UserError("--calibrate writes into an exported directory: export the checkpoint and give it as --engine")
+    if calibrate and threshold is not None:
+        raise UserError("--calibrate finds the threshold: leave --threshold out")
+
+
+def _perturbations(**levels: Levels) -> tuple[Perturbation, ...]:
+    return tuple(Perturbation(Kind(kind), level) for kind, found in levels.items() for level in found or ())
+
+
+def _load(ckpt: Path | None, engine: Path | None, device: str, threshold: float | None) -> Detector:
+    if ckpt is None:
+        return Detector.load(engine, device=device, threshold=threshold)
+    with extra():
+        from spai_train.torch_engine import load_detector  # noqa: PLC0415  an exported detector needs no torch
+    return load_detector(ckpt, device, threshold)
+
+
+def _digests(ckpt: Path | None, detector: Detector) -> dict[str, str]:
+    """The sha256 of what the detector was loaded from."""
+    graphs = (detector.manifest.encoder, detector.manifest.head) if ckpt is None else (Graph.of(ckpt),)
+    return {graph.file: graph.sha256 for graph in graphs}
+
+
+def _remarks(evaluation: "Evaluation") -> int:
+    """What a reader of the numbers must know, on stderr; :returns: the exit code."""
+    if not evaluation.measurements[0].metrics:
+        say("spai-train: AUC and the other metrics need scored images of both classes, so they are left out")
+    if evaluation.calibrated:
+        say("spai-train: these are metrics of the images that it was calibrated on; another split would be a fair test")
+    if evaluation.errors:
+        say(f"spai-train: {evaluation.errors} of {evaluation.images} images could not be scored; scores.csv says why")
+    return EXIT_SOME_ERRORS if evaluation.errors else 0

@@ -1,0 +1,87 @@
+"""spai-train fit"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spai_runtime.commands import VerboseOption
+from spai_train.commands.edges import extra, writable
+from spai_train.commands.training import (
+    BatchOption,
+    DataOption,
+    DeviceOption,
+    EpochsOption,
+    PrecisionOption,
+    RecipeOption,
+    ResumeOption,
+    RootOption,
+    SeedOption,
+    SetOption,
+    StoreOption,
+    WorkersOption,
+    overrides,
+)
+
+EPILOG = (
+    "Exit code: 0 trained; 2 usage, or nothing could be trained. --output holds best.safetensors and last.safetensors "
+    "for spai-export, recipe.yaml, log.txt, metrics.jsonl, curves.png and state.pt. "
+    "On several GPUs: torchrun --nproc-per-node 4 -m spai_train.cli fit …"
+)
+
+
+def run(
+    output: Annotated[Path, typer.Option(help="Folder of the run.")],
+    recipe: RecipeOption = "spai",
+    data: DataOption = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="CSV of the validation images, else the split val of --data.")
+    ] = None,
+    root: RootOption = None,
+    store: StoreOption = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Backbone: last.pth of pretrain, MFM's file, or timm [pretrained].")
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="A whole SPAI checkpoint to go on from [start].")] = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The peak [optimizer.learning_rate].")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Epochs without a better one before it stops [stopping.patience].")
+    ] = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    seed: SeedOption = None,
+    assignments: SetOption = None,
+    resume: ResumeOption = False,
+    verbose: VerboseOption = False,  # noqa: ARG001  see execute
+) -> int:
+    """Train a detector on labelled images, and say what its best epoch reached."""
+    with extra():
+        from spai_train.fit import FitRecipe, fit  # noqa: PLC0415  --help must work without torch
+        from spai_train.recipe import load_recipe  # noqa: PLC0415
+    given = overrides(
+        assignments,
+        data=data,
+        validation=validation,
+        root=root,
+        store=store,
+        pretrained=pretrained,
+        start=start,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        patience=patience,
+        workers=workers,
+        device=device,
+        precision=precision,
+        seed=seed,
+    )
+    settings = load_recipe(recipe, "fit", FitRecipe, given)
+    with writable(output):
+        outcome = fit(settings, output, resume=resume)
+    best = ", ".join(f"{name} {value:.4g}" for name, value in outcome.best.items() if name.startswith("val_"))
+    typer.echo(f"best epoch {outcome.best['epoch']:g} of {len(outcome.history)}: {best}")
+    typer.echo(output / "best.safetensors")
+    return 0

@@ -1,0 +1,93 @@
+"""spai-train search"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spai_runtime.commands import VerboseOption
+from spai_runtime.errors import UserError
+from spai_train.commands.edges import extra, writable
+from spai_train.commands.training import DataOption, DeviceOption, EpochsOption, RecipeOption, SetOption, overrides
+
+if TYPE_CHECKING:
+    from spai_train.search import Report, RunTrial
+    from spai_train.space import Space
+    from spai_train.stopping import Metric
+
+EPILOG = (
+    "The space is YAML: `optimizer.learning_rate: {low: 1e-5, high: 1e-3, log: true}`, `batch_size: {choices: "
+    "[36, 72]}`. The same command goes on with a search that was interrupted. "
+    "Exit code: 0 searched; 2 usage, or nothing could be searched."
+)
+
+
+def run(
+    space: Annotated[Path, typer.Option(help="YAML: keys of the recipe, and the values to search among.")],
+    output: Annotated[Path, typer.Option(help="Folder for study.db, trials.csv, best.yaml and a run a trial.")],
+    recipe: RecipeOption = "spai",
+    trials: Annotated[int, typer.Option(min=1, help="In all, those of an interrupted search included.")] = 20,
+    metric: Annotated[
+        str | None, typer.Option(help="val_loss, val_auc, val_ap or val_accuracy; else the recipe's [stopping.metric].")
+    ] = None,
+    data: DataOption = None,
+    epochs: EpochsOption = None,
+    device: DeviceOption = None,
+    assignments: SetOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is suggested.")] = 0,
+    verbose: VerboseOption = False,  # noqa: ARG001  see execute
+) -> int:
+    """Search for the keys of a recipe that train the best detector; each trial is a fit."""
+    with extra():
+        from spai_train import search  # noqa: PLC0415  --help must work without torch
+        from spai_train.space import load_space  # noqa: PLC0415
+    given = overrides(assignments, data=data, epochs=epochs, device=device)
+    if metric is not None:
+        given["stopping.metric"] = metric
+    dimensions = load_space(space)
+    run_trial, compared, full = bind(recipe, given, dimensions)
+    with writable(output):
+        study = search.search(dimensions, search.SearchSettings(trials, compared, seed, full), output, run_trial)
+    typer.echo(search.table(study))
+    if search.best_of(study) is None:
+        raise UserError("no trial was completed; what each failed of is said above")
+    typer.echo(output / "best.yaml")
+    return 0
+
+
+def bind(recipe: str, given: Mapping[str, Any], space: "Space") -> "tuple[RunTrial, Metric, str]":
+    """What a trial is: a fit by the recipe, under what was given and then what the trial suggests.
+
+    :returns: it, the metric that trials are compared by, and the recipe in full, but for what moves no weight
+    :raises RecipeError: a key or a value of `given` or of the space that the recipe has no room for
+    """
+    with extra():
+        from spai_train.data.order import PlanError  # noqa: PLC0415
+        from spai_train.fit import FitRecipe, fit  # noqa: PLC0415
+        from spai_train.loop import TrainingError  # noqa: PLC0415
+        from spai_train.recipe import dump_recipe, load_recipe  # noqa: PLC0415
+        from spai_train.search import TrialError  # noqa: PLC0415
+        from spai_train.settings import RESUMABLE  # noqa: PLC0415
+        from spai_train.space import extremes  # noqa: PLC0415
+
+    def settings(overrides: Mapping[str, Any]) -> FitRecipe:
+        return load_recipe(recipe, "fit", FitRecipe, overrides)
+
+    metric = settings(given).stopping.metric
+    for override in extremes(space):
+        settings({**given, **override})
+
+    def run_trial(suggested: dict[str, Any], folder: Path, report: "Report") -> float:
+        try:
+            outcome = fit(
+                settings({**given, **suggested}),
+                folder,
+                on_epoch=lambda epoch, metrics: report(epoch, metrics[metric]),
+            )
+        except (TrainingError, PlanError) as error:
+            raise TrialError(str(error)) from error
+        return outcome.best[metric]
+
+    shared = {key: value for key, value in given.items() if key not in RESUMABLE}
+    return run_trial, metric, dump_recipe("fit", settings(shared))

@@ -1,0 +1,67 @@
+"""The labelled rows of a training: read, checked, and all their files there, before anything is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spai_runtime.sources import printable
+from spai_train.data.stores import Store, open_store
+from spai_train.data.table import GENERATED, Row, TableError, check_classes, read_tables
+from spai_train.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """:param validation: whole images; empty where nothing is held out"""
+
+    training: list[Row]
+    validation: list[Row]
+    store: Store
+
+    def __str__(self) -> str:
+        parts = {"training": self.training, "validation": self.validation}
+        return ", ".join(f"{_count(rows)} for {name}" for name, rows in parts.items() if rows)
+
+
+def read_labelled(settings: DataSettings) -> Labelled:
+    """Rows to train on and rows to validate on, both of both classes.
+
+    :raises TableError: a table that will not do, or files that are missing: all of them, in one go
+    """
+    root = None if settings.root is None else Path(settings.root)
+    training = _read(settings.tables, settings.train_split, root)
+    if not settings.validation and any(not row.split for row in training):
+        raise TableError("a table has no column `split`: add one, or name a table of its own in data.validation")
+    validation = _read(settings.validation or settings.tables, settings.validation_split, root)
+    check_classes(training, f"the split {settings.train_split}")
+    check_classes(validation, f"the split {settings.validation_split}")
+    store = open_store(None if settings.store is None else Path(settings.store))
+    check_files([*training, *validation], store)
+    return Labelled(training, validation, store)
+
+
+def read_unlabelled(settings: DataSettings) -> Labelled:
+    """Rows to pre-train on, of any class."""
+    root = None if settings.root is None else Path(settings.root)
+    training = _read(settings.tables, settings.train_split, root)
+    store = open_store(None if settings.store is None else Path(settings.store))
+    check_files(training, store)
+    return Labelled(training, [], store)
+
+
+def check_files(rows: Sequence[Row], store: Store) -> None:
+    """:raises TableError: names every image that is not there"""
+    if missing := store.missing(rows):
+        names = ", ".join(printable(name) for name in missing)
+        raise TableError(f"{len(missing)} of {len(rows)} images are missing: {names}")
+
+
+def _read(tables: Sequence[str], split: str, root: Path | None) -> list[Row]:
+    if not tables:
+        raise TableError("no table is named: give --data CSV, or data.tables in the recipe")
+    return read_tables(map(Path, tables), split, root)
+
+
+def _count(rows: Sequence[Row]) -> str:
+    generated = sum(row.label == GENERATED for row in rows)
+    return f"{len(rows)} images ({len(rows) - generated} real, {generated} AI-generated)"

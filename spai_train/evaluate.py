@@ -1,0 +1,129 @@
+"""Evaluation: tables of labelled images → scores → the metrics of a protocol, perhaps after a calibration."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spai_runtime.detector import Detector
+from spai_runtime.manifest import Threshold
+from spai_runtime.pipeline import Result
+from spai_runtime.progress import shown
+from spai_runtime.sources import printable
+from spai_train.bootstrap import Interval
+from spai_train.calibration import Calibrated, Request, calibrate_on
+from spai_train.data.perturb import NONE, Perturbation
+from spai_train.data.table import Row, TableError, read_tables
+from spai_train.protocol import Measurement, Protocol, measure
+from spai_train.scored import ScoredTable, score_rows
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a detector is evaluated.
+
+    :param split: of the tables, which a table without splits is kept whole for
+    :param root: that the names of images are relative to; None is each table's folder
+    :param perturbations: each of which the images are scored under once more
+    :param request: what is calibrated on the images as they are; None for nothing
+    """
+
+    split: str = "test"
+    root: Path | None = None
+    protocol: Protocol = Protocol.POOLED
+    perturbations: tuple[Perturbation, ...] = ()
+    request: Request | None = None
+    resamples: int = 1000
+    seed: int = 0
+    batch_size: int | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    :param detector: its name, its method, and the sha256 of its files
+    :param files: the sha256 of each table's file
+    :param tables, measurements: of the images as they are, and then under each perturbation
+    :param calibrated: what was fitted to the first of the tables; its scores are what was measured
+    """
+
+    options: Options
+    detector: Mapping[str, object]
+    files: dict[str, str]
+    threshold: Threshold
+    tables: tuple[ScoredTable, ...]
+    measurements: tuple[Measurement, ...]
+    calibrated: Calibrated | None
+
+    @property
+    def images(self) -> int:
+        """Scored or not, under all perturbations."""
+        return sum(len(table.rows) for table in self.tables)
+
+    @property
+    def errors(self) -> int:
+        """How many of them could not be scored."""
+        return self.images - sum(int(table.scored.sum()) for table in self.tables)
+
+    @property
+    def means(self) -> list[tuple[Perturbation, dict[str, Interval]]]:
+        """The metrics averaged over the generators, of each perturbation that has any."""
+        pairs = zip(self.tables, self.measurements, strict=True)
+        return [(table.perturbation, found.mean) for table, found in pairs if found.mean]
+
+
+def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files: Mapping[str, str]) -> Evaluation:
+    """Scores the images of the tables and measures the detector.
+
+    :param paths: of the tables
+    :param files: that the detector was loaded from, with their sha256
+    :raises UserError: a table that cannot be used, no image of which is there, or too few for the calibration
+    """
+    rows = read_tables(paths, options.split, options.root)
+    _check_there(rows, paths)
+    before = detector.manifest.calibration
+    tables = [_scored(detector, rows, perturbation, options) for perturbation in (NONE, *options.perturbations)]
+    calibrated, threshold = None, detector.threshold
+    if options.request:
+        names = ", ".join(printable(path.name) for path in paths)
+        calibrated = calibrate_on(tables[0], options.request, before, f"the split {options.split} of {names}")
+        tables = [table.calibrated(calibrated.calibration) for table in tables]
+        threshold = calibrated.threshold
+    measurements = [
+        measure(table, options.protocol, threshold.value, options.resamples, options.seed) for table in tables
+    ]
+    about = {"name": detector.manifest.name, "method": detector.manifest.detector, "sha256": dict(files)}
+    digests = {printable(path): _sha256(path) for path in paths}
+    return Evaluation(options, about, digests, threshold, tuple(tables), tuple(measurements), calibrated)
+
+
+def _scored(detector: Detector, rows: Sequence[Row], perturbation: Perturbation, options: Options) -> ScoredTable:
+    def watch(results: Iterator[Result]) -> Iterator[Result]:
+        return shown(results, len(rows), 0, visible=True)
+
+    return score_rows(
+        detector,
+        rows,
+        perturbation,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        watch=watch,
+    )
+
+
+def _check_there(rows: Sequence[Row], paths: Sequence[Path]) -> None:
+    """A missing image is an error in its row; where all are missing, the folder is wrong."""
+    if not any(row.path.exists() for row in rows):
+        names = ", ".join(map(printable, paths))
+        raise TableError(
+            f"none of the {len(rows)} images of {names} is there, {printable(rows[0].path)} for one; --root names the "
+            "folder that they lie in"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

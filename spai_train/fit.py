@@ -1,0 +1,118 @@
+"""Fine-tuning: a backbone, perhaps pre-trained, and all that SPAI learns behind it → a detector's checkpoint."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from accelerate import Accelerator
+from msgspec import Meta
+from torch import Tensor, nn
+
+from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
+from spai_train.data.augment import FINETUNE, Augment, Augmentation
+from spai_train.data.dataset import Batch, TrainingImages
+from spai_train.data.order import Plan
+from spai_train.data.rows import Labelled, read_labelled
+from spai_train.launch import launch
+from spai_train.loop import Loop, OnEpoch, Outcome
+from spai_train.losses import Objective, objective
+from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.optimizer import build_optimizer
+from spai_train.run import Metrics, RunFolder
+from spai_train.settings import TrainingSettings
+from spai_train.start import Initial, draw_model
+from spai_train.stopping import EarlyStopping, StoppingSettings
+from spai_train.validate import validate
+
+THRESHOLD_SOURCE = "not calibrated; `spai-train evaluate --calibrate` finds one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecipe(TrainingSettings):
+    """The section `fit` of a recipe; the defaults are the published setting (upstream `configs/spai.yaml`, README).
+
+    :param name: of the detector
+    :param notice: one line that a user must read before trusting a score, or ""
+    :param pretrained: weights of the backbone: a file, or `timm` for those on its hub (CLIP, DINOv2); None has none
+    :param start: a whole SPAI checkpoint to go on from; `model`, `pretrained` and `initial` are then not asked
+    :param initial: how weights are drawn that are not loaded
+    :param freeze: whether the backbone stays as it is; None freezes one that is pre-trained, as upstream does
+    :param views: augmented views of an image, which the head sees as its tiles
+    :param keep: `best` keeps the best and the last epoch's checkpoint, `all` every epoch's
+    """
+
+    name: str = "spai"
+    notice: str = ""
+    model: SPAIConfig = field(default_factory=SPAIConfig)
+    pretrained: str | None = None
+    start: str | None = None
+    initial: Initial = "upstream"
+    freeze: bool | None = None
+    views: Annotated[int, Meta(ge=1)] = 4
+    augmentation: Augmentation = FINETUNE
+    objective: Objective = field(default_factory=Objective)
+    stopping: StoppingSettings = field(default_factory=StoppingSettings)
+    keep: Literal["best", "all"] = "best"
+
+    @property
+    def frozen(self) -> bool:
+        return self.freeze if self.freeze is not None else self.pretrained is not None
+
+
+def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None) -> Outcome:
+    """Trains by a recipe into a run's folder: best.safetensors, last.safetensors and what `RunFolder` lists.
+
+    :param resume: goes on from the state in `output`, if there is one, and ends with the weights that a run left
+        alone ends with
+    :raises UserError: tables, images, devices or sizes that will not do, before the first step
+    """
+    data = read_labelled(recipe.data)
+    accelerator = launch(recipe, output, all_train=recipe.frozen or recipe.model.all_blocks_count)
+    plan = Plan(
+        len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
+    )
+    folder = RunFolder(output, writes=accelerator.is_main_process)
+    folder.begin("fit", recipe, resume=resume)
+    folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
+    task = FitTask(recipe, data, folder, accelerator)
+    optimizer = build_optimizer(task.model, recipe.optimizer, task.model.config.depth)
+    stopping = EarlyStopping(recipe.stopping)
+    loop = Loop(task, recipe, plan, optimizer, folder, accelerator, stopping, keep_all=recipe.keep == "all")
+    return loop.run(resume=resume, on_epoch=on_epoch)
+
+
+class FitTask:
+    """SPAI on labelled images, as `loop.Task`."""
+
+    def __init__(self, recipe: FitRecipe, data: Labelled, folder: RunFolder, accelerator: Accelerator) -> None:
+        self.recipe, self.data, self.folder, self.accelerator = recipe, data, folder, accelerator
+        checkpoint = None if recipe.start is None else load_checkpoint(recipe.start)
+        config = checkpoint.config if checkpoint else recipe.model
+        augment = Augment(recipe.augmentation, config.tile_size)
+        self.images = TrainingImages(data.training, data.store, augment, recipe.views, recipe.seed)
+        model = checkpoint.model() if checkpoint else self._drawn(config)
+        self.model = self._prepared(model).to(accelerator.device)
+        self._objective = objective(recipe.objective)
+
+    def loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        verdict = model(batch.views, detached=self.recipe.objective.detached)
+        return self._objective(verdict.logit, verdict.embedding, batch.labels, seed)
+
+    def validate(self) -> Metrics:
+        return validate(self.model, self.data.validation, self.data.store, self.accelerator)
+
+    def save(self, name: str) -> None:
+        card = Card(self.recipe.name, self.recipe.notice, threshold_source=THRESHOLD_SOURCE)
+        self.folder.replace(f"{name}.safetensors", lambda path: save_checkpoint(path, self.model, card))
+
+    def _drawn(self, config: SPAIConfig) -> SPAI:
+        recipe = self.recipe
+        return draw_model(config, recipe.seed, recipe.initial, recipe.pretrained, self.images)
+
+    def _prepared(self, model: SPAI) -> SPAI:
+        if self.recipe.frozen:
+            model.freeze_backbone()
+        model.encoder.backbone.checkpointing = self.recipe.checkpointing
+        if self.recipe.compile:
+            model.encoder.backbone.compile()
+        return model

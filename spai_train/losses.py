@@ -1,0 +1,140 @@
+"""Objectives: what a training step minimises.
+
+Axes: B images in a batch, D features of an embedding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A recipe's `objective`; the defaults are upstream's (`configs/spai.yaml`, `spai/config.py`, `models/losses.py`).
+
+    :param name: `bce` is what SPAI was published with. `bce_supcon` adds a contrast of the embeddings to it. `supcon`
+        and `triplet` shape the embedding by the metric alone; see `detached`
+    :param smoothing: share of a label that goes to the other class, in [0, 0.5): targets are `smoothing` and
+        1 − `smoothing`
+    :param temperature: τ of the contrast
+    :param alpha: weight of the contrast in `bce_supcon`
+    :param margin: of the triplets, in the units of the embedding
+    """
+
+    name: Literal["bce", "supcon", "bce_supcon", "triplet"] = "bce"
+    smoothing: float = 0.0
+    temperature: float = 0.07
+    alpha: float = 0.2
+    margin: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 0.5:
+            raise ValueError(f"smoothing is {self.smoothing}; it is at least 0 and under 0.5")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; it is above 0")
+
+    @property
+    def detached(self) -> bool:
+        """Whether the classifier must be given `embedding.detach()`.
+
+        A metric loss does not reach the classifier, so its cross-entropy is minimised beside it; on a detached
+        embedding that is an online probe, which learns to read the embedding and does not move it.
+        """
+        return self.name in ("supcon", "triplet")
+
+
+def objective(settings: Objective) -> Loss:
+    """:returns: logit (B, 1), embedding (B, D), labels (B,) float of 0 or 1, seed of the step → a scalar.
+
+    Embeddings are compared inside the batch that is given: under data parallelism, that of one process.
+    The seed draws the triplets; the other objectives have nothing to draw.
+    """
+    return partial(_loss, settings)
+
+
+def _loss(settings: Objective, logit: Tensor, embedding: Tensor, labels: Tensor, seed: int) -> Tensor:
+    classification = cross_entropy(logit, labels, settings.smoothing)
+    match settings.name:
+        case "bce":
+            return classification
+        case "bce_supcon":
+            return classification + settings.alpha * supervised_contrast(embedding, labels, settings.temperature)
+        case "supcon":
+            return classification + supervised_contrast(embedding, labels, settings.temperature)
+        case "triplet":
+            return classification + triplet_margin(embedding, labels, settings.margin, seed)
+
+
+def cross_entropy(logit: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy, the mean over the images.
+
+    :param logit: (B, 1)
+    :param labels: (B,), 0 or 1
+    """
+    targets = labels * (1 - smoothing) + (1 - labels) * smoothing
+    return F.binary_cross_entropy_with_logits(logit.squeeze(1).float(), targets.float())
+
+
+def supervised_contrast(embedding: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Supervised contrastive loss (Khosla et al. 2020, equation 2, "out"), the mean over the images.
+
+    Every image is an anchor, contrasted on the unit sphere with all others; one alone in its class adds 0. In float32
+    under autocast too: divided by the temperature, the rounding of a bfloat16 cosine is as large as what is compared.
+
+    :param embedding: (B, D)
+    :param labels: (B,)
+    """
+    with torch.autocast(embedding.device.type, enabled=False):
+        unit = F.normalize(embedding.float(), dim=1)
+        likeness = unit @ unit.T / temperature  # (B, B)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    lowest = torch.finfo(likeness.dtype).min  # not −inf, which times a weight of 0 is no number
+    log_probability = likeness.masked_fill(itself, lowest).log_softmax(dim=1)
+    positive = _same_class(labels).float()
+    return -((positive * log_probability).sum(dim=1) / positive.sum(dim=1).clamp_min(1)).mean()
+
+
+def triplet_margin(embedding: Tensor, labels: Tensor, margin: float, seed: int) -> Tensor:
+    """max(0, ‖anchor − positive‖₂ − ‖anchor − negative‖₂ + margin), the mean over the anchors.
+
+    Every image that has both in the batch is an anchor, with one positive and one negative drawn; where none has, the
+    loss is 0, and its gradients too.
+
+    :param embedding: (B, D), as it is: the margin is in its units
+    :param labels: (B,)
+    :param seed: the same draws the same, on any device
+    """
+    anchors, positives, negatives = draw_triplets(labels, seed)
+    if not len(anchors):
+        return 0 * embedding.float().sum()
+    triplets = torch.stack((anchors, positives, negatives)).to(embedding.device)  # (3, T)
+    anchor, positive, negative = embedding.float()[triplets]  # (T, D) each
+    return F.triplet_margin_loss(anchor, positive, negative, margin=margin, p=2)
+
+
+def draw_triplets(labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of anchors, of a positive each and of a negative each, (T,) on the CPU, T ≤ B.
+
+    Upstream's data set draws whole triplets of images; in the batch, an image is encoded once.
+    """
+    labels = labels.cpu()
+    same, other = _same_class(labels), labels[:, None] != labels
+    anchors = (same.any(dim=1) & other.any(dim=1)).nonzero().squeeze(1)
+    generator = torch.Generator().manual_seed(seed)
+    positives, negatives = (
+        torch.multinomial(candidates[anchors].float(), 1, generator=generator).squeeze(1) if len(anchors) else anchors
+        for candidates in (same, other)
+    )
+    return anchors, positives, negatives
+
+
+def _same_class(labels: Tensor) -> Tensor:
+    """(B, B), true where two different images share their class."""
+    return (labels[:, None] == labels).fill_diagonal_(False)

@@ -1,0 +1,91 @@
+"""Masked-frequency pre-training: images without labels → weights of a backbone, for `fit` and for upstream."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from accelerate import Accelerator
+from msgspec import Meta
+from torch import Tensor, nn
+
+from spai_train.checkpoint import save_pretrained
+from spai_train.data.augment import PRETRAIN, Augment, Augmentation
+from spai_train.data.dataset import Batch, TrainingImages
+from spai_train.data.order import Plan
+from spai_train.data.rows import Labelled, read_unlabelled
+from spai_train.launch import launch
+from spai_train.loop import Loop, OnEpoch, Outcome
+from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel
+from spai_train.models.spai import SPAIConfig
+from spai_train.optimizer import (
+    PRETRAINING,
+    PRETRAINING_SCHEDULE,
+    OptimizerSettings,
+    ScheduleSettings,
+    build_optimizer,
+)
+from spai_train.run import Metrics, RunFolder
+from spai_train.seeds import Use, seed_of
+from spai_train.settings import TrainingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe(TrainingSettings):
+    """The section `pretrain` of a recipe; the defaults are MFM's for ViT-B/16 (its `mfm_pretrain__vit_base` config).
+
+    :param model: of which only the backbone's dimensions and `mask_radius` are read
+    :param low_share: of the images whose low frequencies are kept; the others keep the high ones
+    """
+
+    batch_size: Annotated[int, Meta(ge=1)] = 2048  # MFM's README: 8 × 256
+    model: SPAIConfig = field(default_factory=SPAIConfig)
+    low_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    augmentation: Augmentation = PRETRAIN
+    loss: FrequencyLoss = field(default_factory=FrequencyLoss)
+    optimizer: OptimizerSettings = PRETRAINING
+    schedule: ScheduleSettings = PRETRAINING_SCHEDULE
+
+
+def pretrain(recipe: PretrainRecipe, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None) -> Outcome:
+    """Trains by a recipe into a run's folder: last.pth, which `fit` and upstream read, and what `RunFolder` lists.
+
+    :param resume: goes on from the state in `output`, if there is one
+    :raises UserError: tables, images, devices or sizes that will not do, before the first step
+    """
+    data = read_unlabelled(recipe.data)
+    accelerator = launch(recipe, output, all_train=True)
+    plan = Plan(
+        len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
+    )
+    folder = RunFolder(output, writes=accelerator.is_main_process)
+    folder.begin("pretrain", recipe, resume=resume)
+    folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
+    task = PretrainTask(recipe, data, folder, accelerator)
+    optimizer = build_optimizer(task.model, recipe.optimizer, recipe.model.depth, prefix="encoder.")
+    return Loop(task, recipe, plan, optimizer, folder, accelerator).run(resume=resume, on_epoch=on_epoch)
+
+
+class PretrainTask:
+    """Masked frequency modelling, as `loop.Task`."""
+
+    def __init__(self, recipe: PretrainRecipe, data: Labelled, folder: RunFolder, accelerator: Accelerator) -> None:
+        self.recipe, self.folder = recipe, folder
+        augment = Augment(recipe.augmentation, recipe.model.tile_size)
+        self.images = TrainingImages(data.training, data.store, augment, 1, recipe.seed)
+        torch.manual_seed(seed_of(recipe.seed, Use.INITIAL))
+        self.model = MaskedFrequencyModel(recipe.model, recipe.loss).to(accelerator.device)
+        self.model.encoder.checkpointing = recipe.checkpointing
+        if recipe.compile:
+            self.model.encoder.compile()
+
+    def loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:  # noqa: ARG002  torch's generator draws
+        low = torch.rand(len(batch.views)) < self.recipe.low_share
+        loss: Tensor = model(batch.views[:, 0], low.to(batch.views.device))
+        return loss
+
+    def validate(self) -> Metrics:
+        return {}
+
+    def save(self, name: str) -> None:
+        self.folder.replace(f"{name}.pth", lambda path: save_pretrained(path, self.model))

@@ -1,0 +1,145 @@
+"""An evaluation as files: scores.csv, metrics.json, metrics.csv, robustness.csv and the plots."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from matplotlib.figure import Figure
+
+from spai_runtime.sources import printable
+from spai_train import plots
+from spai_train.bootstrap import CONFIDENCE, Interval
+from spai_train.data.perturb import Kind, Perturbation
+from spai_train.data.table import COLUMNS
+from spai_train.evaluate import Evaluation
+from spai_train.metrics import METRICS
+from spai_train.protocol import Measurement, Rate
+
+Line = Sequence[Any]
+DPI = 150
+
+
+def write(evaluation: Evaluation, output: Path) -> None:
+    """Writes what there is to write; each file appears under its name when it is whole.
+
+    :raises OSError: a file cannot be written
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    table, measurement = evaluation.tables[0], evaluation.measurements[0]
+    _write_csv(output / "scores.csv", _score_lines(evaluation))
+    _write_csv(output / "metrics.csv", _metric_lines(evaluation))
+    with _appearing(output / "metrics.json") as part:
+        part.write_text(json.dumps(report(evaluation), indent=2) + "\n", encoding="utf-8")
+    if table.scored.any():
+        _draw(output / "histogram.png", plots.histogram(table, evaluation.threshold.value))
+    if measurement.opponents:
+        _draw(output / "roc.png", plots.roc(table, measurement))
+    if len(evaluation.means) > 1:
+        _write_csv(output / "robustness.csv", _robustness_lines(evaluation.means))
+        _draw(output / "robustness.png", plots.robustness(evaluation.means))
+
+
+def report(evaluation: Evaluation) -> dict[str, Any]:
+    """The content of metrics.json."""
+    options = evaluation.options
+    results = zip(evaluation.tables, evaluation.measurements, strict=True)
+    return {
+        "detector": evaluation.detector,
+        "threshold": asdict(evaluation.threshold),
+        "calibrated_here": json.loads(msgspec.json.encode(evaluation.calibrated)),
+        "tables": evaluation.files,
+        "split": options.split,
+        "protocol": {"name": options.protocol.value, "rule": options.protocol.rule},
+        "interval": f"{CONFIDENCE:.0%}, percentile bootstrap; images of a source and class are drawn from themselves",
+        "resamples": options.resamples,
+        "seed": options.seed,
+        "results": [{"perturbation": str(table.perturbation), **_result(found)} for table, found in results],
+    }
+
+
+def _result(found: Measurement) -> dict[str, Any]:
+    return {"sources": [_source(rate, found) for rate in found.rates], "mean": _as_numbers(found.mean)}
+
+
+def _source(rate: Rate, found: Measurement) -> dict[str, Any]:
+    entry = {
+        "source": printable(rate.source),
+        "class": rate.label,
+        "images": rate.images,
+        "errors": rate.errors,
+        "labelled_ai": rate.labelled_ai and asdict(rate.labelled_ai),
+    }
+    if metrics := found.metrics_of(rate):
+        entry |= {"against": found.opponents_of(rate), "metrics": _as_numbers(metrics)}
+    return entry
+
+
+def _as_numbers(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    return {name: asdict(interval) for name, interval in metrics.items()}
+
+
+def _score_lines(evaluation: Evaluation) -> Iterator[Line]:
+    """The columns of a table of images, so that it can be read as one, and then what the detector says."""
+    perturbed = len(evaluation.tables) > 1
+    yield (*COLUMNS, "score", "logit", "label", "error", *(["perturbation"] if perturbed else []))
+    for table in evaluation.tables:
+        for row, score, logit, error in zip(table.rows, table.score, table.logit, table.errors, strict=True):
+            own = printable(row.name), row.label, printable(row.split), printable(row.source)
+            label = "ai" if score > evaluation.threshold.value else "real"
+            said = ("", "", "") if error else (float(score), float(logit), label)
+            yield (*own, *said, error, *([table.perturbation] if perturbed else []))
+
+
+def _metric_lines(evaluation: Evaluation) -> Iterator[Line]:
+    """One line a source and class, and the mean; what is not defined is empty."""
+    names = ("labelled_ai", *METRICS)
+    yield ("perturbation", "source", "class", "against", "images", "errors", *_ends(names))
+    for table, found in zip(evaluation.tables, evaluation.measurements, strict=True):
+        for rate in found.rates:
+            metrics = found.metrics_of(rate)
+            against = "; ".join(" + ".join(map(printable, sources)) for sources in found.opponents_of(rate))
+            about = printable(rate.source), rate.label, against, rate.images, rate.errors
+            yield (table.perturbation, *about, *_cells({"labelled_ai": rate.labelled_ai, **metrics}, names))
+        if found.mean:
+            yield (table.perturbation, "mean", "", "", "", "", *_cells(found.mean, names))
+
+
+def _robustness_lines(means: Iterable[tuple[Perturbation, Mapping[str, Interval]]]) -> Iterator[Line]:
+    names = ("auc", "balanced_accuracy")
+    yield ("perturbation", "level", *_ends(names))
+    for perturbation, metrics in means:
+        level = "" if perturbation.kind is Kind.NONE else f"{perturbation.level:g}"
+        yield (perturbation.kind, level, *_cells(metrics, names))
+
+
+def _ends(names: Sequence[str]) -> list[str]:
+    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+
+
+def _cells(intervals: Mapping[str, Interval | None], names: Sequence[str]) -> list[float | str]:
+    found = [intervals.get(name) for name in names]
+    empty = ("", "", "")
+    return [cell for one in found for cell in ((one.value, one.low, one.high) if one else empty)]
+
+
+def _write_csv(path: Path, lines: Iterable[Line]) -> None:
+    with _appearing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
+
+
+def _draw(path: Path, figure: Figure) -> None:
+    with _appearing(path) as part:
+        figure.savefig(part, format="png", dpi=DPI)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A file beside the path, which becomes it when the block ends without an error."""
+    part = path.with_name(path.name + ".partial")
+    yield part
+    part.replace(path)

@@ -1,0 +1,119 @@
+"""A run's folder: the resolved recipe, a log, metrics, curves, and the state that `--resume` goes on from.
+
+recipe.yaml     every key of the recipe, as it was followed
+log.txt         what was said, with times
+metrics.jsonl   one line an epoch; two runs of a recipe write the same
+curves.png      the same, drawn
+state.pt        weights, optimizer and step: everything that a resumed run needs
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from spai_runtime.commands import say
+from spai_runtime.errors import OutputError
+from spai_train.recipe import RecipeError, differing_keys, dump_recipe, load_recipe
+from spai_train.settings import RESUMABLE, TrainingSettings
+
+Settings = TypeVar("Settings", bound=TrainingSettings)
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stands between two steps.
+
+    :param step: optimizer steps done
+    :param totals: running sums of the epoch that is under way
+    :param history: metrics of the epochs done
+    :param stopping: of the early stopping, and whether it has `stopped` the training
+    """
+
+    step: int
+    totals: dict[str, float]
+    history: list[Metrics]
+    stopping: dict[str, Any]
+    stopped: bool
+
+
+class RunFolder:
+    """:param path: of the folder, made if it is missing
+    :param writes: False in all processes but the first, which then write nothing
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+
+    def begin(self, section: str, settings: TrainingSettings, *, resume: bool) -> None:
+        """Takes the folder for a run of these settings.
+
+        :raises OutputError: it holds a run already, and this is not to resume it
+        :raises RecipeError: it holds a run of other settings
+        """
+        if not self.writes:
+            return
+        recipe = self.path / "recipe.yaml"
+        if resume and recipe.is_file():
+            self._compare(load_recipe(recipe, section, type(settings)), settings)
+        elif recipe.is_file():
+            raise OutputError(f"{self.path} holds a run: --resume goes on with it, or name another --output")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.replace(recipe.name, lambda path: path.write_text(dump_recipe(section, settings), encoding="utf-8"))
+
+    def restore(self) -> tuple[State, dict[str, Any]] | None:
+        """The state that was saved last and its tensors; None before the first one."""
+        path = self.path / "state.pt"
+        if not path.is_file():
+            self._rewrite_metrics([])
+            return None
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = State(**content.pop("state"))
+        self._rewrite_metrics(state.history)
+        return state, content
+
+    def save_state(self, state: State, tensors: Mapping[str, Any]) -> None:
+        """Replaces state.pt at once: a process killed here leaves the one of before."""
+        self.replace("state.pt", lambda path: torch.save({"state": vars(state), **tensors}, path))
+
+    def add_metrics(self, metrics: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl."""
+        if self.writes:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
+
+    def log(self, message: str) -> None:
+        """One line in log.txt and on stderr."""
+        if self.writes:
+            with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+            say(message)
+
+    def replace(self, name: str, write: Callable[[Path], object]) -> Path:
+        """A file that appears under its name when it is whole and on the disk."""
+        path = self.path / name
+        if self.writes:
+            partial = path.with_name(f".{name}.partial")
+            write(partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        return path
+
+    def _rewrite_metrics(self, history: Sequence[Metrics]) -> None:
+        """Epochs after the saved state will come again."""
+        lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
+        self.replace("metrics.jsonl", lambda path: path.write_text(lines, encoding="utf-8"))
+
+    def _compare(self, before: Settings, now: Settings) -> None:
+        changed = [key for key in differing_keys(before, now) if key not in RESUMABLE]
+        if changed:
+            raise RecipeError(
+                f"{self.path} was run with another {', '.join(changed)}: resume with the same, or name another --output"
+            )

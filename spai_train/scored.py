@@ -1,0 +1,128 @@
+"""Labelled images and what a detector says of them, as columns."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spai_runtime.calibration import Calibration, probability
+from spai_runtime.detector import Detector
+from spai_runtime.images import Picture
+from spai_runtime.pipeline import Result, score_items
+from spai_runtime.sources import Item, printable
+from spai_train.bootstrap import Floats
+from spai_train.data.perturb import NONE, Kind, Perturbation
+from spai_train.data.table import Row
+
+Stratum = tuple[str, int]  # the images of one source and one class: what is drawn again from itself
+Watch = Callable[[Iterator[Result]], Iterator[Result]]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredTable:
+    """The rows of a table with their scores.
+
+    :param rows: N of them
+    :param score, logit: (N,) NaN where the image could not be scored
+    :param errors: N sentences; "" where it could
+    :param perturbation: what was done to every image first
+    """
+
+    rows: tuple[Row, ...]
+    score: Floats = field(repr=False)
+    logit: Floats = field(repr=False)
+    errors: tuple[str, ...] = field(repr=False)
+    perturbation: Perturbation = NONE
+
+    @cached_property
+    def label(self) -> NDArray[np.int64]:
+        """(N,) 0 real, 1 generated."""
+        return np.array([row.label for row in self.rows], np.int64)
+
+    @cached_property
+    def scored(self) -> NDArray[np.bool_]:
+        """(N,) whether there is a score."""
+        return np.array([not error for error in self.errors], np.bool_)
+
+    @property
+    def strata(self) -> dict[Stratum, Floats]:
+        """Scores of the scored images of each source and class, sources in the order of the rows."""
+        places: dict[Stratum, list[int]] = {}
+        for index, row in enumerate(self.rows):
+            if not self.errors[index]:
+                places.setdefault((row.source, row.label), []).append(index)
+        return {stratum: self.score[indices] for stratum, indices in places.items()}
+
+    def scores_of(self, label: int) -> Floats:
+        """Scores of a class."""
+        chosen: Floats = self.score[self.scored & (self.label == label)]
+        return chosen
+
+    def calibrated(self, calibration: Calibration | None) -> "ScoredTable":
+        """The scores that the same logits would have had with this calibration."""
+        score = self.score.copy()
+        score[self.scored] = [probability(logit, calibration) for logit in self.logit[self.scored].tolist()]
+        return replace(self, score=score)
+
+
+class PerturbedPicture(Picture):
+    """A picture that is perturbed when it is decoded; until then its size and its memory are foretold.
+
+    :param seed: of the noise
+    """
+
+    def __init__(self, picture: Picture, perturbation: Perturbation, seed: int) -> None:
+        factor = perturbation.level if perturbation.kind is Kind.SCALE else 1
+        self.width, self.height = (max(1, int(side * factor)) for side in (picture.width, picture.height))
+        self._source: Picture | None = picture
+        self._perturbation, self._seed = perturbation, seed
+
+    @property
+    def nbytes(self) -> int:
+        """While it is not decoded, that of the picture behind it is counted too: both are in memory for a moment."""
+        return 4 * self.width * self.height + (self._source.nbytes if self._source else 0)
+
+    def load(self) -> Picture:
+        """Decodes and perturbs. :raises ImageError: truncated data, or larger than the perturbation's format holds"""
+        assert self._source is not None
+        foretold = self.width, self.height
+        super().__init__(Image.fromarray(self._perturbation.apply(self._source.load().array(), self._seed)))
+        assert (self.width, self.height) == foretold
+        self._source = None
+        return self
+
+
+def score_rows(
+    detector: Detector,
+    rows: Sequence[Row],
+    perturbation: Perturbation = NONE,
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    watch: Watch = iter,
+) -> ScoredTable:
+    """Scores the images of a table through the runtime's pipeline.
+
+    :param seed: of the noise; an image's own follows from it and the image's name
+    :param watch: sees the results pass
+    """
+
+    def opened(item: Item) -> Picture:
+        picture = Picture.open(item.path)
+        if perturbation.kind is Kind.NONE:
+            return picture
+        return PerturbedPicture(picture, perturbation, seed + zlib.crc32(item.name.encode()))
+
+    items = (Item(row.path, printable(row.name)) for row in rows)
+    results = watch(score_items(detector, items, batch_size=batch_size, workers=workers, opened=opened))
+    scores, logits, errors = [], [], []
+    for result in results:
+        scores.append(result.score.score if result.score else np.nan)
+        logits.append(result.score.logit if result.score else np.nan)
+        errors.append(result.error)
+    return ScoredTable(tuple(rows), np.array(scores), np.array(logits), tuple(errors), perturbation)

@@ -1,0 +1,67 @@
+"""What every training is told: the recipe keys that `pretrain` and `fit` share."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from spai_train.optimizer import OptimizerSettings, ScheduleSettings
+
+Count = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where images come from.
+
+    :param tables: CSVs with image, class and split
+    :param validation: CSVs of the validation images; none for the rows of `tables` in `validation_split`
+    :param root: that paths are relative to; None is each CSV's folder
+    :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
+    :param workers: processes that read and augment; 0 does so in the training process
+    :param prefetch: micro-batches that each worker keeps ready
+    """
+
+    tables: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    root: str | None = None
+    store: str | None = None
+    train_split: str = "train"
+    validation_split: str = "val"
+    workers: NotNegative = 8
+    prefetch: Count = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """:param batch_size: images of one step of the optimizer, over all processes and micro-batches
+    :param accumulate: micro-batches of a step, whose gradients are summed: less memory, the same step
+    :param precision: of products: `auto` is bf16 on a GPU that has it, else fp32; fp16 needs a GPU
+    :param device: `auto` is the GPU if there is one; several processes take one GPU each
+    :param compile: whether torch.compile fuses the backbone
+    :param checkpointing: whether a backbone that trains keeps no activations and computes them twice
+    :param save_every: steps between saved states; None saves after every epoch
+    :param trackers: of accelerate: tensorboard, wandb, mlflow, trackio, …
+    :param log_every: steps between entries of the trackers
+    """
+
+    seed: NotNegative = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    batch_size: Count = 72
+    accumulate: Count = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
+    checkpointing: bool = False
+    save_every: Count | None = None
+    trackers: tuple[str, ...] = ("tensorboard",)
+    log_every: Count = 10
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+
+
+# What a resumed run may change: nothing here moves a weight.
+RESUMABLE = frozenset(
+    {"data.workers", "data.prefetch", "data.root", "data.store", "save_every", "trackers", "log_every", "keep"}
+)

@@ -1,0 +1,43 @@
+"""A model before its first step: drawn from a seed, its backbone perhaps pre-trained."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from spai_train.checkpoint import load_pretrained
+from spai_train.data.dataset import TrainingImages
+from spai_train.data.order import Ticket
+from spai_train.data.table import REAL
+from spai_train.models.initial import initialise
+from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.seeds import Use, seed_of
+from spai_train.whitening import sample_patches, whiten_patches
+
+Initial = Literal["upstream", "fan_in", "whitened"]
+WHITENED = 400  # real images whose patches are whitened
+PATCHES = 30_000  # that their covariance is estimated from
+
+
+def draw_model(config: SPAIConfig, seed: int, initial: Initial, pretrained: str | None, images: TrainingImages) -> SPAI:
+    """:param initial: `upstream` draws as upstream does; `fan_in` draws linear layers from N(0, 1/fan_in);
+        `whitened` also sets the patch embedding to whiten patches of real training images (see `whitening`)
+    :param pretrained: weights of the backbone: a file or `timm`
+    :raises CheckpointError: a file that does not fit
+    """
+    number = seed_of(seed, Use.INITIAL)
+    torch.manual_seed(number)
+    model = SPAI(config)
+    initialise(model, "upstream" if initial == "upstream" else "fan_in")
+    if initial == "whitened":
+        _whiten(model, images, number)
+    if pretrained is not None:
+        load_pretrained(model.encoder.backbone, pretrained)
+    return model
+
+
+def _whiten(model: SPAI, images: TrainingImages, seed: int) -> None:
+    real = [index for index, row in enumerate(images.rows) if row.label == REAL][:WHITENED]
+    views = torch.from_numpy(np.concatenate([images[Ticket(0, index)].views for index in real]))
+    patches = sample_patches(model.encoder, views, PATCHES, np.random.default_rng(seed))
+    whiten_patches(model.encoder.backbone, patches)

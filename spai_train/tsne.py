@@ -1,0 +1,145 @@
+"""A map of what a detector's head sees: t-SNE of image embeddings, as a table and as a picture."""
+
+import csv
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+from torch import Tensor, nn
+
+from spai_runtime.errors import UserError
+from spai_runtime.pipeline import score_items
+from spai_runtime.progress import shown
+from spai_runtime.sources import Item, printable
+from spai_train.checkpoint import Checkpoint
+from spai_train.data.table import GENERATED, REAL, Row
+from spai_train.models.spai import SpectralContextHead
+from spai_train.plots import COLOURS
+from spai_train.torch_engine import TorchEngine, as_detector
+
+Floats = NDArray[np.float32]
+
+COLUMNS = ("name", "class", "split", "source", "x", "y")
+MINIMUM = 3  # images: fewer have no neighbours to keep
+CLASSES = {REAL: ("real", "o"), GENERATED: ("AI-generated", "^")}
+FILLS = ("full", "none", "left")  # of the markers: all colours in one, then in the next
+ENTRIES = 24  # of a legend's column
+
+
+class MapError(UserError):
+    """Too few images for a map, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An image, and its embedding (D,) or why it has none."""
+
+    row: Row
+    embedding: Floats | None
+    error: str = ""
+
+
+class ListeningHead(nn.Module):
+    """A head that keeps the embedding of the image that it judged last: (D,)."""
+
+    def __init__(self, head: SpectralContextHead) -> None:
+        super().__init__()
+        self.head = head
+        self.embedding: Floats = np.empty(0, np.float32)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """:param features: (1, V, D)"""
+        embedding, attention = self.head.embed(features)
+        self.embedding = embedding[0].float().cpu().numpy()
+        return self.head.classify(embedding), attention
+
+
+def sample(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
+    """At most `limit` rows of each source, drawn at random, in the order of the table."""
+    if limit is None:
+        return list(rows)
+    taken, chosen = Counter[str](), []
+    for index in np.random.default_rng(seed).permutation(len(rows)).tolist():
+        taken[rows[index].source] += 1
+        if taken[rows[index].source] <= limit:
+            chosen.append(index)
+    return [rows[index] for index in sorted(chosen)]
+
+
+def embed(checkpoint: Checkpoint, rows: Sequence[Row], device: str = "auto") -> Iterator[Embedded]:
+    """Embeddings by the pipeline that scores images, in the order of the rows.
+
+    :param device: `auto` is the first GPU, else the CPU
+    """
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    model = checkpoint.model().to(device)
+    head = ListeningHead(model.head)
+    detector = as_detector(model, checkpoint.card, device)
+    detector.head = TorchEngine(head, device)
+    results = score_items(detector, [Item(row.path, printable(row.name)) for row in rows])
+    for row, result in zip(rows, shown(results, len(rows), 0, visible=True), strict=True):
+        yield Embedded(row, None if result.score is None else head.embedding, result.error)
+
+
+def fitting(perplexity: float, images: int) -> float:
+    """The perplexity, lowered where there are too few images for as many neighbours: to a third of the others.
+
+    That is the limit of van der Maaten's implementations; scikit-learn's own, all the others, leaves nothing to tell
+    apart.
+    """
+    return min(perplexity, max(1.0, (images - 1) / 3))
+
+
+def project(embeddings: Floats, perplexity: float, seed: int) -> Floats:
+    """:param embeddings: (B, D)
+    :param perplexity: below B; how many neighbours an image is kept near to
+    :returns: (B, 2), whose distances mean little but between neighbours
+    :raises MapError: fewer than MINIMUM images
+    """
+    if len(embeddings) < MINIMUM:
+        raise MapError(f"a map needs {MINIMUM} images that can be read, and there are {len(embeddings)}: name more")
+    points: Floats = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(embeddings)
+    return points
+
+
+def write_map(folder: Path, rows: Sequence[Row], points: Floats, perplexity: float) -> None:
+    """Writes tsne.csv, of COLUMNS, and tsne.png; each appears under its name when it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / ".partial"
+    with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row, (x, y) in zip(rows, points.tolist(), strict=True):
+            writer.writerow((row.name, row.label, row.split, row.source, f"{x:.6g}", f"{y:.6g}"))
+    part.replace(folder / "tsne.csv")
+    draw(rows, points, perplexity).savefig(part, format="png", dpi=150)
+    part.replace(folder / "tsne.png")
+
+
+def draw(rows: Sequence[Row], points: Floats, perplexity: float) -> Figure:
+    """A colour and a fill for each source, a marker for each class."""
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    axes = figure.subplots()
+    sources = list(dict.fromkeys(row.source for row in rows))
+    looks = dict(zip(sources, itertools.cycle(itertools.product(FILLS, COLOURS)), strict=False))
+    groups = np.array([(sources.index(row.source), row.label) for row in rows])
+    for label, (name, marker) in CLASSES.items():
+        for index, source in enumerate(sources):
+            x, y = points[(groups == (index, label)).all(axis=1)].T
+            fill, colour = looks[source]
+            if x.size:
+                title = f"{name}: {printable(source)} ({x.size:,})".replace("$", r"\$")
+                axes.plot(x, y, marker, color=colour, fillstyle=fill, markersize=5, alpha=0.75, label=title)
+    axes.set(xticks=[], yticks=[], title=f"t-SNE of {len(rows):,} image embeddings, perplexity {perplexity:.3g}")
+    axes.set_aspect("equal", adjustable="datalim")
+    columns = -(-len(axes.lines) // ENTRIES)
+    figure.legend(loc="outside right upper", frameon=False, ncols=columns, fontsize="small")
+    return figure

@@ -1,0 +1,319 @@
+"""The three families of backbones against other code: timm's registered models, OpenAI's definition, ONNX Runtime."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from conftest import TINY
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from spai_export.onnx import export_encoder
+from spai_export.verify import sample_views
+from spai_train.checkpoint import (
+    Card,
+    CheckpointError,
+    load_checkpoint,
+    load_pretrained,
+    resample_positions,
+    save_checkpoint,
+    save_upstream,
+)
+from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.models.vit import FAMILIES, Backbone, BackboneName
+
+CONFIGS: dict[BackboneName, SPAIConfig] = {
+    "mfm": TINY,
+    "clip": replace(TINY, backbone="clip"),
+    "dinov2": replace(TINY, backbone="dinov2", tile_size=28, tile_stride=28, patch_size=7),
+}
+OTHERS: tuple[BackboneName, ...] = ("clip", "dinov2")
+
+
+def model_of(family: BackboneName) -> SPAI:
+    """With weights far from their first ones, so that no scale or bias is 1 or 0."""
+    torch.manual_seed(0)
+    model = SPAI(CONFIGS[family]).eval()
+    for parameter in model.encoder.backbone.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def registered(family: BackboneName, **changes: Any) -> nn.Module:
+    """timm's own model of that name at tiny dimensions, head and all."""
+    config = CONFIGS[family]
+    name = FAMILIES[family].hub.split(".")[0]
+    dimensions = {"embed_dim": config.width, "depth": config.depth, "num_heads": config.heads, "mlp_ratio": 2.0}
+    size = {"img_size": config.tile_size, "patch_size": config.patch_size}
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model(name, **{**dimensions, **size, **changes}, num_classes=5).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def images_for(family: BackboneName) -> Tensor:
+    side = CONFIGS[family].tile_size
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+class Layer(nn.Module):
+    """A residual block as OpenAI's CLIP defines it; :returns: its output and what its second LayerNorm gives."""
+
+    def __init__(self, block: Any, heads: int) -> None:
+        super().__init__()
+        width = block.norm1.weight.shape[0]
+        self.block, self.attention = block, nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention.load_state_dict(
+            {
+                "in_proj_weight": block.attn.qkv.weight,
+                "in_proj_bias": block.attn.qkv.bias,
+                "out_proj.weight": block.attn.proj.weight,
+                "out_proj.bias": block.attn.proj.bias,
+            }
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = nn.functional.layer_norm(x, x.shape[-1:], self.block.norm1.weight, self.block.norm1.bias, 1e-5)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        y = nn.functional.layer_norm(x, x.shape[-1:], self.block.norm2.weight, self.block.norm2.bias, 1e-5)
+        hidden = self.block.mlp.fc1(y)
+        return x + self.block.mlp.fc2(hidden * torch.sigmoid(1.702 * hidden)), y
+
+
+def test_clip_is_openais_definition() -> None:
+    backbone = model_of("clip").encoder.backbone
+    images = images_for("clip")
+    x = nn.functional.conv2d(images, backbone.patch_embed.proj.weight, stride=8).flatten(2).transpose(1, 2)
+    x = torch.cat((backbone.cls_token.expand(2, 1, -1), x), dim=1) + backbone.pos_embed
+    x = nn.functional.layer_norm(x, x.shape[-1:], backbone.norm_pre.weight, backbone.norm_pre.bias, 1e-5)
+    for block, found in zip(backbone.blocks, backbone(images), strict=True):
+        x, tokens = Layer(block, heads=2)(x)
+        torch.testing.assert_close(found, tokens[:, 1:], atol=1e-5, rtol=1e-5)
+
+
+def test_dinov2_is_timms_intermediate_layers() -> None:
+    """Upstream calls `get_intermediate_layers` with its default, which applies the final norm to each."""
+    theirs = registered("dinov2")
+    backbone = SPAI(CONFIGS["dinov2"]).eval().encoder.backbone
+    state = theirs.state_dict()
+    backbone.load_state_dict({name: state[name] for name in backbone.state_dict()})
+    images = images_for("dinov2")
+    expected = theirs.get_intermediate_layers(images, [0, 1], norm=True)  # type: ignore[operator]
+    for found, wanted in zip(backbone(images), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("family", OTHERS)
+def test_weights_in_timms_names(family: BackboneName, suffix: str, tmp_path: Path) -> None:
+    theirs, backbone = registered(family), SPAI(CONFIGS[family]).eval().encoder.backbone
+    path = tmp_path / f"vit{suffix}"
+    save_file(theirs.state_dict(), path) if suffix == ".safetensors" else torch.save(theirs.state_dict(), path)
+    load_pretrained(backbone, path)
+    images, seen = images_for(family), []
+    for block in theirs.blocks:  # type: ignore[union-attr]
+        read = block.norm2 if family == "clip" else block
+        read.register_forward_hook(lambda _, __, output: seen.append(output[:, 1:]))
+    theirs(images)
+    expected = seen if family == "clip" else [theirs.norm(tokens) for tokens in seen]  # type: ignore[operator]
+    for found, wanted in zip(backbone(images), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    backbone, state = SPAI(CONFIGS["clip"]).encoder.backbone, registered("clip").state_dict()
+    for change, message in (
+        ({"blocks.1.mlp.fc2.bias": None}, r"is missing blocks\.1\.mlp\.fc2\.bias$"),
+        ({"patch_embed.proj.bias": torch.ones(16)}, r"has no use for patch_embed\.proj\.bias$"),
+        ({"cls_token": torch.ones(1, 1, 8)}, r"has other shapes in cls_token$"),
+    ):
+        changed = {name: tensor for name, tensor in {**state, **change}.items() if tensor is not None}
+        torch.save(changed, tmp_path / "x.pth")
+        with pytest.raises(CheckpointError, match=message):
+            load_pretrained(backbone, tmp_path / "x.pth")
+    torch.save({"cls_token": state["cls_token"]}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"is missing blocks\.0\.attn\.proj\.bias, .* and 23 more$"):
+        load_pretrained(backbone, tmp_path / "x.pth")
+
+
+def test_positions_of_another_size_are_resampled(tmp_path: Path) -> None:
+    theirs, backbone = registered("dinov2", img_size=63), SPAI(CONFIGS["dinov2"]).encoder.backbone
+    torch.save({**theirs.state_dict(), "mask_token": torch.ones(1, 16)}, tmp_path / "x.pth")  # as its authors write it
+    load_pretrained(backbone, tmp_path / "x.pth")
+    assert torch.equal(backbone.pos_embed, resample_positions(theirs.pos_embed, 4))  # type: ignore[arg-type]
+    assert torch.equal(backbone.pos_embed[:, 0], theirs.pos_embed[:, 0])  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("grid", "side"), [(37, 16), (9, 4), (4, 9)])
+def test_resampling_is_dinov2s_bicubic(grid: int, side: int) -> None:
+    positions = torch.randn(1, 1 + grid * grid, 3, generator=torch.Generator().manual_seed(0))
+    found = resample_positions(positions, side)[0, 1:].reshape(side, side, 3)
+    along = cubic_weights(grid, side)  # (side, grid)
+    expected = np.einsum("ya,xb,abc->yxc", along, along, positions[0, 1:].reshape(grid, grid, 3).double().numpy())
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def cubic_weights(grid: int, side: int) -> NDArray[np.float64]:
+    """Keys' kernel with a = −0.75 about (i + ½) / scale − ½, the border repeated; the scale is (side + 0.1) / grid."""
+    weights = np.zeros((side, grid))
+    for index in range(side):
+        centre = (index + 0.5) * grid / (side + 0.1) - 0.5
+        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
+            x = abs(centre - tap)
+            near, far = 1.25 * x**3 - 2.25 * x**2 + 1, -0.75 * (x**3 - 5 * x**2 + 8 * x - 4)
+            weights[index, min(max(tap, 0), grid - 1)] += near if x <= 1 else far
+    return weights
+
+
+def test_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, asked = registered("clip"), []
+
+    def create_model(name: str, *, pretrained: bool, **_: object) -> nn.Module:
+        assert pretrained
+        asked.append(name)
+        return theirs
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    backbone = SPAI(CONFIGS["clip"]).encoder.backbone
+    load_pretrained(backbone, "timm")
+    assert torch.equal(backbone.pos_embed, theirs.pos_embed)
+    assert asked == ["vit_base_patch16_clip_quickgelu_224.openai"]
+
+
+def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_model(*_: object, **__: object) -> nn.Module:
+        raise OSError("no route\nto the hub")
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(CheckpointError, match=r"^cannot download vit_base_patch14_dinov2\.lvd142m .*: no route$"):
+        load_pretrained(SPAI(CONFIGS["dinov2"]).encoder.backbone, "timm")
+    with pytest.raises(CheckpointError, match="no masked-frequency pre-training"):
+        load_pretrained(SPAI(CONFIGS["mfm"]).encoder.backbone, "timm")
+
+
+def test_names_and_published_dimensions_are_those_of_timms_hub() -> None:
+    for family in OTHERS:
+        patch_size = 14 if family == "dinov2" else 16
+        config = SPAIConfig(backbone=family, patch_size=patch_size)
+        with torch.device("meta"):
+            ours = SPAI(config).encoder.backbone.state_dict()
+            theirs = timm.create_model(FAMILIES[family].hub.split(".")[0], img_size=224, num_classes=0).state_dict()
+        assert FAMILIES[family].hub in timm.list_pretrained()
+        assert {name: tensor.shape for name, tensor in ours.items()}.items() <= {
+            name: tensor.shape for name, tensor in theirs.items()
+        }.items()
+        assert not {name for name in theirs.keys() - ours.keys() if not name.startswith("norm.")}
+
+
+def test_each_family_sees_its_own_colours() -> None:
+    black = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    for family, mean, std in (
+        ("mfm", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("clip", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        ("dinov2", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ):
+        size = CONFIGS[family].tile_size  # type: ignore[index]
+        found = model_of(family).encoder.branches(black[:, :size, :size])[0, :, 0, 0]  # type: ignore[arg-type]
+        torch.testing.assert_close(found, -torch.tensor(mean) / torch.tensor(std))
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_export(family: BackboneName, tmp_path: Path) -> None:
+    model, path = model_of(family), tmp_path / "encoder.onnx"
+    size = model.config.tile_size
+    export_encoder(model.encoder, size, path)
+    session = onnxruntime.InferenceSession(str(path))
+    for count in (1, 3):
+        views = sample_views(count, size)
+        (features,) = session.run(None, {"views": views})
+        with torch.inference_mode():
+            np.testing.assert_allclose(features, model.encoder(torch.from_numpy(views)), atol=2e-5, rtol=0)
+    nodes = onnx.load(str(path)).graph.node
+    assert [node.input[0] for node in nodes if node.op_type == "Cast"] == ["views"]
+    assert not {"Shape", "Expand", "If", "Loop"} & {node.op_type for node in nodes}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_what_is_saved_is_what_is_loaded(family: BackboneName, tmp_path: Path) -> None:
+    """Bit for bit, k's bias among it; a bare state dict tells its family by what only that one has."""
+    model = model_of(family)
+    save_checkpoint(tmp_path / "x.safetensors", model, Card())
+    loaded = load_checkpoint(tmp_path / "x.safetensors")
+    assert loaded.config == model.config
+    expected = model.state_dict()
+    assert loaded.state.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state.items())
+    wide = replace(CONFIGS[family], width=64, heads=1, mask_radius=16)  # what a bare state dict is taken to have
+    torch.save(SPAI(wide).state_dict(), tmp_path / "bare.pth")
+    assert load_checkpoint(tmp_path / "bare.pth").config == replace(wide, dropout=0.5, drop_path=0.1)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_upstreams_layout_has_no_place_for_them(family: BackboneName, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=rf"no place for a {family} backbone; write \.safetensors"):
+        save_upstream(tmp_path / "x.pth", model_of(family))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_checkpointing_gives_the_same_gradients(family: BackboneName) -> None:
+    model = SPAI(replace(CONFIGS[family], drop_path=0.5)).train()
+    size = model.config.tile_size
+    views = torch.randint(0, 256, (2, 4, size, size, 3), dtype=torch.uint8)
+    plain, recomputed = (gradients(model, views, checkpointing=value) for value in (False, True))
+    assert plain.keys() == recomputed.keys()
+    assert all(torch.equal(plain[name], gradient) for name, gradient in recomputed.items())
+
+
+def test_checkpointing_runs_the_blocks_twice() -> None:
+    model, runs = SPAI(TINY).train(), []
+    model.encoder.backbone.blocks[0].norm1.register_forward_hook(lambda *_: runs.append(1))
+    for checkpointing, expected in ((False, 1), (True, 2)):
+        runs.clear()
+        gradients(model, torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8), checkpointing=checkpointing)
+        assert len(runs) == expected
+
+
+def gradients(model: SPAI, views: Tensor, *, checkpointing: bool) -> dict[str, Tensor]:
+    model.encoder.backbone.checkpointing = checkpointing
+    model.zero_grad()
+    torch.manual_seed(0)
+    model(views).logit.sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_chunks_give_the_same_tokens(chunk: int) -> None:
+    encoder = model_of("mfm").encoder
+    views = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    whole = encoder.block_tokens(views)
+    sizes: list[int] = []
+    encoder.backbone.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+    encoder.backbone.chunk = chunk
+    torch.testing.assert_close(encoder.block_tokens(views), whole)
+    assert sum(sizes) == 9
+    assert max(sizes) == min(chunk, 9)
+
+
+def test_drop_path_acts_on_a_frozen_backbone_as_the_mode_says() -> None:
+    """Upstream freezes by not recording, and trains in train mode."""
+    model = SPAI(replace(TINY, drop_path=0.5))
+    model.freeze_backbone()
+    views = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
+    for mode, same in ((True, False), (False, True)):
+        model.train(mode)
+        one, other = (model.encoder.block_tokens(views)[-1] for _ in range(2))
+        assert torch.equal(one, other) is same
+
+
+def test_blocks_after_the_last_in_use_are_not_run() -> None:
+    backbone = Backbone((0,), **TINY.vit)
+    backbone.blocks[1].register_forward_hook(lambda *_: pytest.fail("the second block ran"))
+    assert len(backbone(torch.randn(1, 3, 32, 32))) == 1
