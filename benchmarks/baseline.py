@@ -1,8 +1,8 @@
-"""The baseline: SPAI in eager fp32 PyTorch as the paper formulates it, with the weights of our encoder.
+"""The baseline: SPAI in eager fp32 PyTorch as the paper formulates it, with the weights of ours.
 
 Full complex FFT with the disc mask, the real part taken afterwards, and the high-pass through the inverse mask; three
-separate passes through the backbone; the tokens of all blocks stacked; every branch projected on its own;
-`F.cosine_similarity` and `Tensor.std`. Axes as in `spai_train.models.spai`.
+separate passes through the frozen backbone; the tokens of all blocks stacked; every branch projected on its own;
+`F.cosine_similarity` and `Tensor.std`; in training, one view after the other. Axes as in `spai_train.models.spai`.
 """
 
 from functools import partial
@@ -12,7 +12,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spai_train.models.spai import IMAGENET_MEAN, IMAGENET_STD, SPAIConfig, SpectralContext, SpectralEncoder
+from spai_train.models.spai import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SPAI,
+    SPAIConfig,
+    SpectralContext,
+    SpectralEncoder,
+    Verdict,
+)
 from spai_train.spectral import disc_mask
 
 
@@ -40,6 +48,23 @@ def _back(spectrum: Tensor, mask: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.ifftshift(spectrum * mask, dim=(-2, -1))).real
 
 
+class BaselineSPAI(nn.Module):
+    """Images of V views as upstream trains on them: each view by itself through the encoder, then the head.
+
+    :param model: whose weights it shares, and whose head it calls
+    """
+
+    def __init__(self, model: SPAI) -> None:
+        super().__init__()
+        self.encoder, self.head = BaselineEncoder(model.encoder, model.config), model.head
+
+    def forward(self, views: Tensor) -> Verdict:
+        """:param views: (B, V, S, S, 3) uint8"""
+        features = torch.stack([self.encoder(view) for view in views.unbind(dim=1)], dim=1)  # (B, V, D)
+        embedding, attention = self.head.embed(features)
+        return Verdict(self.head.classify(embedding), attention, embedding)
+
+
 class BaselineEncoder(nn.Module):
     """Views → the features of a `SpectralEncoder`, by the direct way.
 
@@ -65,7 +90,8 @@ class BaselineEncoder(nn.Module):
         """
         pixels = views.permute(0, 3, 1, 2).float() / 255  # (N, 3, S, S)
         branches = (pixels, *(part.clamp(0, 1) for part in centred_filters(pixels, self.mask)))
-        tokens = [self._tokens((branch - self.mean) / self.std) for branch in branches]
+        with torch.no_grad():
+            tokens = [self._tokens((branch - self.mean) / self.std) for branch in branches]
         original, low, high = (self._project(branch) for branch in tokens)  # each (N, K, L, P)
         similarities = [
             F.cosine_similarity(a, b, dim=-1) for a, b in ((original, low), (original, high), (low, high))
@@ -103,6 +129,7 @@ def _vit(config: SPAIConfig) -> VisionTransformer:
         depth=config.depth,
         num_heads=config.heads,
         mlp_ratio=config.mlp_ratio,
+        drop_path_rate=config.drop_path,
         num_classes=0,
         global_pool="",
         final_norm=False,

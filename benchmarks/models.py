@@ -21,6 +21,7 @@ from spai_train.models.spai import SPAI, SPAIConfig
 CONFIGS = {
     "vitb": SPAIConfig(),  # the published model: ViT-B/16, 66 GMAC a tile
     "medium": SPAIConfig(width=384, depth=6, heads=6, blocks=tuple(range(6)), projection=512),  # 8 GMAC a tile
+    "tiny": SPAIConfig(width=48, depth=2, heads=3, blocks=(0, 1), projection=64),  # tries a benchmark out in seconds
 }
 
 

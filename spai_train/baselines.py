@@ -4,14 +4,23 @@ A detector that they match has learned no more than they see. Each is a handful 
 classifier. Axes: B images, D features, H W pixels.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from spai_runtime.errors import ImageError
+from spai_runtime.images import Picture
 from spai_train.data import Image
-from spai_train.data.simulate import Sample
+from spai_train.data.simulate import Sample, worker_pool
+from spai_train.data.stores import read_file
+from spai_train.data.table import Row
+from spai_train.protocol import Measurement, Protocol, measure
+from spai_train.scored import ScoredTable
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SPECTRUM_SIDE = 224  # pixels: the window from which the radial spectrum is taken
@@ -56,28 +65,77 @@ BASELINES: dict[str, Callable[[Sample], Features]] = {
 }
 
 
-class Baseline:
-    """A boosted classifier on one kind of features.
+@dataclass(frozen=True, eq=False)
+class Described:
+    """Labelled images as the baselines see them.
+
+    :param features: by baseline, (B, D); NaN where the image could not be read
+    :param errors: B sentences; "" where it could
+    """
+
+    rows: tuple[Row, ...]
+    features: dict[str, Features]
+    errors: tuple[str, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(B,)"""
+        return np.array([row.label for row in self.rows], np.int64)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """(B,)"""
+        return np.array([not error for error in self.errors], np.bool_)
+
+
+def measure_baselines(
+    training: Sequence[Row], test: Sequence[Row], workers: int, resamples: int, seed: int
+) -> dict[str, Measurement]:
+    """Every baseline, learned from the one and measured on the other, each generator against all real images."""
+    seen, unseen = describe(training, workers), describe(test, workers)
+    return {
+        name: measure(judge(name, seen, unseen, seed), Protocol.POOLED, 0.5, resamples, seed) for name in BASELINES
+    }
+
+
+def describe(rows: Sequence[Row], workers: int) -> Described:
+    """What every baseline sees of all images.
+
+    :param workers: processes; fewer than 2 for none
+    """
+    with worker_pool(workers) as pool:
+        described = list(pool.map(_describe, rows, chunksize=16))
+    features = {name: _stacked([features.get(name) for features, _ in described]) for name in BASELINES}
+    return Described(tuple(rows), features, tuple(error for _, error in described))
+
+
+def judge(name: str, training: Described, test: Described, seed: int) -> ScoredTable:
+    """The test images by a boosted classifier that has seen one kind of features of the training images.
 
     :param name: a key of BASELINES
     """
+    known = training.readable
+    classifier = HistGradientBoostingClassifier(random_state=seed)
+    classifier.fit(training.features[name][known], training.labels[known])
+    logits = np.where(test.readable, classifier.decision_function(test.features[name]), np.nan)
+    return ScoredTable(test.rows, expit(logits), logits, test.errors)
 
-    def __init__(self, name: str, seed: int) -> None:
-        self.describe = BASELINES[name]
-        self.classifier = HistGradientBoostingClassifier(random_state=seed)
 
-    def fit(self, samples: Sequence[Sample], labels: ArrayLike) -> "Baseline":
-        """:param labels: (B,), 1 for generated"""
-        self.classifier.fit(self._features(samples), np.asarray(labels))
-        return self
+def _describe(row: Row) -> tuple[dict[str, Features], str]:
+    """Features of one image by baseline; or none, and why."""
+    try:
+        content = read_file(row.path)
+        Picture.open(content).load()
+    except ImageError as error:
+        return {}, str(error)
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):  # of an image without any contrast
+        return {name: features(Sample(content, row.source)) for name, features in BASELINES.items()}, ""
 
-    def scores(self, samples: Sequence[Sample]) -> Features:
-        """Probability of being generated: (B,)"""
-        probabilities: Features = self.classifier.predict_proba(self._features(samples))
-        return probabilities[:, 1]
 
-    def _features(self, samples: Sequence[Sample]) -> Features:
-        return np.stack([self.describe(sample) for sample in samples])  # (B, D)
+def _stacked(features: Sequence[Features | None]) -> Features:
+    """(B, D), NaN for None."""
+    width = max((len(row) for row in features if row is not None), default=1)
+    return np.stack([np.full(width, np.nan) if row is None else row for row in features])
 
 
 def brightness(pixels: Image) -> Features:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import typer
 
 from spai_runtime.commands import VersionOption, execute
-from spai_train.commands import augment, convert, evaluate, fit, index, pack, pretrain, search, simulate
+from spai_train.commands import augment, baselines, convert, evaluate, fit, index, pack, pretrain, search, simulate, tsne
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -15,7 +15,9 @@ def root(version: VersionOption = False) -> None:
     """Train SPAI: from folders of images to an evaluated checkpoint that spai-export takes."""
 
 
-for module in (index, simulate, pack, augment, pretrain, fit, search, evaluate, convert):
+COMMANDS = (index, simulate, pack, augment, pretrain, fit, search, evaluate, baselines, tsne, convert)
+
+for module in COMMANDS:
     app.command(module.__name__.rpartition(".")[2], epilog=module.EPILOG)(module.run)
 
 

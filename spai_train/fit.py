@@ -13,6 +13,7 @@ from spai_train.data.augment import FINETUNE, Augment, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
 from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_labelled
+from spai_train.data.table import TableError
 from spai_train.launch import launch
 from spai_train.loop import Loop, OnEpoch, Outcome
 from spai_train.losses import Objective, objective
@@ -67,15 +68,17 @@ def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEp
     :raises UserError: tables, images, devices or sizes that will not do, before the first step
     """
     data = read_labelled(recipe.data)
-    accelerator = launch(recipe, output, all_train=recipe.frozen or recipe.model.all_blocks_count)
+    all_train = recipe.frozen or (recipe.start is None and recipe.model.all_blocks_count)
+    accelerator = launch(recipe, output, all_train=all_train)
     plan = Plan(
         len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
     )
     folder = RunFolder(output, writes=accelerator.is_main_process)
-    folder.begin("fit", recipe, resume=resume)
-    folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
+    folder.check("fit", recipe, resume=resume)
     task = FitTask(recipe, data, folder, accelerator)
     optimizer = build_optimizer(task.model, recipe.optimizer, task.model.config.depth)
+    folder.begin("fit", recipe)
+    folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
     stopping = EarlyStopping(recipe.stopping)
     loop = Loop(task, recipe, plan, optimizer, folder, accelerator, stopping, keep_all=recipe.keep == "all")
     return loop.run(resume=resume, on_epoch=on_epoch)
@@ -99,7 +102,14 @@ class FitTask:
         return self._objective(verdict.logit, verdict.embedding, batch.labels, seed)
 
     def validate(self) -> Metrics:
-        return validate(self.model, self.data.validation, self.data.store, self.accelerator)
+        metrics, unreadable = validate(self.model, self.data.validation, self.data.store, self.accelerator)
+        self.folder.log_skipped(unreadable)
+        if (watched := self.recipe.stopping.metric) not in metrics:
+            raise TableError(
+                f"{watched} needs validation images of both classes, and those of one cannot be read: "
+                "repair them, or set stopping.metric=val_loss"
+            )
+        return metrics
 
     def save(self, name: str) -> None:
         card = Card(self.recipe.name, self.recipe.notice, threshold_source=THRESHOLD_SOURCE)

@@ -6,7 +6,7 @@ So a run that is killed at any step and resumed from the last state computes wha
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -105,19 +105,21 @@ class Loop:
         :raises TrainingError: the loss is no longer finite, or memory has run out
         """
         scaler = self._restore() if resume else None
+        if self._over:
+            return self._outcome()
         model, self.optimizer = self.accelerator.prepare(self.task.model, self.optimizer)
         if scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
         self.accelerator.init_trackers("spai")
         batches: Iterator[Batch] | None = None
         with self._memory_advice():
-            while self.step < self.plan.steps and not self.stopped:
-                batches = batches or iter(self._loader())
+            while not self._over:
+                batches = batches or self._loader()
                 self._epoch(model, batches)
                 if on_epoch:
                     on_epoch(len(self.history), self.history[-1])
         self.accelerator.end_training()
-        return Outcome(self.history, self._best(), self.stopped)
+        return self._outcome()
 
     def _epoch(self, model: nn.Module, batches: Iterator[Batch]) -> None:
         """From wherever the epoch stands to its end."""
@@ -170,6 +172,8 @@ class Loop:
         norm = nn.utils.get_total_norm([part.grad for part in learning if part.grad is not None])
         if self.settings.optimizer.clip is not None:
             nn.utils.clip_grads_with_norm_(learning, self.settings.optimizer.clip, norm)
+        if self.accelerator.scaler is not None:  # which skips a step that overflows, and scales the next one less
+            norm = norm.nan_to_num(0, 0, 0)
         return norm
 
     def _end_epoch(self, pace: str, loader_share: float) -> None:
@@ -181,8 +185,7 @@ class Loop:
         self.history.append(metrics)
         self.meters = Meters(self.accelerator)
         self._save_epoch(epoch, metrics)
-        for name, error in sorted(unreadable.items()):
-            self.folder.log(f"skipped {name}: {error}")
+        self.folder.log_skipped(unreadable)
         self._tell(metrics, pace, loader_share)
 
     def _save_epoch(self, epoch: int, metrics: Metrics) -> None:
@@ -254,7 +257,7 @@ class Loop:
         self.folder.save_state(state, tensors)
         self.accelerator.wait_for_everyone()
 
-    def _loader(self) -> Iterable[Batch]:
+    def _loader(self) -> Iterator[Batch]:
         order = Order(self.plan, self.settings.seed, self.step, self.accelerator.process_index)
         data = self.settings.data
         pin = self.accelerator.device.type == "cuda"
@@ -264,8 +267,12 @@ class Loop:
     def _best_epoch(self) -> int:
         return (self.stopping.best_epoch if self.stopping else None) or len(self.history)
 
-    def _best(self) -> Metrics:
-        return self.history[self._best_epoch - 1] if self.history else {}
+    @property
+    def _over(self) -> bool:
+        return self.stopped or self.step >= self.plan.steps
+
+    def _outcome(self) -> Outcome:
+        return Outcome(self.history, self.history[self._best_epoch - 1], self.stopped)
 
     @contextmanager
     def _memory_advice(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """What an epoch adds up: losses, gradient norms, images that could not be read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -41,16 +41,14 @@ class Meters:
         """Of all processes."""
         return {name: error for part in gather(self._accelerator, self.unreadable) for name, error in part.items()}
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, Any]:
         """For `restore`."""
-        return {"steps": self.steps, **self._reduced()}
+        return {"steps": self.steps, "sums": self._reduced(), "unreadable": self.all_unreadable()}
 
-    def restore(self, state: dict[str, float]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state` gave."""
-        self.steps = int(state.get("steps", 0))
-        self._sums = {
-            name: torch.tensor(value, dtype=torch.float64) for name, value in state.items() if name != "steps"
-        }
+        self.steps, self.unreadable = state["steps"], dict(state["unreadable"])
+        self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
 
     def _reduced(self) -> dict[str, float]:
         """The sums, each averaged over the processes."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from accelerate import Accelerator
@@ -28,6 +28,7 @@ from spai_train.optimizer import (
 from spai_train.run import Metrics, RunFolder
 from spai_train.seeds import Use, seed_of
 from spai_train.settings import TrainingSettings
+from spai_train.start import whiten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,14 @@ class PretrainRecipe(TrainingSettings):
     """The section `pretrain` of a recipe; the defaults are MFM's for ViT-B/16 (its `mfm_pretrain__vit_base` config).
 
     :param model: of which only the backbone's dimensions and `mask_radius` are read
+    :param initial: how weights are drawn: `upstream` as upstream does, `whitened` with a patch embedding that whitens
+        patches of the images, for trainings too short to learn one
     :param low_share: of the images whose low frequencies are kept; the others keep the high ones
     """
 
     batch_size: Annotated[int, Meta(ge=1)] = 2048  # MFM's README: 8 × 256
     model: SPAIConfig = field(default_factory=SPAIConfig)
+    initial: Literal["upstream", "whitened"] = "upstream"
     low_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
     augmentation: Augmentation = PRETRAIN
     loss: FrequencyLoss = field(default_factory=FrequencyLoss)
@@ -59,10 +63,11 @@ def pretrain(recipe: PretrainRecipe, output: Path, *, resume: bool = False, on_e
         len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
     )
     folder = RunFolder(output, writes=accelerator.is_main_process)
-    folder.begin("pretrain", recipe, resume=resume)
-    folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
+    folder.check("pretrain", recipe, resume=resume)
     task = PretrainTask(recipe, data, folder, accelerator)
     optimizer = build_optimizer(task.model, recipe.optimizer, recipe.model.depth, prefix="encoder.")
+    folder.begin("pretrain", recipe)
+    folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
     return Loop(task, recipe, plan, optimizer, folder, accelerator).run(resume=resume, on_epoch=on_epoch)
 
 
@@ -73,8 +78,12 @@ class PretrainTask:
         self.recipe, self.folder = recipe, folder
         augment = Augment(recipe.augmentation, recipe.model.tile_size)
         self.images = TrainingImages(data.training, data.store, augment, 1, recipe.seed)
-        torch.manual_seed(seed_of(recipe.seed, Use.INITIAL))
-        self.model = MaskedFrequencyModel(recipe.model, recipe.loss).to(accelerator.device)
+        seed = seed_of(recipe.seed, Use.INITIAL)
+        torch.manual_seed(seed)
+        self.model = MaskedFrequencyModel(recipe.model, recipe.loss)
+        if recipe.initial == "whitened":
+            whiten(self.model, self.model.encoder, self.images, seed)
+        self.model.to(accelerator.device)
         self.model.encoder.checkpointing = recipe.checkpointing
         if recipe.compile:
             self.model.encoder.compile()

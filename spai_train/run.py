@@ -19,6 +19,7 @@ import torch
 
 from spai_runtime.commands import say
 from spai_runtime.errors import OutputError
+from spai_runtime.sources import printable
 from spai_train.recipe import RecipeError, differing_keys, dump_recipe, load_recipe
 from spai_train.settings import RESUMABLE, TrainingSettings
 
@@ -31,13 +32,13 @@ class State:
     """Where a training stands between two steps.
 
     :param step: optimizer steps done
-    :param totals: running sums of the epoch that is under way
+    :param totals: what `Meters` have of the epoch that is under way
     :param history: metrics of the epochs done
     :param stopping: of the early stopping, and whether it has `stopped` the training
     """
 
     step: int
-    totals: dict[str, float]
+    totals: dict[str, Any]
     history: list[Metrics]
     stopping: dict[str, Any]
     stopped: bool
@@ -50,22 +51,25 @@ class RunFolder:
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
+        self._skipped: set[str] = set()
 
-    def begin(self, section: str, settings: TrainingSettings, *, resume: bool) -> None:
-        """Takes the folder for a run of these settings.
-
-        :raises OutputError: it holds a run already, and this is not to resume it
+    def check(self, section: str, settings: TrainingSettings, *, resume: bool) -> None:
+        """:raises OutputError: it holds a run already, and this is not to resume it
         :raises RecipeError: it holds a run of other settings
         """
-        if not self.writes:
-            return
         recipe = self.path / "recipe.yaml"
-        if resume and recipe.is_file():
-            self._compare(load_recipe(recipe, section, type(settings)), settings)
-        elif recipe.is_file():
+        if not self.writes or not recipe.is_file():
+            return
+        if not resume:
             raise OutputError(f"{self.path} holds a run: --resume goes on with it, or name another --output")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.replace(recipe.name, lambda path: path.write_text(dump_recipe(section, settings), encoding="utf-8"))
+        self._compare(load_recipe(recipe, section, type(settings)), settings)
+
+    def begin(self, section: str, settings: TrainingSettings) -> None:
+        """Takes the folder for a run of these settings; once all that can be checked before it has been."""
+        if self.writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+        content = dump_recipe(section, settings)
+        self.replace("recipe.yaml", lambda path: path.write_text(content, encoding="utf-8"))
 
     def restore(self) -> tuple[State, dict[str, Any]] | None:
         """The state that was saved last and its tensors; None before the first one."""
@@ -91,9 +95,19 @@ class RunFolder:
     def log(self, message: str) -> None:
         """One line in log.txt and on stderr."""
         if self.writes:
+            line = " ".join(printable(message).split("\n"))
             with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
-            say(message)
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            say(line)
+
+    def log_skipped(self, unreadable: Mapping[str, str]) -> None:
+        """Names images that could not be read, each once.
+
+        :param unreadable: name → why
+        """
+        for name in sorted(unreadable.keys() - self._skipped):
+            self.log(f"skipped {name}: {unreadable[name]}")
+        self._skipped |= unreadable.keys()
 
     def replace(self, name: str, write: Callable[[Path], object]) -> Path:
         """A file that appears under its name when it is whole and on the disk."""

@@ -15,7 +15,7 @@ from spai_train.data.table import GENERATED, Row, write_table
 from spai_train.data.table import REAL as REAL_CLASS
 
 Group = Literal["real", "seen", "unseen"]
-FORMATS = ("PNG", "JPEG")
+SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 
 
 class Stream(IntEnum):
@@ -71,9 +71,10 @@ class Simulation:
 
 
 def simulate(simulation: Simulation, output: Path) -> Path:
-    """Trains the generators, draws every image, and writes `images/`, `examples/` and `images.csv` into a folder.
+    """Trains the generators, draws every image, and writes `images/`, `examples/` and tables into a folder.
 
-    :returns: path of the CSV: image (relative to it), class, split, and source, `real` or a generator's name
+    :returns: path of images.csv: image (relative to it), class, split, and source, `real` or a generator's name;
+        png.csv and jpeg.csv beside it are the rows of one format
     """
     generators = train_generators(simulation)
     (output / "images").mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,8 @@ def simulate(simulation: Simulation, output: Path) -> Path:
     for name, sample in draw_examples(simulation, generators).items():
         _write(output, f"examples/{name}", "example", sample)
     write_table(output / "images.csv", rows)
+    for form, suffix in SUFFIXES.items():
+        write_table(output / f"{form}.csv", [row for row in rows if row.path.suffix == suffix])
     return output / "images.csv"
 
 

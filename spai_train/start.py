@@ -11,8 +11,9 @@ from spai_train.data.order import Ticket
 from spai_train.data.table import REAL
 from spai_train.models.initial import initialise
 from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.models.vit import Backbone
 from spai_train.seeds import Use, seed_of
-from spai_train.whitening import sample_patches, whiten_patches
+from spai_train.whitening import Normalising, sample_patches, whiten_patches
 
 Initial = Literal["upstream", "fan_in", "whitened"]
 WHITENED = 400  # real images whose patches are whitened
@@ -30,14 +31,15 @@ def draw_model(config: SPAIConfig, seed: int, initial: Initial, pretrained: str 
     model = SPAI(config)
     initialise(model, "upstream" if initial == "upstream" else "fan_in")
     if initial == "whitened":
-        _whiten(model, images, number)
+        whiten(model.encoder, model.encoder.backbone, images, number)
     if pretrained is not None:
         load_pretrained(model.encoder.backbone, pretrained)
     return model
 
 
-def _whiten(model: SPAI, images: TrainingImages, seed: int) -> None:
-    real = [index for index, row in enumerate(images.rows) if row.label == REAL][:WHITENED]
+def whiten(model: Normalising, backbone: Backbone, images: TrainingImages, seed: int) -> None:
+    """Sets the patch embedding to whiten patches of real training images, or of any, where none is labelled real."""
+    labels = [row.label for row in images.rows]
+    real = [index for index, label in enumerate(labels) if label == REAL or REAL not in labels][:WHITENED]
     views = torch.from_numpy(np.concatenate([images[Ticket(0, index)].views for index in real]))
-    patches = sample_patches(model.encoder, views, PATCHES, np.random.default_rng(seed))
-    whiten_patches(model.encoder.backbone, patches)
+    whiten_patches(backbone, sample_patches(model, backbone, views, PATCHES, seed))

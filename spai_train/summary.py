@@ -1,6 +1,6 @@
 """An evaluation for people: tables on stdout, in colours on a terminal, plain in a pipe."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -12,6 +12,7 @@ from spai_train.bootstrap import Interval
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluate import Evaluation
 from spai_train.metrics import METRICS
+from spai_train.protocol import Measurement
 
 TITLES = {
     "auc": "AUC",
@@ -28,14 +29,25 @@ PIPE_WIDTH = 200  # columns, where there is no terminal to ask
 
 def show(evaluation: Evaluation) -> None:
     """Generators with their metrics, the shares labelled `ai` of every source, and the means under perturbations."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH, color_system=None)
+    console = _console()
     for table in filter(None, (_metrics(evaluation), _rates(evaluation), _robustness(evaluation))):
         console.print(table)
     console.print(
         f"threshold {evaluation.threshold.value:g}: {evaluation.threshold.source}", markup=False, soft_wrap=True
     )
+
+
+def show_baselines(measurements: Mapping[str, Measurement]) -> None:
+    """The mean metrics of each baseline; none where one class is missing."""
+    table = _table(["baseline", *(TITLES[name] for name in METRICS)])
+    for name, found in measurements.items():
+        table.add_row(name, *(_cells(found.mean.values()) if found.mean else ["undefined"]))
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH, color_system=None)
 
 
 def _metrics(evaluation: Evaluation) -> Table | None:

@@ -1,6 +1,7 @@
 """Validation between epochs: whole images through the runtime's pipeline, as deployment scores them."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +11,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from spai_runtime.images import Picture
 from spai_runtime.pipeline import score_items
 from spai_runtime.sources import Item
+from spai_train.data.dataset import Failure
 from spai_train.data.stores import Store
-from spai_train.data.table import Row
+from spai_train.data.table import Row, TableError
 from spai_train.launch import autocast_dtype
 from spai_train.meters import gather
 from spai_train.models.spai import SPAI
@@ -19,19 +21,34 @@ from spai_train.run import Metrics
 from spai_train.torch_engine import as_detector, evaluating
 
 
-def validate(model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accelerator) -> Metrics:
+class Validation(NamedTuple):
+    """What the validation images say of a model.
+
+    :param metrics: val_loss, val_auc, val_ap, val_accuracy, and val_unreadable, how many images could not be read
+    :param unreadable: these, name → why
+    """
+
+    metrics: Metrics
+    unreadable: dict[str, str]
+
+
+def validate(model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accelerator) -> Validation:
     """Loss, AUC, AP and accuracy at 0.5 of the images; each process scores its share.
 
     AUC and AP are left out where only one class could be read.
 
-    :returns: val_loss, val_auc, val_ap, val_accuracy, and val_unreadable, how many images could not be read
+    :raises TableError: no image could be read
     """
     mine = rows[accelerator.process_index :: accelerator.num_processes]
     with evaluating(model):
-        scored = _logits(model, mine, store, accelerator)
-    pairs = [pair for part in gather(accelerator, scored) for pair in part]
+        scored = _scored(model, mine, store, accelerator)
+    pairs, failures = (
+        [entry for part in parts for entry in part] for parts in zip(*gather(accelerator, scored), strict=True)
+    )
     if not pairs:
-        return {"val_unreadable": len(rows)}
+        raise TableError(
+            f"none of the {len(rows)} validation images can be read, {failures[0].name} for one: {failures[0].error}"
+        )
     logits, labels = np.array(pairs, np.float64).T
     losses = np.logaddexp(0, np.where(labels == 1, -logits, logits))  # binary cross-entropy of a logit
     metrics = {"val_loss": float(losses.mean())}
@@ -39,15 +56,18 @@ def validate(model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accele
         metrics["val_auc"] = float(roc_auc_score(labels, logits))
         metrics["val_ap"] = float(average_precision_score(labels, logits))
     metrics["val_accuracy"] = float(np.mean((logits > 0) == (labels == 1)))
-    return metrics | {"val_unreadable": len(rows) - len(pairs)}
+    return Validation(metrics | {"val_unreadable": len(failures)}, dict(failures))
 
 
-def _logits(model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accelerator) -> list[tuple[float, int]]:
-    """Logit and label of each image that can be read."""
+def _scored(
+    model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accelerator
+) -> tuple[list[tuple[float, int]], list[Failure]]:
+    """Logit and label of each image that can be read, and the others."""
     detector = as_detector(model, device=str(accelerator.device), precision=autocast_dtype(accelerator))
     items = [Item(row.path, str(index)) for index, row in enumerate(rows)]
     random_state = torch.random.get_rng_state()
-    results = score_items(detector, items, opened=lambda item: Picture.open(store.read(rows[int(item.name)])))
-    scored = [(result.score.logit, row.label) for row, result in zip(rows, results, strict=True) if result.score]
+    results = list(score_items(detector, items, opened=lambda item: Picture.open(store.read(rows[int(item.name)]))))
     assert torch.equal(random_state, torch.random.get_rng_state()), "validation draws nothing"
-    return scored
+    pairs = [(result.score.logit, row.label) for row, result in zip(rows, results, strict=True) if result.score]
+    failures = [Failure(row.name, result.error) for row, result in zip(rows, results, strict=True) if not result.score]
+    return pairs, failures

@@ -4,24 +4,34 @@ Whitening makes the weak, high frequencies of a patch weigh as much as the stron
 mix tokens. It stands in for the masked-frequency pre-training that the published model has and minutes cannot buy.
 """
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spai_train.models.spai import SpectralEncoder
 from spai_train.models.vit import Backbone
 
 
-def sample_patches(encoder: SpectralEncoder, views: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """Patches of the original branch, as the backbone sees them, anywhere in the views.
+class Normalising(Protocol):
+    """A module that normalises pixels: `mean` and `std` (3, 1, 1)."""
 
+    mean: Tensor
+    std: Tensor
+
+
+
+def sample_patches(model: Normalising, backbone: Backbone, views: Tensor, count: int, seed: int) -> Tensor:
+    """Patches as the backbone sees them, anywhere in the views.
+
+    :param model: whose `mean` and `std` normalise what its backbone gets
     :param views: (N, S, S, 3) uint8
     :returns: (count, C·P·P) float32, P the side of a patch
     """
-    side = encoder.backbone.patch_embed.patch_size[0]
+    side = backbone.patch_embed.patch_size[0]
     size = views.shape[1] - side + 1
-    images = ((views.float() / 255).permute(0, 3, 1, 2) - encoder.mean) / encoder.std  # (N, C, S, S)
-    index = rng.integers((len(views), size, size), size=(count, 3))
+    images = ((views.float() / 255).permute(0, 3, 1, 2) - model.mean) / model.std  # (N, C, S, S)
+    index = np.random.default_rng(seed).integers((len(views), size, size), size=(count, 3))
     return torch.stack([images[n, :, y : y + side, x : x + side].flatten() for n, y, x in index.tolist()])
 
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import torch
+from training import fit_recipe
 
 from spai_train.fit import fit
-from training import fit_recipe
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

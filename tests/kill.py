@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from training import fit_recipe
 
 from spai_train.fit import fit
 from spai_train.loop import Loop
 from spai_train.run import RunFolder
-from training import fit_recipe
 
 FILES = ("last.safetensors", "best.safetensors", "metrics.jsonl")
 

@@ -1,11 +1,14 @@
 """spai-train augment: a copy of a split that follows from its seed, and what is in the way of one."""
 
 import csv
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from conftest import Ran, Write, write_bad_images
 from PIL import Image
@@ -218,3 +221,23 @@ def test_output_that_is_a_file_and_split_that_there_is_not_are_errors(
 def test_help_says_what_the_exit_code_means(augment: Augmenting) -> None:
     shown = " ".join(augment("--help").stdout.split())
     assert "Exit code: 0 written; 3" in shown
+
+
+def test_without_torch_there_is_help_and_a_sentence(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['yaml'] = None\n"
+        "import typer; from spai_train.commands import augment; from spai_runtime.commands import execute\n"
+        "app = typer.Typer(); app.command()(augment.run)\n"
+        "assert execute(app, 'spai-train', ['--help']) == 0\n"
+        "sys.exit(execute(app, 'spai-train', ['images.csv', '--output', sys.argv[1]]))"
+    )
+    command_line = [sys.executable, "-c", code, str(tmp_path / "o")]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=False)
+    sentence = "spai-train: torch is not installed: pip install 'spai-toolkit[train]'\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
+
+
+def test_torch_has_its_threads_back(augment: Augmenting, table: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    assert augment(table, "--output", tmp_path / "o", "--size", 32).code == 0
+    assert torch.get_num_threads() == before

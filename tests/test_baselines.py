@@ -1,10 +1,22 @@
 """Baselines see what they are named after, and nothing else."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from spai_train.baselines import BASELINES, Baseline, colour, file_size, laplacian_energy, radial_mean, radial_spectrum
+from spai_train.baselines import (
+    BASELINES,
+    colour,
+    describe,
+    file_size,
+    judge,
+    laplacian_energy,
+    radial_mean,
+    radial_spectrum,
+)
 from spai_train.data.simulate import REAL, Sample, encode
+from spai_train.data.table import Row
 from spai_train.metrics import auc
 
 
@@ -58,7 +70,7 @@ def test_radial_mean_is_the_mean_over_rings() -> None:
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_baseline_learns_from_its_own_trace_alone(name: str) -> None:
+def test_baseline_learns_from_its_own_trace_alone(name: str, tmp_path: Path) -> None:
     """Generated images of this test differ in one thing at a time."""
 
     def darker(pixels: np.ndarray) -> np.ndarray:
@@ -69,12 +81,27 @@ def test_baseline_learns_from_its_own_trace_alone(name: str) -> None:
         return np.clip(pixels * 0.7 + 40 + stripes, 0, 255).astype(np.uint8)
 
     change = darker if name in ("colour", "Laplacian energy", "file size") else striped
-    real = [sample(noise(seed, 224)) for seed in range(60)]
-    generated = [sample(change(noise(seed, 224)), "made") for seed in range(100, 160)]
-    train, test = real[:40] + generated[:40], real[40:] + generated[40:]
-    baseline = Baseline(name, seed=0).fit(train, [each.generated for each in train])
-    scores = baseline.scores(test)
-    assert auc(scores[:20], scores[20:]) > 0.9
-    np.testing.assert_array_equal(
-        scores, Baseline(name, seed=0).fit(train, [each.generated for each in train]).scores(test)
-    )
+    rows = []
+    for seed in range(120):
+        label = int(seed >= 60)
+        path = tmp_path / f"{seed:03d}.png"
+        path.write_bytes(encode(change(noise(seed, 224)) if label else noise(seed, 224), None))
+        rows.append(Row(path.name, path, label, "test" if seed % 60 >= 40 else "train", "made" if label else REAL))
+    train, test = (describe([row for row in rows if row.split == split], 1) for split in ("train", "test"))
+    table = judge(name, train, test, seed=0)
+    assert auc(table.scores_of(0), table.scores_of(1)) > 0.9
+    np.testing.assert_array_equal(judge(name, train, test, seed=0).score, table.score)
+    assert ((table.score > 0.5) == (table.logit > 0)).all()
+
+
+def test_an_image_that_cannot_be_read_is_an_error_in_its_row(tmp_path: Path) -> None:
+    rows = []
+    for index, content in enumerate([encode(noise(0, 40), None), b"no image", encode(noise(1, 30)[:1, :1], None)]):
+        path = tmp_path / f"{index}.png"
+        path.write_bytes(content)
+        rows.append(Row(path.name, path, index % 2, "", "any"))
+    described = describe(rows, 1)
+    assert [bool(error) for error in described.errors] == [False, True, False]
+    for name, features in described.features.items():
+        assert np.isnan(features[1]).all(), name
+        assert len(features) == 3

@@ -104,6 +104,38 @@ def test_score_is_the_sigmoid_of_the_logit(tiny: Detector, monkeypatch: pytest.M
     assert score.label == ("ai" if logit > 0 else "real")  # the threshold is 0.5, and 0.5 is not above it
 
 
+CURVE = {"method": "isotonic", "logits": [-1, 0, 2], "scores": [0.125, 0.25, 0.75], "source": "test"}
+
+
+@pytest.mark.parametrize(
+    ("logit", "score"), [(-1e30, 0.125), (-1.0, 0.125), (-0.5, 0.1875), (0.5, 0.375), (2.0, 0.75), (1e30, 0.75)]
+)
+def test_an_isotonic_score(copied: Path, monkeypatch: pytest.MonkeyPatch, logit: float, score: float) -> None:
+    """Straight between the points, level beyond them; the logit stays as the head said it."""
+    edit(copied, schema=2, calibration=CURVE, threshold={"value": 0.375, "source": "test"})
+    found = judged(copied, monkeypatch, logit)
+    assert (found.score, found.logit) == (score, pytest.approx(logit))
+    assert found.label == ("ai" if score > 0.375 else "real")
+
+
+@pytest.mark.parametrize("logit", [-300.0, -1.5, 0.0, 0.25, 40.0, 1e30])
+def test_a_platt_score(copied: Path, monkeypatch: pytest.MonkeyPatch, logit: float) -> None:
+    edit(copied, schema=2, calibration={"method": "platt", "a": 2.0, "b": -0.5, "source": "test"})
+    found = judged(copied, monkeypatch, logit)
+    expected = float(torch.sigmoid(torch.tensor(2 * logit - 0.5, dtype=torch.float64)))
+    assert found.score == pytest.approx(expected, rel=1e-7)
+    assert found.score == float(f"{found.score:.8g}")
+    assert found.label == ("ai" if logit > 0.25 else "real")  # the score of 0.25 is the threshold, 0.5
+
+
+def judged(directory: Path, monkeypatch: pytest.MonkeyPatch, logit: float) -> Score:
+    """What a detector says when its head says this."""
+    outputs = [np.array([[logit]], np.float32), np.full((1, 5), 0.2, np.float32)]
+    with Detector.load(directory, device="cpu") as detector:
+        monkeypatch.setattr(detector.head, "run", lambda _: outputs)
+        return detector.score(pixels(8, 8))
+
+
 def test_a_threshold_is_strict_and_says_where_it_came_from(tiny_detector: Path) -> None:
     def label(threshold: float) -> str:
         with Detector.load(tiny_detector, device="cpu", threshold=threshold) as detector:

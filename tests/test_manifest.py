@@ -1,11 +1,14 @@
 """detector.json: read back as written, and refused in one sentence where it is not one."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spai_runtime.calibration import Calibration, Isotonic, Platt
 from spai_runtime.errors import ManifestError
 from spai_runtime.manifest import FILE_NAME, SCHEMA, Graph, Manifest, Threshold
 from spai_runtime.views import ViewPolicy
@@ -41,14 +44,67 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_the_file_is_json_that_begins_with_its_schema() -> None:
     fields = json.loads(MANIFEST.dump())
-    assert next(iter(fields.items())) == ("schema", SCHEMA)
+    assert next(iter(fields.items())) == ("schema", 1)
     assert fields["views"] == {"size": 32, "stride": 16, "minimum": 0, "policy": "tiles"}
     assert fields["encoder"] == {"file": "encoder.onnx", "sha256": SHA}
     assert fields["name"] == "d\u00e9mo"
 
 
 def test_fields_of_a_later_minor_version_are_ignored(tmp_path: Path) -> None:
-    assert Manifest.load(written(tmp_path, calibration={"curve": [1, 2]})) == MANIFEST
+    assert Manifest.load(written(tmp_path, colours={"curve": [1, 2]})) == MANIFEST
+
+
+PLATT, ISOTONIC = Platt(1.5, -0.25, "measured"), Isotonic((-2.0, 0.5, 3.0), (0.0, 0.25, 1.0), "measured")
+
+
+@pytest.mark.parametrize("calibration", [PLATT, ISOTONIC])
+def test_a_calibration_raises_the_schema(tmp_path: Path, calibration: Calibration) -> None:
+    manifest = replace(MANIFEST, calibration=calibration)
+    (tmp_path / FILE_NAME).write_bytes(manifest.dump())
+    assert Manifest.load(tmp_path) == manifest
+    assert (MANIFEST.schema, manifest.schema, SCHEMA) == (1, 2, 2)
+    assert json.loads(manifest.dump())["schema"] == 2
+
+
+def test_a_calibration_names_its_method() -> None:
+    fields = json.loads(replace(MANIFEST, calibration=PLATT).dump())
+    assert fields["calibration"] == {"method": "platt", "a": 1.5, "b": -0.25, "source": "measured"}
+    fields = json.loads(replace(MANIFEST, calibration=ISOTONIC).dump())
+    assert fields["calibration"]["method"] == "isotonic"
+    assert fields["calibration"]["logits"] == [-2, 0.5, 3]
+
+
+def curve(logits: list[float], scores: list[float]) -> dict[str, Any]:
+    return {"method": "isotonic", "logits": logits, "scores": scores, "source": ""}
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ({"method": "beta", "source": ""}, "method"),
+        ({"method": "platt", "a": 1.0, "source": ""}, "missing required field `b`"),
+        ({"method": "platt", "a": 1.0, "b": 0.0}, "missing required field `source`"),
+        ({"method": "platt", "a": 0.0, "b": 0.0, "source": ""}, "> 0"),
+        ({"method": "platt", "a": -1.0, "b": 0.0, "source": ""}, "> 0"),
+        (curve([], []), "length"),
+        (curve([0, 1], [0.5]), "2 logits for 1 scores"),
+        (curve([1, 0], [0.2, 0.3]), "logits must rise strictly"),
+        (curve([0, 0], [0.2, 0.3]), "logits must rise strictly"),
+        (curve([0, 1], [0.3, 0.2]), "scores must never fall"),
+        (curve([0, 1], [0.2, 1.1]), "<= 1"),
+    ],
+)
+def test_a_malformed_calibration(tmp_path: Path, calibration: dict[str, Any], message: str) -> None:
+    with pytest.raises(ManifestError, match=f"is not a detector.json: .*{message}"):
+        Manifest.load(written(tmp_path, schema=2, calibration=calibration))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_calibration_is_finite(number: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Platt(1.0, number, "")
+    with pytest.raises(ValueError, match="finite"):
+        Isotonic((0.0, number), (0.0, 1.0), "")
 
 
 @pytest.mark.parametrize("changes", [{}, {"views": {"new": True}}, {"precision": "fp4"}])

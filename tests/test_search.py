@@ -2,22 +2,15 @@
 
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
 import yaml
 
-from spai_runtime.commands import execute
-from spai_train.commands import search as command
-from spai_train.data.order import PlanError
-from spai_train.fit import FitRecipe
-from spai_train.loop import OnEpoch, Outcome, TrainingError
-from spai_train.recipe import RecipeError
 from spai_train.search import (
     UNPRUNED_EPOCHS,
     UNPRUNED_TRIALS,
@@ -33,7 +26,7 @@ from spai_train.search import (
 from spai_train.space import Choice, Range, Space
 
 SPACE: Space = {"x": Range(-1.0, 1.0), "n": Range(1, 4), "kind": Choice(("a", "b"))}
-SETTINGS = SearchSettings(trials=8)
+SETTINGS = SearchSettings(trials=5)
 
 
 def bowl(overrides: Mapping[str, Any]) -> float:
@@ -67,7 +60,7 @@ def suggestions(folder: Path) -> list[tuple[str, ...]]:
 
 
 def test_a_search_approaches_the_best_values(tmp_path: Path) -> None:
-    study = search(SPACE, replace(SETTINGS, trials=40), tmp_path, run_bowl)
+    study = search(SPACE, replace(SETTINGS, trials=25), tmp_path, run_bowl)
     best = best_of(study)
     assert best is not None
     assert (best.params["n"], best.params["kind"]) == (2, "a")
@@ -82,35 +75,34 @@ def test_what_is_written_is_what_was_tried(tmp_path: Path) -> None:
         return bowl(overrides)
 
     search(SPACE, SETTINGS, tmp_path, record)
-    assert list(seen) == [f"trial_{number:04d}" for number in range(8)]
+    assert list(seen) == [f"trial_{number:04d}" for number in range(5)]
     for row, overrides in zip(rows(tmp_path), seen.values(), strict=True):
         assert (float(row["x"]), int(row["n"]), row["kind"]) == tuple(overrides.values())
         assert (row["state"], float(row["value"])) == ("complete", bowl(overrides))
     assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == min(seen.values(), key=bowl)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("killed")])
-def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path: Path, error: BaseException) -> None:
+def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    settings = replace(SETTINGS, trials=14)
+    settings = replace(SETTINGS, trials=12)
     search(SPACE, settings, whole, run_bowl)
-    for trial in (3, 12):  # drawn at random, and by the model
-        with pytest.raises(type(error)):
-            search(SPACE, settings, broken, stopping_at(trial, error))
+    for trial in (3, 11):  # drawn at random, and by the model
+        with pytest.raises(KeyboardInterrupt):
+            search(SPACE, settings, broken, stopping_at(trial, KeyboardInterrupt()))
     search(SPACE, settings, broken, run_bowl)
     assert suggestions(broken) == suggestions(whole)
     tried = rows(broken)
-    assert [row["number"] for row in tried if row["state"] == "interrupted"] == ["3", "12"]
+    assert [row["number"] for row in tried if row["state"] == "interrupted"] == ["3", "11"]
     assert {key: tried[3][key] for key in SPACE} == {key: tried[4][key] for key in SPACE}
 
 
 def test_more_trials_go_on_with_a_finished_search(tmp_path: Path) -> None:
     whole, grown = tmp_path / "whole", tmp_path / "grown"
-    search(SPACE, replace(SETTINGS, trials=13), whole, run_bowl)
+    search(SPACE, replace(SETTINGS, trials=11), whole, run_bowl)
     search(SPACE, SETTINGS, grown, run_bowl)
-    search(SPACE, SETTINGS, grown, stopping_at(8, AssertionError("nothing is left to do")))
-    assert len(rows(grown)) == 8
-    search(SPACE, replace(SETTINGS, trials=13), grown, run_bowl)
+    search(SPACE, SETTINGS, grown, stopping_at(5, AssertionError("nothing is left to do")))
+    assert len(rows(grown)) == 5
+    search(SPACE, replace(SETTINGS, trials=11), grown, run_bowl)
     assert suggestions(grown) == suggestions(whole)
 
 
@@ -153,7 +145,7 @@ def test_a_trial_above_the_median_is_pruned(tmp_path: Path) -> None:
             report(epoch, overrides["x"])
         return float(overrides["x"])
 
-    search({"x": Range(0.0, 1.0)}, replace(SETTINGS, trials=16), tmp_path, run)
+    search({"x": Range(0.0, 1.0)}, replace(SETTINGS, trials=11), tmp_path, run)
     complete: list[float] = []
     for row, epochs in zip(rows(tmp_path), reported, strict=True):
         x = float(row["x"])
@@ -161,7 +153,7 @@ def test_a_trial_above_the_median_is_pruned(tmp_path: Path) -> None:
         assert (row["state"], float(row["value"])) == ("pruned" if prunes else "complete", x)
         assert epochs == (UNPRUNED_EPOCHS + 1 if prunes else 8)
         complete += [] if prunes else [x]
-    assert len(complete) < 16
+    assert len(complete) < 11
 
 
 def test_a_metric_that_rises_is_maximised(tmp_path: Path) -> None:
@@ -199,102 +191,3 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("no database" * 100)
     with pytest.raises(SearchError, match=r"study\.db cannot be used to store a search: file is not a database"):
         search(SPACE, SETTINGS, tmp_path, run_bowl)
-
-
-def test_a_trial_is_a_fit_under_what_was_given_and_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(recipe: FitRecipe, output: Path, *, on_epoch: OnEpoch) -> Outcome:
-        assert output == tmp_path
-        assert (recipe.seed, recipe.batch_size, recipe.optimizer.learning_rate) == (7, 36, 1e-4)
-        on_epoch(1, {"val_auc": 0.75, "val_loss": 2.0})
-        return Outcome(history=[], best={"val_auc": 0.875}, stopped=False)
-
-    monkeypatch.setattr("spai_train.fit.fit", fake)
-    space: Space = {"optimizer.learning_rate": Range(1e-5, 1e-3), "batch_size": Choice((36, 72))}
-    given = {"seed": 7, "batch_size": 144, "stopping.metric": "val_auc"}
-    run_trial, metric, recipe = command.bind("spai", given, space)
-    reported: list[tuple[int, float]] = []
-    value = run_trial(
-        {"optimizer.learning_rate": 1e-4, "batch_size": 36}, tmp_path, lambda *epoch: reported.append(epoch)
-    )
-    assert (value, metric, reported) == (0.875, "val_auc", [(1, 0.75)])
-    assert yaml.safe_load(recipe)["fit"]["batch_size"] == 144
-
-
-@pytest.mark.parametrize("error", [TrainingError("out of memory"), PlanError("lower it")])
-def test_a_fit_that_cannot_go_on_is_a_failed_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def fake(*_: object, **__: object) -> Outcome:
-        raise error
-
-    monkeypatch.setattr("spai_train.fit.fit", fake)
-    run_trial, _, _ = command.bind("spai", {}, {})
-    with pytest.raises(TrialError, match=str(error)):
-        run_trial({}, tmp_path, lambda *_: None)
-
-
-@pytest.mark.parametrize(
-    ("space", "said"),
-    [
-        ({"optimizer.learning_rat": Range(0.1, 1.0)}, "no key `learning_rat`"),
-        ({"batch_size": Choice((36, "many"))}, "Expected `int`, got `str`"),
-        ({"batch_size": Range(0, 72)}, ">= 1"),
-    ],
-)
-def test_a_space_that_the_recipe_has_no_room_for_is_refused_before_the_first_trial(space: Space, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
-        command.bind("spai", {}, space)
-
-
-def test_where_images_are_read_from_may_change_between_runs() -> None:
-    moved, changed = {"data.root": "/elsewhere", "data.workers": 0}, {"seed": 1}
-    basis, same, other = (command.bind("spai", given, {})[2] for given in ({}, moved, changed))
-    assert basis == same != other
-
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """`spai-train search` over SPACE, with run_bowl or another function for a fit."""
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    app.command("search", epilog=command.EPILOG)(command.run)
-    space = tmp_path / "space.yaml"
-    space.write_text("{x: {low: -1.0, high: 1.0}, n: {low: 1, high: 4}, kind: {choices: [a, b]}}")
-
-    def run(*arguments: object, trial: RunTrial = run_bowl) -> tuple[int, str, str]:
-        monkeypatch.setattr(command, "bind", lambda *_: (trial, "val_loss", "a recipe"))
-        capsys.readouterr()
-        fixed = ("search", "--space", space, "--output", tmp_path / "out")
-        code = execute(app, "spai-train", [str(argument) for argument in (*fixed, *arguments)])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def test_the_command_shows_the_trials_and_names_the_best(tmp_path: Path, call: Call) -> None:
-    code, out, err = call("--trials", 3)
-    assert code == 0
-    assert err.count("\n") == 3
-    *shown, last = out.splitlines()
-    assert last == str(tmp_path / "out" / "best.yaml")
-    assert [line.split()[1] for line in shown] == ["state", "complete", "complete", "complete"]
-
-
-def test_the_command_says_when_no_trial_was_completed(call: Call) -> None:
-    def fail(*_: object) -> float:
-        raise TrialError("out of memory")
-
-    code, _, err = call("--trials", 2, trial=fail)
-    assert code == 2
-    assert err.splitlines()[-1] == "spai-train: no trial was completed; what each failed of is said above"
-
-
-def test_the_command_refuses_another_search_in_one_line(call: Call) -> None:
-    assert call("--trials", 1)[0] == 0
-    code, out, err = call("--trials", 1, "--seed", 5)
-    assert (code, out) == (2, "")
-    assert err.endswith("holds a search with another seed; name another --output\n")
-    assert err.count("\n") == 1

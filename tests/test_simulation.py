@@ -38,6 +38,9 @@ def folder(tiny: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate(tiny, tmp_path_factory.mktemp("simulated")).parent
 
 
+SPLITS = [("train", 0, 3), ("train", 1, 4), ("test", 0, 2), ("test", 1, 3), ("calibration", 0, 2)]
+
+
 def digests(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -46,14 +49,20 @@ def digests(folder: Path) -> dict[str, str]:
 def test_the_table_holds_every_scene_as_png_and_jpeg(folder: Path) -> None:
     rows = read_table(folder / "images.csv")
     assert Counter((row.split, row.label, row.path.suffix) for row in rows) == {
-        (split, label, suffix): count
-        for split, label, count in [("train", 0, 3), ("train", 1, 4), ("test", 0, 2), ("test", 1, 3), ("calibration", 0, 2)]
-        for suffix in (".png", ".jpg")
+        (split, label, suffix): count for split, label, count in SPLITS for suffix in (".png", ".jpg")
     }
     for row in rows:
         with Image.open(row.path) as image:
             assert 64 <= min(image.size) <= max(image.size) <= 72
             assert image.format == {".png": "PNG", ".jpg": "JPEG"}[row.path.suffix]
+
+
+def test_the_tables_of_the_formats_part_the_whole(folder: Path) -> None:
+    whole = {row.name for row in read_table(folder / "images.csv")}
+    png, jpeg = ({row.name for row in read_table(folder / f"{form}.csv")} for form in ("png", "jpeg"))
+    assert png | jpeg == whole
+    assert {Path(name).suffix for name in png} == {".png"}
+    assert {Path(name).suffix for name in jpeg} == {".jpg"}
 
 
 def test_unseen_generators_are_where_the_recipe_puts_them(folder: Path) -> None:

@@ -18,7 +18,7 @@ def views() -> torch.Tensor:
 
 def test_patches_are_pieces_of_the_normalised_views(views: torch.Tensor) -> None:
     encoder = SPAI(TINY).encoder
-    patches = sample_patches(encoder, views[:1], 50, np.random.default_rng(0))
+    patches = sample_patches(encoder, encoder.backbone, views[:1], 50, seed=0)
     assert patches.shape == (50, 3 * 8 * 8)
     original = encoder.branches(views[:1])[0]  # (3, S, S)
     places = original.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3 * 64)
@@ -27,7 +27,7 @@ def test_patches_are_pieces_of_the_normalised_views(views: torch.Tensor) -> None
 
 def test_embedded_patches_are_uncorrelated_with_unit_variance(views: torch.Tensor) -> None:
     model = SPAI(TINY)
-    patches = sample_patches(model.encoder, views, 8000, np.random.default_rng(0))
+    patches = sample_patches(model.encoder, model.encoder.backbone, views, 8000, seed=0)
     whiten_patches(model.encoder.backbone, patches)
     with torch.no_grad():
         embedded = model.encoder.backbone.patch_embed(patches.reshape(-1, 3, 8, 8).repeat(1, 1, 4, 4))[:, 0]
@@ -40,7 +40,7 @@ def test_the_leading_component_has_the_largest_variance(views: torch.Tensor) -> 
     from sklearn.decomposition import PCA  # noqa: PLC0415
 
     model = SPAI(TINY)
-    patches = sample_patches(model.encoder, views, 4000, np.random.default_rng(0))
+    patches = sample_patches(model.encoder, model.encoder.backbone, views, 4000, seed=0)
     whiten_patches(model.encoder.backbone, patches, floor=0.0)
     weight = model.encoder.backbone.patch_embed.proj.weight.detach().flatten(1).numpy()
     reference = PCA(16).fit(patches.double().numpy())

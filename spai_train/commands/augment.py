@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ def run(
 
         augment = Augment(change(FINETUNE, assignments or []), size)
     rows = read_table(table, split, root)
-    with writable(output):
+    with writable(output), _one_thread_each():
         _make_empty(output)
         written = copy_augmented(rows, output, augment, seed, workers or min(8, os.cpu_count() or 1))
         if not written:
@@ -112,6 +113,19 @@ def _copy(row: Row, output: Path, augment: Callable[[Picture, int], Image], seed
     name = f"{IMAGES}/{_plain(Path(row.name).stem)}-{digest.hex()[:12]}.png"  # unique, and inside the folder
     PIL.Image.fromarray(view).save(output / name)
     return replace(row, name=name, path=output / name)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keeps torch from starting threads of its own beside those that each have an image."""
+    import torch  # noqa: PLC0415
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _plain(stem: str) -> str:

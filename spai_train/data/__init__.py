@@ -1,4 +1,4 @@
-"""Simulated images: scenes, a camera, small generators, and the labelled sets drawn from them."""
+"""Images on their way into training: tables, stores, order, augmentation; and simulated ones."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,7 @@
 """Training images: a ticket → augmented views, in workers that survive files they cannot read."""
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spai_runtime.errors import ImageError
+from spai_runtime.errors import ImageError, UserError
 from spai_runtime.images import Picture
 from spai_train.data.augment import Augment
 from spai_train.data.order import Order, Ticket
@@ -113,19 +113,41 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(views, labels, tuple(failure for sample in samples for failure in sample.failures))
 
 
-def load_batches(images: Dataset[Sample], order: Order, workers: int, prefetch: int, *, pin: bool) -> Iterable[Batch]:
+def load_batches(images: Dataset[Sample], order: Order, workers: int, prefetch: int, *, pin: bool) -> Iterator[Batch]:
     """Micro-batches in their order, read ahead across epochs.
 
     :param workers: processes; 0 reads in this one
     :param prefetch: batches that each worker keeps ready
     :param pin: whether batches go to a GPU
+    :raises UserError: what a worker raised, in its own words
     """
-    return DataLoader(
-        images,
-        batch_sampler=order,
+    batches = DataLoader(
+        _Batches(images),
+        batch_size=None,
+        sampler=order,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
-        collate_fn=collate,
+        collate_fn=_unchanged,
         pin_memory=pin,
-        persistent_workers=False,
     )
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _Batches(Dataset[Batch | UserError]):
+    """Micro-batches by their tickets. An error is a value here: one that is raised leaves a worker as a traceback."""
+
+    def __init__(self, images: Dataset[Sample]) -> None:
+        self._images = images
+
+    def __getitem__(self, tickets: list[Ticket]) -> Batch | UserError:
+        try:
+            return collate([self._images[ticket] for ticket in tickets])
+        except UserError as error:
+            return error
+
+
+def _unchanged(batch: Batch | UserError) -> Batch | UserError:
+    return batch
