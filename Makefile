@@ -3,6 +3,8 @@
 PYTHON ?= python3
 RUN_ENV := .venv-run
 DEV_ENV := .venv
+BIN := $(DEV_ENV)/bin
+DEMO := runs/demo
 
 .PHONY: demo test lint bench demo-detector clean
 
@@ -20,11 +22,23 @@ lint: $(DEV_ENV)/ready  ## style and types
 bench: $(DEV_ENV)/ready  ## ratios within one run; prints a line of JSON each
 	$(DEV_ENV)/bin/python -m pytest benchmarks -q -s
 
-demo-detector: $(DEV_ENV)/ready  ## train the demo detector from its seed and export it to weights/demo
-	$(DEV_ENV)/bin/spai-train demo --output runs/demo
-	$(DEV_ENV)/bin/spai-export --ckpt runs/demo/demo.safetensors --output weights/demo
-	cp runs/demo/report.json runs/demo/report.md weights/demo/
-	cp runs/demo/samples/* examples/
+demo-detector: $(DEV_ENV)/ready  ## simulate, train, export, calibrate and measure the demo detector, from its seed
+	$(BIN)/spai-train simulate $(DEMO)/data
+	$(BIN)/spai-train fit --recipe demo --data $(DEMO)/data/images.csv --output $(DEMO)/fit
+	$(BIN)/spai-export --ckpt $(DEMO)/fit/best.safetensors --output weights/demo
+	$(BIN)/spai-train evaluate $(DEMO)/data/images.csv --split calibration --engine weights/demo --calibrate fpr=0.05 \
+		--output $(DEMO)/calibration
+	for form in png jpeg; do \
+		$(BIN)/spai-train evaluate $(DEMO)/data/$$form.csv --engine weights/demo --output $(DEMO)/$$form && \
+		$(BIN)/spai-train evaluate $(DEMO)/data/$$form.csv --split held_out --engine weights/demo \
+			--output $(DEMO)/held-out-$$form && \
+		$(BIN)/spai-train baselines $(DEMO)/data/$$form.csv --train $(DEMO)/data/images.csv --output $(DEMO)/$$form && \
+		mkdir -p weights/report/$$form weights/report/held-out-$$form && \
+		cp $(DEMO)/$$form/metrics.json $(DEMO)/$$form/baselines.json weights/report/$$form && \
+		cp $(DEMO)/held-out-$$form/metrics.json weights/report/held-out-$$form || exit 1; \
+	done
+	cp $(DEMO)/fit/metrics.jsonl $(DEMO)/fit/curves.png weights/report
+	cp $(DEMO)/data/examples/* examples/
 
 clean:
 	rm -rf $(RUN_ENV) $(DEV_ENV)

@@ -15,7 +15,11 @@ CELLS = 1 << 20  # weights that are worked on at once: what a cache holds
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and its bootstrap 95% interval."""
+    """A measured value and its bootstrap 95% interval.
+
+    Where every image of the set is right, or every one wrong, resampling knows no other outcome and the interval has no
+    width, though the true rate may well be 3/n away from the n images' own.
+    """
 
     value: float
     low: float
@@ -35,7 +39,7 @@ class Interval:
 def draw(sizes: Sequence[int], resamples: int, seed: int) -> list[Counts]:
     """How often each image is drawn when each stratum is drawn again from itself, with replacement.
 
-    :param sizes: n, images of each stratum, 1 to 65535 for as often one image could be drawn
+    :param sizes: n, images of each stratum, at least 1
     :returns: (resamples, n) of each stratum; a row sums to n
     """
     rng = np.random.default_rng(seed)

@@ -1,6 +1,7 @@
 """Evaluation: tables of labelled images → scores → the metrics of a protocol, perhaps after a calibration."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from spai_train.scored import ScoredTable, score_rows
 class Options:
     """How a detector is evaluated.
 
-    :param split: of the tables, which a table without splits is kept whole for
+    :param split: whose images are taken; a table without splits is kept whole
     :param root: that the names of images are relative to; None is each table's folder
     :param perturbations: each of which the images are scored under once more
     :param request: what is calibrated on the images as they are; None for nothing
@@ -87,8 +88,7 @@ def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files:
     tables = [_scored(detector, rows, perturbation, options) for perturbation in (NONE, *options.perturbations)]
     calibrated, threshold = None, detector.threshold
     if options.request:
-        names = ", ".join(printable(path.name) for path in paths)
-        calibrated = calibrate_on(tables[0], options.request, before, f"the split {options.split} of {names}")
+        calibrated = calibrate_on(tables[0], options.request, before, _name(rows, paths, options.split))
         tables = [table.calibrated(calibrated.calibration) for table in tables]
         threshold = calibrated.threshold
     measurements = [
@@ -114,9 +114,15 @@ def _scored(detector: Detector, rows: Sequence[Row], perturbation: Perturbation,
     )
 
 
+def _name(rows: Sequence[Row], paths: Sequence[Path], split: str) -> str:
+    """What the images are called where a calibration says what it was fitted to."""
+    names = ", ".join(printable(path.name) for path in paths)
+    return f"the split {split} of {names}" if any(row.split for row in rows) else names
+
+
 def _check_there(rows: Sequence[Row], paths: Sequence[Path]) -> None:
     """A missing image is an error in its row; where all are missing, the folder is wrong."""
-    if not any(row.path.exists() for row in rows):
+    if not any(os.path.exists(row.path) for row in rows):  # noqa: PTH110  Path's raises where it may not look
         names = ", ".join(map(printable, paths))
         raise TableError(
             f"none of the {len(rows)} images of {names} is there, {printable(rows[0].path)} for one; --root names the "

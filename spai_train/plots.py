@@ -27,6 +27,7 @@ STYLES = ("-", "--", ":", "-.")
 BINS = 40
 WIDTH = 12  # inches, with one column of a legend
 ENTRIES = 20  # of a column
+LETTERS = 28  # of a name in it
 
 AXES = {
     Kind.JPEG: "JPEG quality",
@@ -50,24 +51,32 @@ def roc(table: ScoredTable, measurement: Measurement) -> Figure:
     figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     whole, few = figure.subplots(1, 2)
     whole.plot((0, 1), (0, 1), color=GREY, linewidth=0.8, linestyle=":")
-    ranked = sorted(measurement.opponents, key=lambda source: -measurement.metrics[source]["auc"].value)
-    looks = itertools.cycle(itertools.product(STYLES, COLOURS))  # all colours in one style, then in the next
-    for source, (style, colour) in zip(ranked, looks, strict=False):
-        opponents = measurement.opponents[source]
-        label = f"{printable(source)}  {measurement.metrics[source]['auc'].value:.3f}"
-        for axes in (whole, few):
-            axes.plot(*roc_curve(strata, source, opponents), color=colour, linestyle=style, label=label)
-            point = roc_point(strata, source, opponents, measurement.threshold)
-            axes.plot(*point, color=colour, marker="o", markersize=5, linestyle="", zorder=3)
-    reals = [scores.size for (_, label), scores in strata.items() if label == REAL]
-    few.set(xscale="log", xlim=(min(1 / max(reals), 0.01), 1))
-    few.xaxis.set_major_formatter("{x:g}")
-    whole.set(xlim=(-0.01, 1.01))
     for axes in (whole, few):
+        _curves(axes, strata, measurement)
         axes.set(xlabel="false positive rate", ylabel="true positive rate", ylim=(-0.01, 1.01))
         _tidy(axes, "both")
+    whole.set(xlim=(-0.01, 1.01))
+    reals = max(scores.size for (_, label), scores in strata.items() if label == REAL)
+    few.set(xscale="log", xlim=(min(1 / reals, 0.01), 1))
+    few.xaxis.set_major_formatter("{x:g}")
     _name_curves(figure, few, f"AUC; dots: threshold {measurement.threshold:.4g}")
     return figure
+
+
+def _curves(axes: Axes, strata: Mapping[Stratum, Floats], measurement: Measurement) -> None:
+    areas = {source: metrics["auc"].value for source, metrics in measurement.metrics.items()}
+    looks = itertools.cycle(itertools.product(STYLES, COLOURS))  # all colours in one style, then in the next
+    for source, (style, colour) in zip(sorted(areas, key=areas.__getitem__, reverse=True), looks, strict=False):
+        opponents, label = measurement.opponents[source], f"{areas[source]:.3f}  {_short(source)}"
+        axes.plot(*roc_curve(strata, source, opponents), color=colour, linestyle=style, label=label)
+        point = roc_point(strata, source, opponents, measurement.threshold)
+        axes.plot(*point, color=colour, marker="o", markersize=5, linestyle="", zorder=3)
+
+
+def _short(source: str) -> str:
+    """A name that leaves room for the axes; a dollar sign would begin a formula."""
+    name = printable(source)
+    return (name if len(name) <= LETTERS else name[: LETTERS - 1] + "…").replace("$", r"\$")
 
 
 def _name_curves(figure: Figure, axes: Axes, title: str) -> None:

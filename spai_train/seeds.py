@@ -13,7 +13,6 @@ class Use(IntEnum):
     SUBSTITUTE = 2  # the images that stand in for one that cannot be read
     STEP = 3  # dropout, drop path and masks of one step on one process
     INITIAL = 4  # weights
-    VALIDATE = 5
 
 
 def seed_of(seed: int, use: Use, *place: int) -> int:

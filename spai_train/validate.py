@@ -40,15 +40,16 @@ def validate(model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accele
     :raises TableError: no image could be read
     """
     mine = rows[accelerator.process_index :: accelerator.num_processes]
+    pairs: list[tuple[float, int]] = []
+    failures: list[Failure] = []
     with evaluating(model):
-        scored = _scored(model, mine, store, accelerator)
-    pairs, failures = (
-        [entry for part in parts for entry in part] for parts in zip(*gather(accelerator, scored), strict=True)
-    )
+        parts = gather(accelerator, _scored(model, mine, store, accelerator))
+    for scored, failed in parts:
+        pairs += scored
+        failures += failed
     if not pairs:
-        raise TableError(
-            f"none of the {len(rows)} validation images can be read, {failures[0].name} for one: {failures[0].error}"
-        )
+        name, error = failures[0]
+        raise TableError(f"none of the {len(rows)} validation images can be read; {name}: {error}")
     logits, labels = np.array(pairs, np.float64).T
     losses = np.logaddexp(0, np.where(labels == 1, -logits, logits))  # binary cross-entropy of a logit
     metrics = {"val_loss": float(losses.mean())}

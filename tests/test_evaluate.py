@@ -60,7 +60,7 @@ def write_csv(path: Path, *lines: str) -> Path:
 @pytest.fixture
 def tables(tmp_path: Path, photo: Write) -> list[Path]:
     """A real source and two generators, upstream's way: a CSV each, beside their images; one image is broken."""
-    written = []
+    written: list[Path] = []
     for source, label in (("camera", 0), ("gan", 1), ("diffusion", 1)):
         lines = ["image,class,split"]
         for index in range(IMAGES):
@@ -355,9 +355,7 @@ def test_a_calibrated_detector_runs_calibrated(
     assert "another split would be a fair test" in ran.stderr
     manifest: dict[str, Any] = json.loads((engine / "detector.json").read_text())
     assert (manifest["schema"], manifest["calibration"]["method"]) == (2, curve)
-    assert manifest["calibration"]["source"].endswith(
-        "on 30 real and 30 AI-generated images of the split test of set.csv"
-    )
+    assert manifest["calibration"]["source"].endswith("on 30 real and 30 AI-generated images of set.csv")
     assert manifest["threshold"]["source"].startswith("calibrated to at most 20% false positives on 30 lossless real")
 
     assert run(table, "--engine", engine, "--output", scores, "--resume").code == 0

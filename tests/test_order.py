@@ -50,6 +50,7 @@ def test_processes_and_micro_batches_share_the_batch_of_one_process() -> None:
         ({"images": 100, "batch_size": 9, "epochs": 1, "accumulate": 2}, "make it a multiple of 2"),
         ({"images": 100, "batch_size": 9, "epochs": 1, "processes": 4}, "make it a multiple of 4"),
         ({"images": 8, "batch_size": 9, "epochs": 1}, "batch_size 9 is more than the 8 training images"),
+        ({"images": 8, "batch_size": 4, "epochs": 0}, "schedule.epochs is 0; it is at least 1"),
     ],
 )
 def test_sizes_that_do_not_fit_are_said(options: dict[str, int], said: str) -> None:

@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from golden import CHECKPOINT, IMAGES
+
+from spai_train.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,17 +70,41 @@ def test_python_blocks(desk: Path) -> None:
 
 def test_console_lines_are_those_that_tests_know() -> None:
     """`make demo` and the wheel are tested below, `make test` is what runs this, and extras are read here."""
-    assert lines("console") == ["make demo", "make test", "pip install '.[cpu]'", "pip install '.[export]'"]
+    known = ["make demo", "make test", "pip install '.[cpu]'", "pip install '.[export]'", "pip install '.[export]'"]
+    assert [line for line in lines("console") if not line.startswith("spai-")] == known
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert all(re.search(rf"^{name} = \[", extras, flags=re.MULTILINE) for name in ("cpu", "export"))
+    assert all(re.search(rf"^{name} = \[", extras, flags=re.MULTILINE) for name in ("cpu", "evaluate", "export"))
 
 
-def test_every_option_is_in_the_help() -> None:
-    for command in ("spai-run", "spai-export", "spai-train"):
-        assert run(f"{command} --help", ROOT).returncode == 0
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    shown = "".join(run(f"{command} --help", ROOT).stdout for command in ("spai-run", "spai-export", "spai-train"))
-    assert options <= set(re.findall(r"--[a-z][a-z-]+", shown)), "the README names an option that no command has"
+def test_training_commands_have_the_options_that_they_are_shown_with() -> None:
+    """What they do is tested on small data (test_chain.py); here each line must parse."""
+    shown = [line.split() for line in lines("console") if line.startswith("spai-")]
+    assert [words[1] for words in shown if words[0] == "spai-train"] == [
+        "index",
+        "pretrain",
+        "fit",
+        "evaluate",
+        "evaluate",
+    ]
+    for words in shown:
+        command = words[:2] if words[0] == "spai-train" else words[:1]
+        options = {word for word in words if word.startswith("--")}
+        assert options <= options_of(" ".join(command)), " ".join(words)
+
+
+def options_of(command: str) -> set[str]:
+    done = run(f"{command} --help", ROOT)
+    assert done.returncode == 0
+    return set(re.findall(r"--[a-z][a-z-]+", done.stdout))
+
+
+def test_every_command_and_option_is_in_the_help() -> None:
+    commands = [f"spai-train {module.__name__.rpartition('.')[2]}" for module in COMMANDS]
+    for command in commands:
+        assert f"| `{command.split()[1]}` |" in README
+    shown = set().union(*map(options_of, ["spai-run", "spai-export", "spai-train", *commands]))
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--nproc-per-node"}
+    assert options <= shown, "the README names an option that no command has"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no git checkout to clone")
@@ -108,11 +135,37 @@ def test_an_installed_wheel_has_the_demo(tmp_path: Path) -> None:
     assert "no verdict on real photographs" in done.stderr
 
 
-def test_the_table_of_the_demo_detector_is_that_of_its_report() -> None:
-    report = (ROOT / "weights" / "demo" / "report.md").read_text(encoding="utf-8")
-    table = "\n".join(line for line in report.splitlines() if line.startswith("|"))
-    assert table.count("\n") >= 6
-    assert table in README
+def report(form: str, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((ROOT / "weights" / "report" / form / f"{name}.json").read_text("utf-8"))
+    return content
+
+
+def cell(metric: dict[str, float]) -> str:
+    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
+
+
+def test_the_table_of_the_demo_detector_is_that_of_its_evaluation() -> None:
+    """AUC by generator, then the means of the detector and of the baselines, as PNG and as JPEG."""
+    forms = ("png", "jpeg")
+    results = {form: report(form, "metrics")["results"][0] for form in forms}
+    sources = {form: {row["source"]: row for row in results[form]["sources"]} for form in forms}
+    generators = [row["source"] for row in results["png"]["sources"] if row["class"] == 1]
+    assert len(generators) == 10
+    rows = {name: [sources[form][name]["metrics"]["auc"] for form in forms] for name in generators}
+    rows["mean"] = [results[form]["mean"]["auc"] for form in forms]
+    rows |= {name: [report(form, "baselines")[name]["auc"] for form in forms] for name in report("png", "baselines")}
+    for name, metrics in rows.items():
+        line = rf"^\| \**{re.escape(name)}\**(?:, unseen)? \| {' '.join(re.escape(f'{cell(m)} |') for m in metrics)}$"
+        assert re.search(line, README, flags=re.MULTILINE), f"{name}: {[cell(metric) for metric in metrics]}"
+
+
+def test_the_demo_detector_is_the_one_that_was_evaluated() -> None:
+    manifest = json.loads((ROOT / "weights" / "demo" / "detector.json").read_text("utf-8"))
+    for form in ("png", "jpeg", "held-out-png", "held-out-jpeg"):
+        metrics = report(form, "metrics")
+        assert metrics["threshold"] == manifest["threshold"]
+        assert manifest["encoder"]["sha256"] in metrics["detector"]["sha256"].values()
+    assert f"{manifest['threshold']['value']:.4f}" in README
 
 
 @pytest.mark.parametrize("name", ["encoder", "filter", "run-medium"])

@@ -1,11 +1,16 @@
 """What tests of training share: a small labelled folder that a tiny SPAI can learn, and settings that take seconds."""
 
 import csv
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from spai_train.fit import FitRecipe
 from spai_train.pretrain import PretrainRecipe
@@ -92,3 +97,29 @@ def pretrain_recipe(table: Path, **overrides: Any) -> PretrainRecipe:
 
 def dotted(overrides: dict[str, Any]) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in overrides.items()}
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Of a checkpoint of `fit`, read by safetensors itself."""
+    return load_file(path)
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+def metrics_of(run: Path) -> list[dict[str, float]]:
+    """The epochs in metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Of every file of a run but its log, which says when."""
+    files = (path for path in run.rglob("*") if path.is_file() and path.name != "log.txt")
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}

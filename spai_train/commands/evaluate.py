@@ -28,7 +28,7 @@ Levels = list[float] | None
 def run(
     tables: Annotated[
         list[Path],
-        typer.Argument(metavar="CSV...", help="`image,class[,split][,source]` or `filename,typ`; a CSV is one source."),
+        typer.Argument(metavar="CSV", help="`image,class[,split][,source]` or `filename,typ`; a CSV is one source."),
     ],
     output: Annotated[Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv and the plots.")],
     ckpt: Annotated[Path | None, typer.Option(help="A checkpoint, run in torch.")] = None,

@@ -45,6 +45,8 @@ class Plan:
     processes: int = 1
 
     def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise PlanError(f"schedule.epochs is {self.epochs}; it is at least 1")
         if self.batch_size % (self.accumulate * self.processes):
             raise PlanError(
                 f"batch_size {self.batch_size} cannot be shared by {self.processes} process(es) in "

@@ -1,0 +1,323 @@
+"""Fine-tuning: steps against upstream's formulas written out, and what each key of the recipe does to the weights."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+from torch.nn import functional as F
+from training import (
+    contents,
+    fit_recipe,
+    largest_difference,
+    metrics_of,
+    pretrain_recipe,
+    same,
+    tensors,
+    write_labelled,
+)
+from written_out import AdamW, cross_entropy, decays, layer_share, logits
+
+from spai_runtime.errors import OutputError
+from spai_train.checkpoint import CheckpointError, load_checkpoint
+from spai_train.data.augment import Augment
+from spai_train.data.dataset import TrainingImages, collate
+from spai_train.data.order import PlanError, Ticket, permutation
+from spai_train.data.rows import read_labelled
+from spai_train.data.table import TableError
+from spai_train.fit import FitRecipe, FitTask, fit
+from spai_train.launch import LaunchError, launch
+from spai_train.losses import supervised_contrast, triplet_margin
+from spai_train.pretrain import pretrain
+from spai_train.recipe import RecipeError, load_recipe
+from spai_train.run import RunFolder
+from spai_train.start import draw_model
+
+# Rounding must not decide the direction of a step where a gradient is next to nothing.
+STEADY: dict[str, Any] = {"model__dropout": 0.0, "optimizer__eps": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_labelled(tmp_path_factory.mktemp("data") / "set")
+
+
+def images_of(recipe: FitRecipe) -> TrainingImages:
+    data = read_labelled(recipe.data)
+    return TrainingImages(data.training, data.store, Augment(recipe.augmentation, 32), recipe.views, recipe.seed)
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the recipe as it is; do not write into it."""
+    path = tmp_path_factory.mktemp("run") / "run"
+    fit(fit_recipe(table), path)
+    return path
+
+
+def last(path: Path) -> dict[str, Tensor]:
+    return tensors(path / "last.safetensors")
+
+
+def backbone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: part for name, part in weights.items() if name.startswith("encoder.backbone.")}
+
+
+def short(table: Path, path: Path, **overrides: Any) -> dict[str, Tensor]:
+    """The weights after an epoch."""
+    fit(fit_recipe(table, **{"schedule__epochs": 1, **overrides}), path)
+    return last(path)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_steps_are_upstreams_formulas_written_out(freeze: bool, table: Path, tmp_path: Path) -> None:
+    """Three steps of the warm-up; AdamW's first alone would be blind to the scale of the gradient."""
+    schedule = {"epochs": 1, "warmup_epochs": 1, "warmup_rate": 1e-3, "final_rate": 0}
+    recipe = fit_recipe(table, freeze=freeze, schedule=schedule, **STEADY)
+    images = images_of(recipe)
+    model = draw_model(recipe.model, recipe.seed, recipe.initial, None, images).double()
+    model.encoder.backbone.requires_grad_(not freeze)
+    optimizer = AdamW(
+        model.named_parameters(),
+        lambda name: layer_share(name, "encoder.backbone.", 2, 0.8),
+        decays,
+        betas=(0.9, 0.999),
+        eps=1e-4,
+        weight_decay=0.05,
+    )
+    losses, norms = [], []
+    for step, chosen in enumerate(permutation(24, 0, 0).reshape(3, 8).tolist()):
+        batch = collate([images[Ticket(0, index)] for index in chosen])
+        loss = cross_entropy(logits(model, batch.views), batch.labels)
+        losses.append(loss.item())
+        norms.append(optimizer.step(loss, lambda share, time=max(step - 1, 0): 1e-3 + (3e-3 * share - 1e-3) * time / 3))
+    outcome = fit(recipe, tmp_path)
+    assert largest_difference(tensors(tmp_path / "last.safetensors"), model.state_dict()) < 1e-6
+    assert outcome.history[0]["train_loss"] == pytest.approx(sum(losses) / 3, abs=1e-6)
+    assert outcome.history[0]["gradient_norm"] == pytest.approx(sum(norms) / 3, rel=1e-5)
+
+
+def test_accumulated_micro_batches_are_one_step(table: Path, tmp_path: Path) -> None:
+    whole, parts = (short(table, tmp_path / str(n), accumulate=n, **STEADY) for n in (1, 4))
+    assert largest_difference(whole, parts) < 1e-6
+
+
+def test_a_run_leaves_all_its_files(run: Path) -> None:
+    names = {
+        "recipe.yaml",
+        "log.txt",
+        "metrics.jsonl",
+        "curves.png",
+        "state.pt",
+        "last.safetensors",
+        "best.safetensors",
+    }
+    assert {path.name for path in run.iterdir()} == names
+    assert [entry["epoch"] for entry in metrics_of(run)] == [1, 2, 3, 4]
+    with Image.open(run / "curves.png") as picture:
+        assert picture.format == "PNG"
+    checkpoint = load_checkpoint(run / "best.safetensors")
+    assert checkpoint.config == fit_recipe(Path("t.csv")).model
+    assert (checkpoint.card.name, checkpoint.card.threshold) == ("spai", 0.5)
+    assert "not calibrated" in checkpoint.card.threshold_source
+
+
+def test_a_recipe_is_followed_to_the_same_bytes(run: Path, table: Path, tmp_path: Path) -> None:
+    fit(fit_recipe(table), tmp_path / "again")
+    fit(fit_recipe(table, data__workers=2, data__prefetch=1), tmp_path / "workers")
+    for other in ("again", "workers"):
+        for name in ("last.safetensors", "best.safetensors", "metrics.jsonl"):
+            assert (tmp_path / other / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_another_seed_is_another_run(run: Path, table: Path, tmp_path: Path) -> None:
+    fit(fit_recipe(table, seed=1), tmp_path)
+    assert largest_difference(last(tmp_path), last(run)) > 0.01
+    assert [entry["train_loss"] for entry in metrics_of(tmp_path)] != [entry["train_loss"] for entry in metrics_of(run)]
+
+
+def test_the_recipe_of_a_run_repeats_it(run: Path, tmp_path: Path) -> None:
+    fit(load_recipe(run / "recipe.yaml", "fit", FitRecipe), tmp_path)
+    assert same(last(tmp_path), last(run))
+
+
+def test_a_finished_run_is_resumed_to_nothing(run: Path, table: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    before = contents(run)
+    recipe = fit_recipe(table, trackers=["tensorboard"])
+    outcome = fit(recipe, tmp_path / "run", resume=True)
+    after = contents(tmp_path / "run")
+    assert outcome.history == metrics_of(run)
+    assert {name for name in after if after[name] != before.get(name)} == {"recipe.yaml"}  # which names the tracker
+    assert fit(fit_recipe(table), tmp_path / "run", resume=True) == outcome
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_as_another(run: Path, table: Path) -> None:
+    before = contents(run)
+    with pytest.raises(OutputError, match="--resume goes on with it"):
+        fit(fit_recipe(table), run)
+    with pytest.raises(RecipeError, match="was run with another batch_size, optimizer.learning_rate"):
+        fit(fit_recipe(table, batch_size=4, optimizer__learning_rate=1e-3), run, resume=True)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "said"),
+    [
+        ({"pretrained": "nowhere.pth"}, CheckpointError, "nowhere.pth"),
+        ({"start": "nowhere.safetensors"}, CheckpointError, "cannot read nowhere.safetensors: No such file"),
+        ({"batch_size": 72}, PlanError, "batch_size 72 is more than the 24 training images"),
+        ({"accumulate": 3}, PlanError, "make it a multiple of 3"),
+        ({"data__train_split": "test"}, TableError, "no row in the split test"),
+        ({"precision": "fp16"}, LaunchError, "fp16 trains on a GPU alone"),
+        ({"trackers": ["scoreboard"]}, LaunchError, "there is no tracker scoreboard"),
+    ],
+)
+def test_what_will_not_do_is_said_before_anything_is_written(
+    overrides: dict[str, Any], error: type[Exception], said: str, table: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        fit(fit_recipe(table, **overrides), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_epoch_is_kept(table: Path, tmp_path: Path) -> None:
+    """The metric is the validation loss that scikit-learn finds in each epoch's own checkpoint."""
+    outcome = fit(fit_recipe(table, keep="all"), tmp_path)
+    losses = [entry["val_loss"] for entry in metrics_of(tmp_path)]
+    best = int(np.argmin(losses)) + 1
+    assert 1 <= best < 4
+    assert outcome.best == outcome.history[best - 1]
+    assert {path.stem for path in tmp_path.glob("epoch_*")} == {f"epoch_00{epoch}" for epoch in range(1, 5)}
+    files = {name: (tmp_path / f"{name}.safetensors").read_bytes() for name in ("best", "last", f"epoch_00{best}")}
+    assert files["best"] == files[f"epoch_00{best}"] != files["last"]
+
+
+def test_a_rate_of_nothing_stops_after_its_patience(table: Path, tmp_path: Path) -> None:
+    nothing = {"optimizer__learning_rate": 0, "schedule__warmup_rate": 0, "schedule__final_rate": 0}
+    outcome = fit(fit_recipe(table, stopping__patience=2, schedule__epochs=9, **nothing), tmp_path)
+    assert (len(outcome.history), outcome.stopped, outcome.best["epoch"]) == (3, True, 1)
+    assert same(last(tmp_path), tensors(tmp_path / "best.safetensors"))
+
+
+def test_a_broken_image_is_skipped_named_and_counted(table: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(table.parent, tmp_path / "set")
+    for name in ("002.png", "031.png"):
+        (copied / "images" / name).write_text("no image")
+    fit(fit_recipe(copied / "images.csv", schedule__epochs=2), tmp_path / "run")
+    assert [(entry["unreadable"], entry["val_unreadable"]) for entry in metrics_of(tmp_path / "run")] == [(1, 1)] * 2
+    log = (tmp_path / "run" / "log.txt").read_text()
+    for name in ("002.png", "031.png"):
+        assert log.count(f"skipped images/{name}: not an image") == 1
+
+
+def test_a_metric_that_cannot_be_had_is_a_sentence(table: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(table.parent, tmp_path / "set")
+    for index in range(24, 36, 2):
+        (copied / "images" / f"{index:03d}.png").write_text("no image")
+    short(copied / "images.csv", tmp_path / "loss")
+    with pytest.raises(TableError, match="val_auc needs validation images of both classes, and those of one cannot"):
+        short(copied / "images.csv", tmp_path / "auc", stopping__metric="val_auc")
+
+
+@pytest.mark.parametrize(("freeze", "moves"), [(True, False), (False, True), (None, True)])
+def test_a_frozen_backbone_stays_bit_for_bit(freeze: bool | None, moves: bool, table: Path, tmp_path: Path) -> None:
+    recipe = fit_recipe(table, freeze=freeze)
+    before = draw_model(recipe.model, recipe.seed, recipe.initial, None, images_of(recipe)).state_dict()
+    after = short(table, tmp_path, freeze=freeze)
+    assert same(backbone(before), backbone(after)) is not moves
+    assert largest_difference(before, after) > 1e-3
+
+
+def test_a_pre_trained_backbone_is_loaded_and_frozen(table: Path, tmp_path: Path) -> None:
+    pretrain(pretrain_recipe(table, optimizer__learning_rate=1e-2), tmp_path / "pretraining")
+    theirs = torch.load(tmp_path / "pretraining" / "last.pth", weights_only=True)["model"]
+    ours = backbone(short(table, tmp_path / "run", pretrained=str(tmp_path / "pretraining" / "last.pth")))
+    for name in ("patch_embed.proj.weight", "pos_embed", "blocks.1.mlp.fc2.weight"):
+        assert torch.equal(ours[f"encoder.backbone.{name}"], theirs[f"encoder.{name}"])
+    recipe = fit_recipe(table)
+    drawn = draw_model(recipe.model, recipe.seed, recipe.initial, None, images_of(recipe)).state_dict()
+    assert largest_difference(ours, backbone(drawn)) > 0.01
+
+
+def test_a_checkpoint_is_gone_on_from(run: Path, table: Path, tmp_path: Path) -> None:
+    nothing = {"optimizer__learning_rate": 0, "schedule__warmup_rate": 0, "schedule__final_rate": 0}
+    best = run / "best.safetensors"
+    assert same(short(table, tmp_path / "still", start=str(best), model__width=32, **nothing), tensors(best))
+    assert largest_difference(short(table, tmp_path / "on", start=str(best)), tensors(best)) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["supcon", "triplet"])
+def test_a_metric_loss_alone_moves_the_embedding(name: str, table: Path, tmp_path: Path) -> None:
+    recipe = fit_recipe(table, objective__name=name, **STEADY)
+    accelerator = launch(recipe, tmp_path, all_train=True)
+    task = FitTask(recipe, read_labelled(recipe.data), RunFolder(tmp_path), accelerator)
+    batch = collate([task.images[Ticket(0, index)] for index in range(8)])
+    parameters = dict(task.model.named_parameters())
+
+    def gradients(loss: Tensor) -> dict[str, Tensor]:
+        found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+        return dict(zip(parameters, found, strict=True))
+
+    both = gradients(task.loss(task.model, batch, seed=5))
+    embedding = task.model(batch.views).embedding
+    metric = gradients(
+        supervised_contrast(embedding, batch.labels, 0.07)
+        if name == "supcon"
+        else triplet_margin(embedding, batch.labels, 0.5, seed=5)
+    )
+    logit = task.model.head.classify(embedding.detach())
+    probe = gradients(F.binary_cross_entropy_with_logits(logit.squeeze(1), batch.labels))
+    for part in parameters:
+        torch.testing.assert_close(both[part], (probe if part.startswith("head.mlp.") else metric)[part])
+    assert float(metric["head.to_kv.weight"].norm()) > 0 < float(probe["head.mlp.0.weight"].norm())
+
+
+@pytest.mark.parametrize("name", ["supcon", "bce_supcon", "triplet"])
+def test_every_objective_trains(name: str, run: Path, table: Path, tmp_path: Path) -> None:
+    weights = short(table, tmp_path, objective__name=name, schedule__epochs=2)
+    assert all(np.isfinite(list(entry.values())).all() for entry in metrics_of(tmp_path))
+    assert metrics_of(tmp_path)[0]["train_loss"] > metrics_of(run)[0]["train_loss"]  # there is a second loss in it
+    assert largest_difference(weights, last(run)) > 1e-3
+
+
+def test_bf16_trains_nearly_the_same(table: Path, tmp_path: Path) -> None:
+    single, half = (short(table, tmp_path / name, precision=name, **STEADY) for name in ("fp32", "bf16"))
+    assert 0 < largest_difference(single, half) < 5e-3
+    assert all(part.dtype == torch.float32 for part in half.values())
+    losses = [metrics_of(tmp_path / name)[0] for name in ("fp32", "bf16")]
+    assert losses[0]["train_loss"] != losses[1]["train_loss"]
+    assert losses[0]["train_loss"] == pytest.approx(losses[1]["train_loss"], rel=0.05)
+
+
+def test_computing_activations_twice_changes_nothing(table: Path, tmp_path: Path) -> None:
+    options = {"model__drop_path": 0.5, "freeze": False}
+    kept, again = (short(table, tmp_path / str(on), checkpointing=on, **options) for on in (False, True))
+    assert largest_difference(kept, again) < 1e-7
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_backbone_learns_the_same(table: Path, tmp_path: Path) -> None:
+    plain, fused = (
+        short(table, tmp_path / str(on), compile=on, freeze=False, model__depth=1, model__blocks=[0], **STEADY)
+        for on in (False, True)
+    )
+    assert largest_difference(plain, fused) < 1e-5
+
+
+def test_trackers_are_told_steps_and_epochs(table: Path, tmp_path: Path) -> None:
+    short(table, tmp_path, trackers=["tensorboard"], log_every=2)
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    told = EventAccumulator(str(events.parent)).Reload()
+    (metrics,) = metrics_of(tmp_path)
+    assert [(event.step, event.value) for event in told.Scalars("val_loss")] == [
+        (3, pytest.approx(metrics["val_loss"]))
+    ]
+    assert [event.step for event in told.Scalars("step/train_loss")] == [2]
