@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-LIBRARIES = ("numpy", "onnxruntime", "pillow", "spai-toolkit", "timm", "torch")
+LIBRARIES = ("numpy", "onnxruntime", "pillow", "spai-toolkit", "timm", "torch", "torchvision")
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimddp", "bf16", "i8mm")
 
 Report = Callable[..., None]

@@ -11,7 +11,7 @@ NOISE = 7.0  # standard deviation of the luminance, in grey levels
 
 def write_photographs(folder: Path, width: int, height: int, count: int) -> list[Path]:
     """:param width, height: in pixels
-    :returns: the files, of about 3 bits per pixel
+    :returns: the files, of 2.6 to 3 bits per pixel
     """
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)

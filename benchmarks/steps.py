@@ -1,12 +1,18 @@
 """A step of `fit` on a batch that lies in memory, for whatever formulation of SPAI."""
 
+import os
+
 import torch
+from models import random_model
 from torch import Tensor, nn
 
 from spai_train.data.dataset import Batch
 from spai_train.losses import Objective, objective
-from spai_train.models.spai import SPAIConfig
+from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.optimizer import OptimizerSettings, build_optimizer
 
+MODEL = os.environ.get("SPAI_BENCH_FIT_MODEL", "vitb")
+CHUNK = int(os.environ.get("SPAI_BENCH_CHUNK", "0")) or None  # of Backbone; None takes all branches at once
 VIEWS = 4  # of an image, the published number
 
 
@@ -51,8 +57,17 @@ class Step:
         return [part.grad for part in parts if part.grad is not None]
 
 
+def trainee() -> tuple[SPAI, torch.optim.Optimizer]:
+    """MODEL with random weights and a frozen backbone, and the optimizer that `fit` gives it."""
+    model = random_model(MODEL)
+    model.freeze_backbone()
+    model.encoder.backbone.chunk = CHUNK
+    return model, build_optimizer(model, OptimizerSettings(), model.config.depth)
+
+
 def random_batch(config: SPAIConfig, images: int) -> Batch:
-    """Views of noise, real and generated in turn."""
+    """Views of noise, real and generated in turn; images differ in contrast, else the two classes' gradients cancel."""
     torch.manual_seed(0)
-    views = torch.randint(0, 256, (images, VIEWS, config.tile_size, config.tile_size, 3), dtype=torch.uint8)
+    contrast = torch.linspace(0.2, 1, images).reshape(-1, 1, 1, 1, 1)
+    views = (255 * contrast * torch.rand(images, VIEWS, config.tile_size, config.tile_size, 3)).byte()
     return Batch(views, torch.arange(images).remainder(2).float(), ())

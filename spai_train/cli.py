@@ -5,7 +5,19 @@ from collections.abc import Sequence
 import typer
 
 from spai_runtime.commands import VersionOption, execute
-from spai_train.commands import augment, baselines, convert, evaluate, fit, index, pack, pretrain, search, simulate, tsne
+from spai_train.commands import (
+    augment,
+    baselines,
+    convert,
+    evaluate,
+    fit,
+    index,
+    pack,
+    pretrain,
+    search,
+    simulate,
+    tsne,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -29,7 +29,7 @@ class TorchEngine:
 
     def __init__(self, module: nn.Module, device: str, precision: torch.dtype = torch.float32) -> None:
         self.device = device
-        self.batch_size = CPU_BATCH_SIZE if device == "cpu" else CUDA_BATCH_SIZE
+        self.batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else CUDA_BATCH_SIZE
         self._module, self._precision = module, precision
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:

@@ -20,7 +20,6 @@ class Normalising(Protocol):
     std: Tensor
 
 
-
 def sample_patches(model: Normalising, backbone: Backbone, views: Tensor, count: int, seed: int) -> Tensor:
     """Patches as the backbone sees them, anywhere in the views.
 

@@ -1,17 +1,17 @@
 """One fit of a tiny model, as every process of a launcher runs it: run by test_distributed.py, not by pytest.
 
-Usage: fit_here.py TABLE OUTPUT
+Usage: fit_here.py RECIPE OUTPUT. Goes on with the run in OUTPUT, if there is one.
 """
 
 import sys
 from pathlib import Path
 
 import torch
-from training import fit_recipe
 
-from spai_train.fit import fit
+from spai_train.fit import FitRecipe, fit
+from spai_train.recipe import load_recipe
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    table, output = map(Path, sys.argv[1:3])
-    fit(fit_recipe(table, model__dropout=0.0, trackers=["tensorboard"]), output)
+    recipe, output = map(Path, sys.argv[1:3])
+    fit(load_recipe(recipe, "fit", FitRecipe), output, resume=True)

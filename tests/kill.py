@@ -1,6 +1,7 @@
 """Trainings that die by SIGKILL at a given moment, each in a fork: run by test_resume_training.py, not by pytest.
 
-Usage: kill.py FOLDER TABLE. Prints a line of JSON for each moment: the digests of what the resumed run left.
+Usage: kill.py FOLDER TABLE. Prints a line of JSON for each moment: the digests of what the resumed run left. Curves are
+not drawn, which would take most of the time.
 """
 
 import hashlib
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import fit_recipe
+from training import fit_recipe, pretrain_recipe
 
+from spai_train import loop as looping
 from spai_train.fit import fit
 from spai_train.loop import Loop
+from spai_train.pretrain import pretrain
 from spai_train.run import RunFolder
 
-FILES = ("last.safetensors", "best.safetensors", "metrics.jsonl")
+FILES = ("last.safetensors", "best.safetensors", "last.pth", "metrics.jsonl")
 
 
 def die() -> None:
@@ -67,6 +70,14 @@ MOMENTS: dict[str, tuple[Callable[[], None], dict[str, Any]]] = {
 }
 
 
+PRETRAINING: dict[str, tuple[Callable[[], None], dict[str, Any]]] = {
+    "never, in pre-training": (lambda: None, {}),
+    "in pre-training": (lambda: die_after_step(4), {}),
+    "in pre-training, between saved steps": (lambda: die_after_step(5), {"save_every": 1}),
+    "while a backbone is written": (lambda: die_while_writing("last.pth", 2), {}),
+}
+
+
 def in_a_fork(task: Callable[[], object]) -> int:
     """:returns: what the process ended with; −9 for SIGKILL"""
     child = os.fork()
@@ -77,15 +88,31 @@ def in_a_fork(task: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def digest(path: Path) -> str:
+    """Of a file's bytes; of the tensors in a pickle, whose bytes are nobody's promise."""
+    if path.suffix != ".pth":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    weights = torch.load(path, weights_only=True)["model"]
+    return hashlib.sha256(
+        b"".join(name.encode() + part.numpy().tobytes() for name, part in weights.items())
+    ).hexdigest()
+
+
+def die_and_resume(arm: Callable[[], None], train: Callable[..., object], recipe: Any, output: Path) -> dict[str, Any]:
+    died = in_a_fork(lambda: (arm(), train(recipe, output)))
+    resumed = in_a_fork(lambda: train(recipe, output, resume=True)) if died else 0
+    digests = {name: digest(output / name) for name in FILES if (output / name).exists()}
+    return {"died": died, "resumed": resumed, "digests": digests}
+
+
 def main(folder: Path, table: Path) -> None:
     torch.set_num_threads(1)
-    for number, (moment, (arm, settings)) in enumerate(MOMENTS.items()):
-        output = folder / f"run_{number}"
-        recipe = fit_recipe(table, **settings)
-        died = in_a_fork(lambda arm=arm, recipe=recipe, output=output: (arm(), fit(recipe, output)))
-        resumed = in_a_fork(lambda recipe=recipe, output=output: fit(recipe, output, resume=True)) if died else 0
-        digests = {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in FILES}
-        print(json.dumps({"moment": moment, "died": died, "resumed": resumed, **digests}), flush=True)  # noqa: T201
+    looping.draw_curves = lambda path, _: path.touch()
+    runs = [(moment, arm, fit, fit_recipe(table, **settings)) for moment, (arm, settings) in MOMENTS.items()]
+    runs += [(moment, arm, pretrain, pretrain_recipe(table, **more)) for moment, (arm, more) in PRETRAINING.items()]
+    for number, (moment, *run) in enumerate(runs):
+        ended = die_and_resume(*run, folder / f"run_{number}")
+        print(json.dumps({"moment": moment, **ended}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spai_train.baselines import (
+from spai_train.data.table import Row
+from spai_train.evaluation.baselines import (
     BASELINES,
     colour,
     describe,
@@ -15,9 +16,8 @@ from spai_train.baselines import (
     radial_mean,
     radial_spectrum,
 )
-from spai_train.data.simulate import REAL, Sample, encode
-from spai_train.data.table import Row
-from spai_train.metrics import auc
+from spai_train.evaluation.metrics import auc
+from spai_train.simulation.drawing import REAL, Sample, encode
 
 
 def sample(pixels: np.ndarray, source: str = REAL, quality: int | None = None) -> Sample:

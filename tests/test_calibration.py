@@ -12,7 +12,8 @@ from scipy.optimize import isotonic_regression, minimize
 
 from spai_runtime.calibration import Isotonic, Platt, probability
 from spai_runtime.manifest import Manifest, Threshold
-from spai_train.calibration import (
+from spai_train.data.table import Row
+from spai_train.evaluation.calibration import (
     Calibrated,
     CalibrationError,
     Curve,
@@ -22,9 +23,8 @@ from spai_train.calibration import (
     fit_isotonic,
     fit_platt,
 )
-from spai_train.data.table import Row
-from spai_train.metrics import calibrate, false_positive_rate
-from spai_train.scored import ScoredTable
+from spai_train.evaluation.metrics import calibrate, false_positive_rate
+from spai_train.evaluation.scored import ScoredTable
 
 Array = NDArray[np.float64]
 IMAGES = "the split val of a.csv"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spai_train.data.camera import Camera, demosaic, gaussian, mosaic, shrink_details, unsharp
-from spai_train.data.scenes import dead_leaves
+from spai_train.simulation.camera import Camera, demosaic, gaussian, mosaic, shrink_details, unsharp
+from spai_train.simulation.scenes import dead_leaves
 
 CLEAN = Camera(blur=0.3, phase=(0, 0), shot=0.0, read=0.0, demosaic="malvar", denoise=0.0, sharpen=0.0)
 

@@ -129,8 +129,8 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "no head": (removed("head.onnx"), "head.onnx is missing in m; copy it there or export again"),
     "no encoder": (removed("encoder.onnx"), "encoder.onnx is missing in m; copy it there or export again"),
     "newer": (
-        replaced("detector.json", '"schema": 1', '"schema": 2'),
-        "has schema 2, and this spai-toolkit reads up to 1",
+        replaced("detector.json", '"schema": 1', '"schema": 3'),
+        "has schema 3, and this spai-toolkit reads up to 2",
     ),
     "cut": (content("detector.json", b'{"schema": 1,'), "m/detector.json is not a detector.json: "),
     "no json": (content("detector.json", b"\x80\x81"), "m/detector.json is not a detector.json: "),

@@ -20,11 +20,13 @@ from spai_runtime.commands import execute
 from spai_runtime.detector import Detector
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Threshold
-from spai_train.calibration import Calibrated
 from spai_train.commands import evaluate
+from spai_train.data.pack import pack
 from spai_train.data.perturb import Kind, Perturbation
+from spai_train.data.stores import open_store
 from spai_train.data.table import Row, read_table
-from spai_train.scored import PerturbedPicture, score_rows
+from spai_train.evaluation.calibration import Calibrated
+from spai_train.evaluation.scored import PerturbedPicture, score_rows
 
 Evaluate = Callable[..., Ran]
 IMAGES = 6  # of a class
@@ -405,3 +407,17 @@ def test_a_curve_alone_puts_the_threshold_at_even_odds(
     assert threshold["value"] == 0.5
     assert threshold["source"].startswith("where both classes are equally likely, in the balance of 20 real and 20 AI")
     assert not list(engine.glob("*.partial"))
+
+
+def test_images_of_a_store_score_as_their_files_do(
+    run_evaluate: Evaluate, tables: list[Path], engine: Path, tmp_path: Path
+) -> None:
+    arguments = [*tables, "--engine", engine, "--device", "cpu", "--resamples", 5]
+    run_evaluate(*arguments, "--output", tmp_path / "files")
+    rows = [row for path in tables for row in read_table(path, "test")]
+    pack(rows, open_store(None), tmp_path / "data.lmdb")
+    for folder in ("camera", "gan", "diffusion"):
+        shutil.rmtree(tmp_path / folder)
+    assert run_evaluate(*arguments, "--store", tmp_path / "data.lmdb", "--output", tmp_path / "store").code == 3
+    scores = [(tmp_path / name / "scores.csv").read_text().splitlines() for name in ("files", "store")]
+    assert [line.rpartition(",")[0] for line in scores[0]] == [line.rpartition(",")[0] for line in scores[1]]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spai_train.data.generators import (
+from spai_train.simulation.drawing import photograph
+from spai_train.simulation.generators import (
     AutoEncoder,
     GeneratorSpec,
     GeneratorTraining,
@@ -12,7 +13,6 @@ from spai_train.data.generators import (
     make_generator,
     reconstruction_loss,
 )
-from spai_train.data.simulate import photograph
 
 ALL = [
     GeneratorSpec(upsampling, factor)

@@ -13,9 +13,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from spai_train import bootstrap
-from spai_train.bootstrap import blocks, draw
-from spai_train.metrics import (
+from spai_train.evaluation import bootstrap
+from spai_train.evaluation.bootstrap import blocks, draw
+from spai_train.evaluation.metrics import (
     METRICS,
     auc,
     bootstrap_auc,
@@ -24,7 +24,7 @@ from spai_train.metrics import (
     false_positive_rate,
     images_needed,
 )
-from spai_train.tally import Ranking
+from spai_train.evaluation.tally import Ranking
 
 RNG = np.random.default_rng(0)
 REAL, GENERATED = RNG.normal(0, 1, 150).round(1), RNG.normal(1, 1, 120).round(1)  # rounded, for ties

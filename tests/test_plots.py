@@ -11,12 +11,12 @@ from PIL import Image
 from sklearn.metrics import roc_curve
 from test_protocol import SCORES, TABLE, table_of
 
-from spai_train import plots
-from spai_train.bootstrap import Interval
 from spai_train.data.perturb import NONE, Kind, Perturbation
-from spai_train.metrics import auc
-from spai_train.protocol import Protocol, measure
-from spai_train.results import DPI
+from spai_train.evaluation import plots
+from spai_train.evaluation.bootstrap import Interval
+from spai_train.evaluation.metrics import auc
+from spai_train.evaluation.protocol import Protocol, measure
+from spai_train.evaluation.results import DPI
 
 
 def rendered(figure: Figure, path: Path) -> tuple[int, int]:

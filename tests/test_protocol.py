@@ -8,12 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from spai_train.bootstrap import draw
 from spai_train.data.perturb import NONE
 from spai_train.data.table import Row, read_tables
-from spai_train.metrics import METRICS, bootstrap_rate
-from spai_train.protocol import Protocol, measure
-from spai_train.scored import ScoredTable
+from spai_train.evaluation.bootstrap import draw
+from spai_train.evaluation.metrics import METRICS, bootstrap_rate
+from spai_train.evaluation.protocol import Protocol, measure
+from spai_train.evaluation.scored import ScoredTable
 
 Array = NDArray[np.float64]
 

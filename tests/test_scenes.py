@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from spai_train.baselines import radial_mean
-from spai_train.data.scenes import dead_leaves
-from spai_train.data.textures import fractal, grating
+from spai_train.evaluation.baselines import radial_mean
+from spai_train.simulation.scenes import dead_leaves
+from spai_train.simulation.textures import fractal, grating
 
 
 def test_scene_is_linear_light_of_the_size_asked_for() -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from spai_train.data.generators import Generator, GeneratorSpec
-from spai_train.data.simulate import REAL, Draw, Finish, Sample, crop, draw, draw_all, encode, plan, rescale
-from spai_train.metrics import auc
+from spai_train.evaluation.metrics import auc
+from spai_train.simulation.drawing import REAL, Draw, Finish, Sample, crop, draw, draw_all, encode, plan, rescale
+from spai_train.simulation.generators import Generator, GeneratorSpec
 
 SMALL = Finish(sides=(64, 96))
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from spai_train import simulation as module
-from spai_train.data.generators import Generator
 from spai_train.data.table import read_table
 from spai_train.recipe import load_recipe
-from spai_train.simulation import Simulation, simulate, train_generators
+from spai_train.simulation import folder as module
+from spai_train.simulation.folder import Simulation, simulate, train_generators
+from spai_train.simulation.generators import Generator
 
 TINY = """
 simulate:

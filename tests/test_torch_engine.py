@@ -8,7 +8,14 @@ from conftest import Write
 
 from spai_runtime.detector import Detector
 from spai_train.models.spai import SPAI
-from spai_train.torch_engine import as_detector, evaluating, load_detector
+from spai_train.torch_engine import (
+    CPU_BATCH_SIZE,
+    CUDA_BATCH_SIZE,
+    TorchEngine,
+    as_detector,
+    evaluating,
+    load_detector,
+)
 
 
 def test_scores_are_those_of_the_exported_detector(tiny_checkpoint: Path, tiny_detector: Path, photo: Write) -> None:
@@ -29,6 +36,13 @@ def test_bf16_is_close_and_comes_out_as_float32(tiny_model: SPAI, photo: Write) 
     half = as_detector(tiny_model, precision=torch.bfloat16).score(path)
     assert half.attention.dtype == "float32"
     assert half.logit == pytest.approx(as_detector(tiny_model).score(path).logit, abs=0.05)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:1"])
+def test_batches_suit_the_device(device: str) -> None:
+    """One of several processes on a CPU has a number."""
+    assert TorchEngine(torch.nn.Identity(), device).batch_size == CPU_BATCH_SIZE
+    assert TorchEngine(torch.nn.Identity(), "cuda:0").batch_size == CUDA_BATCH_SIZE
 
 
 def test_evaluating_gives_the_mode_back() -> None:

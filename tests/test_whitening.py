@@ -6,8 +6,8 @@ import torch
 from conftest import TINY
 from torch import nn
 
-from spai_train.data.simulate import photograph
 from spai_train.models.spai import SPAI
+from spai_train.simulation.drawing import photograph
 from spai_train.whitening import sample_patches, scale_by_fan_in, whiten_patches
 
 

@@ -103,8 +103,8 @@ class AdamW:
             g, (m, v), (one, two) = gradient * min(1, clip / norm), self.moments[name], self.betas
             m.copy_(one * m + (1 - one) * g)
             v.copy_(two * v + (1 - two) * g**2)
-            x -= lr * self.weight_decay * self.decays(name, x) * x
-            x -= lr * (m / (1 - one**self.steps)) / ((v / (1 - two**self.steps)).sqrt() + self.eps)
+            shrunk = x - lr * self.weight_decay * self.decays(name, x) * x
+            x.copy_(shrunk - lr * (m / (1 - one**self.steps)) / ((v / (1 - two**self.steps)).sqrt() + self.eps))
         return norm
 
 

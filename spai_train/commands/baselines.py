@@ -31,9 +31,9 @@ def run(
 ) -> int:
     """Measure what colour, sharpness, file size and the radial spectrum alone tell of the classes."""
     with extra():
-        from spai_train.baselines import measure_baselines  # noqa: PLC0415  --help must work without torch
         from spai_train.data.table import check_classes, read_tables  # noqa: PLC0415
-        from spai_train.summary import show_baselines  # noqa: PLC0415
+        from spai_train.evaluation.baselines import measure_baselines  # noqa: PLC0415  --help must work without torch
+        from spai_train.evaluation.summary import show_baselines  # noqa: PLC0415
     training, test = read_tables(train or tables, "train", root), read_tables(tables, split, root)
     check_classes(training, "the split train")
     found = measure_baselines(training, test, workers, resamples, seed)

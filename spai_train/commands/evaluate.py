@@ -12,10 +12,10 @@ from spai_runtime.errors import UserError
 from spai_runtime.manifest import Graph
 from spai_train.commands.edges import extra, writable
 from spai_train.data.perturb import Kind, Perturbation
-from spai_train.protocol import Protocol
+from spai_train.evaluation.protocol import Protocol
 
 if TYPE_CHECKING:
-    from spai_train.evaluate import Evaluation
+    from spai_train.evaluation.evaluate import Evaluation
 
 __all__ = ["EPILOG", "run"]
 
@@ -35,6 +35,9 @@ def run(
     engine: Annotated[Path | None, typer.Option(help="Or a directory that spai-export wrote; needs no torch.")] = None,
     split: Annotated[str, typer.Option(help="Of the tables that have splits.")] = "test",
     root: Annotated[Path | None, typer.Option(help="That image names are relative to. Left out: their table.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="A .lmdb, a .tar or a folder of .tar that holds the images.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Views that the encoder is given at once.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
@@ -61,13 +64,13 @@ def run(
 ) -> int:
     """Score labelled images, and say with 95% intervals how well real and generated ones are told apart."""
     with extra("evaluate"):
-        from spai_train import results, summary  # noqa: PLC0415  --help must work without matplotlib
-        from spai_train.calibration import Request  # noqa: PLC0415
-        from spai_train.evaluate import Options, evaluate  # noqa: PLC0415
+        from spai_train.evaluation import results, summary  # noqa: PLC0415  --help must work without matplotlib
+        from spai_train.evaluation.calibration import Request  # noqa: PLC0415
+        from spai_train.evaluation.evaluate import Options, evaluate  # noqa: PLC0415
     _check(ckpt, engine, threshold, calibrate)
     perturbations = _perturbations(jpeg=jpeg, webp=webp, blur=blur, noise=noise, scale=scale)
     request = Request.parse(calibrate) if calibrate else None
-    options = Options(split, root, protocol, perturbations, request, resamples, seed, batch_size, workers)
+    options = Options(split, root, store, protocol, perturbations, request, resamples, seed, batch_size, workers)
     with _load(ckpt, engine, device, threshold) as detector:
         evaluation = evaluate(detector, tables, options, _digests(ckpt, detector))
     if evaluation.calibrated and engine:

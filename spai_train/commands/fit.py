@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spai_runtime.commands import VerboseOption
+from spai_runtime.sources import printable
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import (
     BatchOption,
@@ -83,5 +84,5 @@ def run(
         outcome = fit(settings, output, resume=resume)
     best = ", ".join(f"{name} {value:.4g}" for name, value in outcome.best.items() if name.startswith("val_"))
     typer.echo(f"best epoch {outcome.best['epoch']:g} of {len(outcome.history)}: {best}")
-    typer.echo(output / "best.safetensors")
+    typer.echo(printable(output / "best.safetensors"))
     return 0

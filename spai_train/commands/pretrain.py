@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spai_runtime.commands import VerboseOption
+from spai_runtime.sources import printable
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import (
     BatchOption,
@@ -66,5 +67,5 @@ def run(
     with writable(output):
         outcome = pretrain(settings, output, resume=resume)
     typer.echo(f"epoch {len(outcome.history)}: loss {outcome.history[-1]['train_loss']:.4g}")
-    typer.echo(output / "last.pth")
+    typer.echo(printable(output / "last.pth"))
     return 0

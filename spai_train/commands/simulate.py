@@ -24,7 +24,7 @@ def run(
     """Write labelled images: photographed scenes, and scenes through small generators, which are trained first."""
     with extra():
         from spai_train.recipe import load_recipe  # noqa: PLC0415  --help must work without torch
-        from spai_train.simulation import Simulation, simulate  # noqa: PLC0415
+        from spai_train.simulation.folder import Simulation, simulate  # noqa: PLC0415
     simulation = load_recipe(recipe, "simulate", Simulation, overrides(assignments, seed=seed))
     with writable(output):
         output.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,9 @@ def run(
     with extra():
         import numpy as np  # noqa: PLC0415  --help must work without torch
 
-        from spai_train import tsne  # noqa: PLC0415
         from spai_train.checkpoint import load_checkpoint  # noqa: PLC0415
         from spai_train.data.table import read_tables  # noqa: PLC0415
+        from spai_train.evaluation import tsne  # noqa: PLC0415
     rows = tsne.sample(read_tables(tables, split, root), limit, seed)
     images = list(tsne.embed(load_checkpoint(ckpt), rows, device))
     for image in images:

@@ -59,7 +59,10 @@ class Files:
         return read_file(row.path)
 
     def missing(self, rows: Sequence[Row]) -> list[str]:
-        return [row.name for row in rows if not row.path.is_file()]
+        return [row.name for row in rows if not os.path.isfile(row.path)]  # noqa: PTH113  Path's may raise
+
+
+FILES = Files()
 
 
 class Lmdb:

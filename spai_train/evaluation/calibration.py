@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from spai_runtime.calibration import Calibration, Isotonic, Platt
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import FILE_NAME, Manifest, Threshold
-from spai_train.bootstrap import Floats
 from spai_train.data.table import GENERATED, REAL
-from spai_train.metrics import MARGIN, calibrate, images_needed
-from spai_train.scored import ScoredTable
+from spai_train.evaluation.bootstrap import Floats
+from spai_train.evaluation.metrics import MARGIN, calibrate, images_needed
+from spai_train.evaluation.scored import ScoredTable
 
 LOSSLESS = frozenset((".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"))
 

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from spai_runtime.sources import printable
-from spai_train.bootstrap import Interval
 from spai_train.data.table import GENERATED, REAL
-from spai_train.evaluate import Evaluation
-from spai_train.metrics import METRICS
-from spai_train.protocol import Measurement
+from spai_train.evaluation.bootstrap import Interval
+from spai_train.evaluation.evaluate import Evaluation
+from spai_train.evaluation.metrics import METRICS
+from spai_train.evaluation.protocol import Measurement
 
 TITLES = {
     "auc": "AUC",

@@ -17,9 +17,9 @@ import PIL.Image
 import torch
 
 from spai_train.data import Image
-from spai_train.data.camera import Camera
-from spai_train.data.generators import GRID, Generator
-from spai_train.data.scenes import dead_leaves
+from spai_train.simulation.camera import Camera
+from spai_train.simulation.generators import GRID, Generator
+from spai_train.simulation.scenes import dead_leaves
 
 REAL = "real"
 _FILTERS = (PIL.Image.Resampling.BILINEAR, PIL.Image.Resampling.BICUBIC, PIL.Image.Resampling.LANCZOS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spai_train.data import Pixels
-from spai_train.data.textures import fractal, grating
+from spai_train.simulation.textures import fractal, grating
 
 SMALLEST_RADIUS = (4.0, 14.0)  # pixels; drawn once a scene, so that some are busy and some are calm
 LARGEST_RADIUS = 85.0  # a leaf fits into a texture

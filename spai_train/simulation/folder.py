@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_train.data.generators import Generator, GeneratorSpec, GeneratorTraining, make_generator
-from spai_train.data.simulate import REAL, Draw, Finish, Sample, crop, draw_all, photograph, plan, worker_pool
 from spai_train.data.table import GENERATED, Row, write_table
 from spai_train.data.table import REAL as REAL_CLASS
+from spai_train.simulation.drawing import REAL, Draw, Finish, Sample, crop, draw_all, photograph, plan, worker_pool
+from spai_train.simulation.generators import Generator, GeneratorSpec, GeneratorTraining, make_generator
 
 Group = Literal["real", "seen", "unseen"]
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}

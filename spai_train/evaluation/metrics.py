@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from spai_train.bootstrap import Floats, Interval, blocks, draw
-from spai_train.tally import Ranking, Tally, at_or_above
+from spai_train.evaluation.bootstrap import Floats, Interval, blocks, draw
+from spai_train.evaluation.tally import Ranking, Tally, at_or_above
 
 __all__ = ["METRICS", "Interval", "Metric", "Scores", "auc", "bootstrap_auc", "bootstrap_rate"]
 __all__ += ["calibrate", "false_positive_rate", "images_needed"]

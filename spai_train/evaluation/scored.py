@@ -14,9 +14,10 @@ from spai_runtime.detector import Detector
 from spai_runtime.images import Picture
 from spai_runtime.pipeline import Result, score_items
 from spai_runtime.sources import Item, printable
-from spai_train.bootstrap import Floats
 from spai_train.data.perturb import NONE, Kind, Perturbation
+from spai_train.data.stores import FILES, Store
 from spai_train.data.table import Row
+from spai_train.evaluation.bootstrap import Floats
 
 Stratum = tuple[str, int]  # the images of one source and one class: what is drawn again from itself
 Watch = Callable[[Iterator[Result]], Iterator[Result]]
@@ -101,6 +102,7 @@ def score_rows(
     rows: Sequence[Row],
     perturbation: Perturbation = NONE,
     *,
+    store: Store = FILES,
     seed: int = 0,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -108,17 +110,19 @@ def score_rows(
 ) -> ScoredTable:
     """Scores the images of a table through the runtime's pipeline.
 
+    :param store: that holds the images
     :param seed: of the noise; an image's own follows from it and the image's name
     :param watch: sees the results pass
     """
 
     def opened(item: Item) -> Picture:
-        picture = Picture.open(item.path)
+        row = rows[int(item.name)]
+        picture = Picture.open(store.read(row))
         if perturbation.kind is Kind.NONE:
             return picture
-        return PerturbedPicture(picture, perturbation, seed + zlib.crc32(item.name.encode()))
+        return PerturbedPicture(picture, perturbation, seed + zlib.crc32(printable(row.name).encode()))
 
-    items = (Item(row.path, printable(row.name)) for row in rows)
+    items = (Item(row.path, str(index)) for index, row in enumerate(rows))
     results = watch(score_items(detector, items, batch_size=batch_size, workers=workers, opened=opened))
     scores, logits, errors = [], [], []
     for result in results:

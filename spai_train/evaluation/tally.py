@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spai_train.bootstrap import Floats
+from spai_train.evaluation.bootstrap import Floats
 
 Weights = NDArray[np.generic]
 

@@ -16,11 +16,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture
 from spai_train.data import Image
-from spai_train.data.simulate import Sample, worker_pool
 from spai_train.data.stores import read_file
 from spai_train.data.table import Row
-from spai_train.protocol import Measurement, Protocol, measure
-from spai_train.scored import ScoredTable
+from spai_train.evaluation.protocol import Measurement, Protocol, measure
+from spai_train.evaluation.scored import ScoredTable
+from spai_train.simulation.drawing import Sample, worker_pool
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SPECTRUM_SIDE = 224  # pixels: the window from which the radial spectrum is taken
@@ -93,9 +93,7 @@ def measure_baselines(
 ) -> dict[str, Measurement]:
     """Every baseline, learned from the one and measured on the other, each generator against all real images."""
     seen, unseen = describe(training, workers), describe(test, workers)
-    return {
-        name: measure(judge(name, seen, unseen, seed), Protocol.POOLED, 0.5, resamples, seed) for name in BASELINES
-    }
+    return {name: measure(judge(name, seen, unseen, seed), Protocol.POOLED, 0.5, resamples, seed) for name in BASELINES}
 
 
 def describe(rows: Sequence[Row], workers: int) -> Described:

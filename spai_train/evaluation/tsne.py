@@ -20,8 +20,8 @@ from spai_runtime.progress import shown
 from spai_runtime.sources import Item, printable
 from spai_train.checkpoint import Checkpoint
 from spai_train.data.table import GENERATED, REAL, Row
+from spai_train.evaluation.plots import COLOURS
 from spai_train.models.spai import SpectralContextHead
-from spai_train.plots import COLOURS
 from spai_train.torch_engine import TorchEngine, as_detector
 
 Floats = NDArray[np.float32]

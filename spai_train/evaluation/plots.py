@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from spai_runtime.sources import printable
-from spai_train.bootstrap import Floats, Interval
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.table import GENERATED, REAL
-from spai_train.protocol import Measurement, Opponents
-from spai_train.scored import ScoredTable, Stratum
-from spai_train.tally import Ranking
+from spai_train.evaluation.bootstrap import Floats, Interval
+from spai_train.evaluation.protocol import Measurement, Opponents
+from spai_train.evaluation.scored import ScoredTable, Stratum
+from spai_train.evaluation.tally import Ranking
 
 # Okabe and Ito, Color Universal Design, 2008, but for its yellow, which is too light for a line on white.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK = COLOURS = (

@@ -12,13 +12,13 @@ import msgspec
 from matplotlib.figure import Figure
 
 from spai_runtime.sources import printable
-from spai_train import plots
-from spai_train.bootstrap import CONFIDENCE, Interval
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.table import COLUMNS
-from spai_train.evaluate import Evaluation
-from spai_train.metrics import METRICS
-from spai_train.protocol import Measurement, Rate
+from spai_train.evaluation import plots
+from spai_train.evaluation.bootstrap import CONFIDENCE, Interval
+from spai_train.evaluation.evaluate import Evaluation
+from spai_train.evaluation.metrics import METRICS
+from spai_train.evaluation.protocol import Measurement, Rate
 
 Line = Sequence[Any]
 DPI = 150

@@ -1,7 +1,6 @@
 """Evaluation: tables of labelled images → scores → the metrics of a protocol, perhaps after a calibration."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from spai_runtime.manifest import Threshold
 from spai_runtime.pipeline import Result
 from spai_runtime.progress import shown
 from spai_runtime.sources import printable
-from spai_train.bootstrap import Interval
-from spai_train.calibration import Calibrated, Request, calibrate_on
 from spai_train.data.perturb import NONE, Perturbation
+from spai_train.data.stores import Store, open_store
 from spai_train.data.table import Row, TableError, read_tables
-from spai_train.protocol import Measurement, Protocol, measure
-from spai_train.scored import ScoredTable, score_rows
+from spai_train.evaluation.bootstrap import Interval
+from spai_train.evaluation.calibration import Calibrated, Request, calibrate_on
+from spai_train.evaluation.protocol import Measurement, Protocol, measure
+from spai_train.evaluation.scored import ScoredTable, score_rows
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Options:
 
     :param split: whose images are taken; a table without splits is kept whole
     :param root: that the names of images are relative to; None is each table's folder
+    :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
     :param perturbations: each of which the images are scored under once more
     :param request: what is calibrated on the images as they are; None for nothing
     """
 
     split: str = "test"
     root: Path | None = None
+    store: Path | None = None
     protocol: Protocol = Protocol.POOLED
     perturbations: tuple[Perturbation, ...] = ()
     request: Request | None = None
@@ -83,9 +85,10 @@ def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files:
     :raises UserError: a table that cannot be used, no image of which is there, or too few for the calibration
     """
     rows = read_tables(paths, options.split, options.root)
-    _check_there(rows, paths)
+    store = open_store(options.store)
+    _check_there(rows, store, paths)
     before = detector.manifest.calibration
-    tables = [_scored(detector, rows, perturbation, options) for perturbation in (NONE, *options.perturbations)]
+    tables = [_scored(detector, rows, store, perturbation, options) for perturbation in (NONE, *options.perturbations)]
     calibrated, threshold = None, detector.threshold
     if options.request:
         calibrated = calibrate_on(tables[0], options.request, before, _name(rows, paths, options.split))
@@ -99,7 +102,9 @@ def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files:
     return Evaluation(options, about, digests, threshold, tuple(tables), tuple(measurements), calibrated)
 
 
-def _scored(detector: Detector, rows: Sequence[Row], perturbation: Perturbation, options: Options) -> ScoredTable:
+def _scored(
+    detector: Detector, rows: Sequence[Row], store: Store, perturbation: Perturbation, options: Options
+) -> ScoredTable:
     def watch(results: Iterator[Result]) -> Iterator[Result]:
         return shown(results, len(rows), 0, visible=True)
 
@@ -107,6 +112,7 @@ def _scored(detector: Detector, rows: Sequence[Row], perturbation: Perturbation,
         detector,
         rows,
         perturbation,
+        store=store,
         seed=options.seed,
         batch_size=options.batch_size,
         workers=options.workers,
@@ -120,9 +126,9 @@ def _name(rows: Sequence[Row], paths: Sequence[Path], split: str) -> str:
     return f"the split {split} of {names}" if any(row.split for row in rows) else names
 
 
-def _check_there(rows: Sequence[Row], paths: Sequence[Path]) -> None:
+def _check_there(rows: Sequence[Row], store: Store, paths: Sequence[Path]) -> None:
     """A missing image is an error in its row; where all are missing, the folder is wrong."""
-    if not any(os.path.exists(row.path) for row in rows):  # noqa: PTH110  Path's raises where it may not look
+    if len(store.missing(rows)) == len(rows):
         names = ", ".join(map(printable, paths))
         raise TableError(
             f"none of the {len(rows)} images of {names} is there, {printable(rows[0].path)} for one; --root names the "

@@ -13,11 +13,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_train.bootstrap import Counts, Floats, Interval, blocks, draw
 from spai_train.data.table import GENERATED, REAL
-from spai_train.metrics import METRICS, bootstrap_rate
-from spai_train.scored import ScoredTable, Stratum
-from spai_train.tally import Ranking
+from spai_train.evaluation.bootstrap import Counts, Floats, Interval, blocks, draw
+from spai_train.evaluation.metrics import METRICS, bootstrap_rate
+from spai_train.evaluation.scored import ScoredTable, Stratum
+from spai_train.evaluation.tally import Ranking
 
 Number = TypeVar("Number", bound=np.generic)
 Opponents = tuple[str, ...]  # sources whose real images a generator's are told from, all at once

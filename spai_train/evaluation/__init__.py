@@ -1,0 +1,1 @@
+"""How well a detector does: scores → metrics with intervals, protocols, calibration, plots."""

@@ -1,0 +1,1 @@
+"""Simulated images: scenes, a camera, small generators, and the labelled folder drawn from them."""
