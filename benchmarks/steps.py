@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from spai_train.data.dataset import Batch
 from spai_train.losses import Objective, objective
 from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.models.vit import cpu_chunk
 from spai_train.optimizer import OptimizerSettings, build_optimizer
 
 MODEL = os.environ.get("SPAI_BENCH_FIT_MODEL", "vitb")
-CHUNK = int(os.environ.get("SPAI_BENCH_CHUNK", "0")) or None  # of Backbone; None takes all branches at once
+CHUNK = int(os.environ.get("SPAI_BENCH_CHUNK", "0")) or None  # of Backbone; None is what fit sets
 VIEWS = 4  # of an image, the published number
 
 
@@ -61,7 +62,8 @@ def trainee() -> tuple[SPAI, torch.optim.Optimizer]:
     """MODEL with random weights and a frozen backbone, and the optimizer that `fit` gives it."""
     model = random_model(MODEL)
     model.freeze_backbone()
-    model.encoder.backbone.chunk = CHUNK
+    backbone = model.encoder.backbone
+    backbone.chunk = CHUNK or cpu_chunk(backbone.patch_embed.num_patches, model.config.width)
     return model, build_optimizer(model, OptimizerSettings(), model.config.depth)
 
 

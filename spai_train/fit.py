@@ -18,6 +18,7 @@ from spai_train.launch import launch
 from spai_train.loop import Loop, OnEpoch, Outcome
 from spai_train.losses import Objective, objective
 from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.models.vit import cpu_chunk
 from spai_train.optimizer import build_optimizer
 from spai_train.run import Metrics, RunFolder
 from spai_train.settings import TrainingSettings
@@ -120,9 +121,12 @@ class FitTask:
         return draw_model(config, recipe.seed, recipe.initial, recipe.pretrained, self.images)
 
     def _prepared(self, model: SPAI) -> SPAI:
+        backbone = model.encoder.backbone
+        backbone.checkpointing = self.recipe.checkpointing
         if self.recipe.frozen:
             model.freeze_backbone()
-        model.encoder.backbone.checkpointing = self.recipe.checkpointing
+            on_cpu = self.accelerator.device.type == "cpu"
+            backbone.chunk = cpu_chunk(backbone.patch_embed.num_patches, model.config.width) if on_cpu else None
         if self.recipe.compile:
-            model.encoder.backbone.compile()
+            backbone.compile()
         return model

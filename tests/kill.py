@@ -108,7 +108,10 @@ def die_and_resume(arm: Callable[[], None], train: Callable[..., object], recipe
 def main(folder: Path, table: Path) -> None:
     torch.set_num_threads(1)
     looping.draw_curves = lambda path, _: path.touch()
-    runs = [(moment, arm, fit, fit_recipe(table, **settings)) for moment, (arm, settings) in MOMENTS.items()]
+    runs = [
+        (moment, arm, fit, fit_recipe(table, **{"schedule.epochs": 3, **settings}))
+        for moment, (arm, settings) in MOMENTS.items()
+    ]
     runs += [(moment, arm, pretrain, pretrain_recipe(table, **more)) for moment, (arm, more) in PRETRAINING.items()]
     for number, (moment, *run) in enumerate(runs):
         ended = die_and_resume(*run, folder / f"run_{number}")

@@ -40,37 +40,42 @@ def alone(recipe: FitRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def launch(recipe: FitRecipe, output: Path) -> subprocess.CompletedProcess[str]:
-    """Two processes, which meet at a port that is free."""
-    path = output.with_name(f"{output.name}.yaml")
-    path.write_text(dump_recipe("fit", recipe))
+@pytest.fixture(scope="module")
+def together(recipe: FitRecipe, alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of two processes: a `new` one, and one that goes on from what one process had `begun`."""
+    path = tmp_path_factory.mktemp("together")
+    shutil.copytree(alone / "half", path / "begun")
+    (path / "recipe.yaml").write_text(dump_recipe("fit", recipe))
     here = Path(__file__).with_name("fit_here.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]  # at a free port
+    arguments = map(str, (here, path / "recipe.yaml", path / "new", path / "begun"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(
-        [*launcher, str(here), str(path), str(output)],
-        capture_output=True,
-        encoding="utf-8",
-        env=environment,
-        check=False,
-        timeout=300,
+    done = subprocess.run(
+        [*launcher, *arguments], capture_output=True, encoding="utf-8", env=environment, check=False, timeout=300
     )
-
-
-@pytest.mark.parametrize("begun", [False, True])
-def test_two_processes_end_as_one(begun: bool, recipe: FitRecipe, alone: Path, tmp_path: Path) -> None:
-    """From the start, and going on from what one process has left."""
-    run = tmp_path / "run"
-    if begun:
-        shutil.copytree(alone / "half", run)
-    done = launch(recipe, run)
     assert done.returncode == 0, done.stderr
-    for name in ("last.safetensors", "best.safetensors"):
-        assert largest_difference(tensors(run / name), tensors(alone / "run" / name)) < 1e-5
-    for ours, expected in zip(metrics_of(run), metrics_of(alone / "run"), strict=True):
+    return path
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("new", {1, 2, 3, 4}), ("begun", {3, 4})])
+def test_two_processes_end_as_one(name: str, epochs: set[int], alone: Path, together: Path) -> None:
+    for file in ("last.safetensors", "best.safetensors"):
+        assert largest_difference(tensors(together / name / file), tensors(alone / "run" / file)) < 1e-5
+    for ours, expected in zip(metrics_of(together / name), metrics_of(alone / "run"), strict=True):
         assert ours == pytest.approx(expected, rel=1e-4)
         assert (ours["unreadable"], ours["val_unreadable"]) == (1, 1)
-    log = (run / "log.txt").read_text()
-    assert "on cpu:0, 2 process(es)" in log
-    assert all(log.count(f"epoch {epoch} of 4: ") == 1 for epoch in (3, 4))
-    assert len(list(run.rglob("events.out.tfevents.*"))) == 1 + begun
+    log = (together / name / "log.txt").read_text()
+    _, said = log.split("on cpu:0, 2 process(es)")
+    assert [said.count(f"epoch {epoch} of 4: ") for epoch in range(1, 5)] == [epoch in epochs for epoch in range(1, 5)]
+    assert said.count("skipped images/003.png") == 1
+
+
+def test_one_process_tells_the_trackers(together: Path) -> None:
+    assert len(list((together / "new").rglob("events.out.tfevents.*"))) == 1

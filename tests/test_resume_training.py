@@ -20,7 +20,7 @@ Ended = dict[str, dict[str, Any]]
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """By moment: exit codes, and digests of what was left. One of the images cannot be read."""
     folder = tmp_path_factory.mktemp("kill")
-    table = write_labelled(folder / "data")
+    table = write_labelled(folder / "data", validation=4)
     (folder / "data" / "images" / "003.png").write_text("no image")
     command = [sys.executable, str(Path(__file__).with_name("kill.py")), str(folder), str(table)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

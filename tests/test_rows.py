@@ -88,7 +88,7 @@ def test_rows_that_will_not_do(rows: list[tuple[Any, ...]], header: tuple[str, .
 
 @pytest.mark.parametrize("read", [read_labelled, read_unlabelled])
 def test_no_table_is_a_sentence(read: Any) -> None:
-    with pytest.raises(TableError, match="no table is named: give --data CSV, or data.tables in the recipe"):
+    with pytest.raises(TableError, match=r"no table is named: give --data CSV, or data\.tables in the recipe"):
         read(DataSettings())
 
 

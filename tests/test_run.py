@@ -45,9 +45,7 @@ def test_a_run_is_not_overwritten(folder: RunFolder) -> None:
 
 def test_another_recipe_is_refused_by_its_keys(folder: RunFolder) -> None:
     other = replace(SETTINGS, seed=1, batch_size=8, optimizer=replace(SETTINGS.optimizer, clip=1.0), log_every=3)
-    with pytest.raises(
-        RecipeError, match="was run with another seed, batch_size, optimizer.clip: resume with the same"
-    ):
+    with pytest.raises(RecipeError, match=r"was run with another seed, batch_size, optimizer\.clip: resume with"):
         folder.check("fit", other, resume=True)
     with pytest.raises(RecipeError, match="has no section `pretrain`"):
         folder.check("pretrain", SETTINGS, resume=True)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spai_train.checkpoint import load_checkpoint
+from spai_train.models.dropout import Dropout
 from spai_train.models.spai import SPAI, Projector, SPAIConfig, _mean_std, _similarity_statistics
 from spai_train.models.vit import ShapelessAttention
 
@@ -117,8 +118,8 @@ def test_shapeless_attention_is_timm_attention() -> None:
 def test_dropout_comes_after_the_activation() -> None:
     torch.manual_seed(0)
     projector = Projector(4, 4, layers=2, dropout=0.5, norm_input=False, gelu_last=True)
-    sequence = nn.Sequential(nn.Dropout(0.5), projector.layers[0], nn.GELU(), nn.Dropout(0.5))
-    sequence.extend([projector.layers[1], nn.GELU(), nn.Dropout(0.5), projector.norm_out])
+    sequence = nn.Sequential(Dropout(0.5), projector.layers[0], nn.GELU(), Dropout(0.5))
+    sequence.extend([projector.layers[1], nn.GELU(), Dropout(0.5), projector.norm_out])
     x = torch.randn(16, 4)
     torch.manual_seed(1)
     trained = projector(x)

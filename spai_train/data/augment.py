@@ -110,6 +110,9 @@ PLAIN = Augmentation(  # somewhere in the image, its pixels as they are
 PRETRAIN = replace(PLAIN, crop=(0.2, 1.0), interpolation="bicubic", antialias=True, horizontal_flip=0.5)
 
 
+Crop = Callable[[int, int, int, int], Image]  # of top, left, bottom, right
+
+
 class Augment:
     """Draws views of pictures.
 
@@ -137,25 +140,31 @@ class Augment:
         :param seed: at least 0
         :raises ImageError: truncated or corrupt data, where the picture was not decoded yet
         """
+        return self._draw(picture.load(), picture.crop, seed)
+
+    def views(self, picture: Picture, seeds: Sequence[int]) -> Image:
+        """One view a seed, (V, S, S, 3). The picture is converted once: windows of several views overlap."""
+        picture.load()
+        converted = self.settings.crop != (1, 1) and len(seeds) > 1
+        crop = _cropper(picture.array()) if converted else picture.crop
+        views = np.empty((len(seeds), self.size, self.size, 3), np.uint8)
+        for view, seed in zip(views, seeds, strict=True):
+            view[:] = self._draw(picture, crop, seed)
+        return views
+
+    def _draw(self, picture: Picture, crop: Crop, seed: int) -> Image:
         rng = np.random.default_rng(seed)
-        view = self._cut(picture.load(), rng)
+        view = self._cut(picture, crop, rng)
         for probability, step in self._steps:
             if rng.random() < probability:
                 view = step(view, rng)
         return view
 
-    def views(self, picture: Picture, seeds: Sequence[int]) -> Image:
-        """One view a seed, (V, S, S, 3)."""
-        views = np.empty((len(seeds), self.size, self.size, 3), np.uint8)
-        for view, seed in zip(views, seeds, strict=True):
-            view[:] = self(picture, seed)
-        return views
-
-    def _cut(self, picture: Picture, rng: np.random.Generator) -> Image:
+    def _cut(self, picture: Picture, crop: Crop, rng: np.random.Generator) -> Image:
         if self.settings.crop == (1, 1):
             return plain_crop(picture, self.size, rng)
         window = draw_window(picture.height, picture.width, self.settings.crop, self.settings.ratio, rng)
-        return _as_image(self._resize(_as_tensor(picture.crop(*window))))
+        return _as_image(self._resize(_as_tensor(crop(*window))))
 
     def _resize(self, view: Tensor) -> Tensor:
         """(3, H, W) → (3, S, S)"""
@@ -205,6 +214,12 @@ class Augment:
         return recompress(view, "WEBP", _whole(self.settings.webp_quality, rng))
 
 
+def _cropper(pixels: Image) -> Crop:
+    """Cuts windows out of pixels (H, W, 3) without a copy."""
+    pixels = np.array(pixels)  # what Pillow hands out cannot be written to, of which torch warns
+    return lambda top, left, bottom, right: pixels[top:bottom, left:right]
+
+
 def _flip_horizontally(view: Image, _: np.random.Generator) -> Image:
     return np.ascontiguousarray(view[:, ::-1])
 
@@ -219,8 +234,9 @@ def _whole(limits: tuple[int, int], rng: np.random.Generator) -> int:
 
 
 def _as_tensor(pixels: Image) -> Tensor:
-    """(H, W, 3) → (3, H, W), a copy: torch warns of arrays that cannot be written to, such as Pillow's."""
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    """(H, W, 3) → (3, H, W); a copy of arrays that torch cannot take: read-only ones, such as Pillow's, and mirrored."""
+    taken = pixels.flags.writeable and min(pixels.strides) > 0
+    return torch.from_numpy(pixels if taken else pixels.copy()).permute(2, 0, 1)
 
 
 def _as_image(pixels: Tensor) -> Image:

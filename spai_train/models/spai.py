@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spai_train.models.config import SPAIConfig
+from spai_train.models.dropout import Dropout
 from spai_train.models.vit import FAMILIES, Backbone
 from spai_train.spectral import SpectralFilter
 
@@ -141,7 +142,7 @@ class Projector(nn.Module):
         self.norm_in = nn.LayerNorm(inputs) if norm_input else nn.Identity()
         self.layers = nn.ModuleList(nn.Linear(inputs if i == 0 else outputs, outputs) for i in range(layers))
         self.norm_out = nn.LayerNorm(outputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.gelu_last = gelu_last
 
     def forward(self, x: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ class SpectralContextHead(nn.Module):
         self.to_out = nn.Linear(width, d, bias=False)
         self.norm = nn.LayerNorm(d)
         self.mlp = nn.ModuleList((nn.Linear(d, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 1)))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.trunc_normal_(self.queries, std=0.02)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

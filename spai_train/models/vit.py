@@ -133,3 +133,11 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
         x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
         tokens = block.norm2(x)
         return x + block.drop_path2(block.ls2(block.mlp(tokens))), tokens
+
+
+def cpu_chunk(tokens: int, width: int) -> int:
+    """`Backbone.chunk` for a frozen backbone on a CPU: as many images as 8 of ViT-B/16 at 224 pixels are.
+
+    Larger ones leave the cache, which cost a tenth of the time at 24 images and a fifth at 96.
+    """
+    return max(1, round(8 * 196 * 768 / (tokens * width)))
