@@ -26,7 +26,7 @@ def launch(settings: TrainingSettings, output: Path, *, all_train: bool) -> Acce
     cpu = settings.device == "cpu" or not torch.cuda.is_available()
     if cpu and settings.device == "cuda":
         raise LaunchError("there is no GPU that torch can use: set device=cpu, or install torch with CUDA")
-    AcceleratorState._reset_state()  # one process may train twice, in another precision
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train twice, in two ways
     return Accelerator(
         cpu=cpu,
         mixed_precision=_ACCELERATE[resolve_precision(settings.precision, cpu=cpu)],

@@ -105,21 +105,22 @@ class Loop:
         :raises TrainingError: the loss is no longer finite, or memory has run out
         """
         scaler = self._restore() if resume else None
-        if self._over:
-            return self._outcome()
+        if not self._over:
+            with self._memory_advice():
+                self._train(scaler, on_epoch)
+        self.accelerator.end_training()
+        return Outcome(self.history, self.history[self._best_epoch - 1], self.stopped)
+
+    def _train(self, scaler: dict[str, Any] | None, on_epoch: OnEpoch | None) -> None:
         model, self.optimizer = self.accelerator.prepare(self.task.model, self.optimizer)
         if scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
         self.accelerator.init_trackers("spai")
-        batches: Iterator[Batch] | None = None
-        with self._memory_advice():
-            while not self._over:
-                batches = batches or self._loader()
-                self._epoch(model, batches)
-                if on_epoch:
-                    on_epoch(len(self.history), self.history[-1])
-        self.accelerator.end_training()
-        return self._outcome()
+        batches = self._loader()
+        while not self._over:
+            self._epoch(model, batches)
+            if on_epoch:
+                on_epoch(len(self.history), self.history[-1])
 
     def _epoch(self, model: nn.Module, batches: Iterator[Batch]) -> None:
         """From wherever the epoch stands to its end."""
@@ -270,9 +271,6 @@ class Loop:
     @property
     def _over(self) -> bool:
         return self.stopped or self.step >= self.plan.steps
-
-    def _outcome(self) -> Outcome:
-        return Outcome(self.history, self.history[self._best_epoch - 1], self.stopped)
 
     @contextmanager
     def _memory_advice(self) -> Iterator[None]:

@@ -3,7 +3,6 @@
 import csv
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,8 @@ from conftest import Ran, Write, write_bad_images
 from PIL import Image
 
 from spai_runtime.commands import execute
-from spai_runtime.errors import UserError
 from spai_runtime.images import Picture, read_image
 from spai_train.commands import augment as command
-from spai_train.data.augment import FINETUNE
 from spai_train.data.table import read_table
 
 app = typer.Typer()
@@ -120,28 +117,32 @@ def test_settings_replace_those_of_fine_tuning(augment: Augmenting, table: Path,
 
 
 @pytest.mark.parametrize(
-    ("assignment", "error"),
+    ("assignment", "said"),
     [
-        ("jpg=0.5", "--set jpg: there is no such setting; there is crop, ratio, "),
-        ("jpeg=often", "--set jpeg=often: Expected `float`, got `str` - at `$.jpeg`"),
-        ("jpeg=2", "--set jpeg=2: Expected `float` <= 1.0 - at `$.jpeg`"),
-        ("crop=[1, 0.5]", "--set crop=[1, 0.5]: crop goes from 1.0 to 0.5; put the lower value first"),
+        ("jpg=0.5", "has no key `jpg`; it has crop, ratio, "),
+        ("jpeg=often", "Expected `float`, got `str` - at `$.augmentation.jpeg`"),
+        ("crop=[1, 0.5]", "crop goes from 1.0 to 0.5; put the lower value first"),
         ("crop=[1", "--set crop=[1: the value is not YAML"),
-        ("jpeg", "--set jpeg is not key=value"),
     ],
 )
-def test_setting_that_there_is_not_is_one_sentence(assignment: str, error: str) -> None:
-    with pytest.raises(UserError) as caught:
-        command.change(FINETUNE, [assignment])
-    assert str(caught.value).startswith(error)
-    assert "\n" not in str(caught.value)
+def test_setting_that_there_is_not_is_one_sentence(
+    augment: Augmenting, table: Path, tmp_path: Path, assignment: str, said: str
+) -> None:
+    done = augment(table, "--output", tmp_path / "o", "--split", "train", "--set", assignment)
+    assert done.code == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "o").exists()
 
 
-def test_settings_are_yaml_and_the_last_word_wins() -> None:
-    assignments = ["jpeg_quality=[10, 20]", "jpeg=1", "jpeg=0.25", "antialias=yes", "noise=5e-1"]
-    expected = replace(FINETUNE, jpeg_quality=(10, 20), jpeg=0.25, antialias=True, noise=0.5)
-    assert command.change(FINETUNE, assignments) == expected
-    assert command.change(FINETUNE, []) == FINETUNE
+def test_a_recipe_says_how(augment: Augmenting, table: Path, tmp_path: Path) -> None:
+    """The demo's only crops and mirrors."""
+    done = augment(table, "--output", tmp_path / "o", "--split", "train", "--size", 62, "--recipe", "demo")
+    assert done.code == 0
+    (row,) = read_table(tmp_path / "o/images.csv")
+    copied, original = read_image(row.path), read_image(tmp_path / "train.png")
+    mirrored = [copied[::up, ::left] for up in (1, -1) for left in (1, -1)]
+    assert any(np.array_equal(each, original[:, left : left + 62]) for each in mirrored for left in range(19))
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(augment: Augmenting, open_folder: Path) -> None:

@@ -24,6 +24,7 @@ from training import (
 from written_out import AdamW, cross_entropy, decays, layer_share, logits
 
 from spai_runtime.errors import OutputError
+from spai_train import fit as fitting
 from spai_train.checkpoint import CheckpointError, load_checkpoint
 from spai_train.data.augment import Augment
 from spai_train.data.dataset import TrainingImages, collate
@@ -236,6 +237,31 @@ def test_a_frozen_backbone_stays_bit_for_bit(freeze: bool | None, moves: bool, t
     after = short(table, tmp_path, freeze=freeze)
     assert same(backbone(before), backbone(after)) is not moves
     assert largest_difference(before, after) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, True),
+        ({"model__backbone": "clip"}, False),
+        ({"model__blocks": [0]}, False),
+        ({"model__backbone": "clip", "freeze": True}, True),
+        ({"start": "of_any_model.safetensors"}, False),
+    ],
+)
+def test_parameters_without_a_gradient_are_looked_for_where_there_may_be_some(
+    overrides: dict[str, Any], expected: bool, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(*_: object, all_train: bool) -> None:
+        asked.append(all_train)
+        raise LaunchError("enough")
+
+    monkeypatch.setattr(fitting, "launch", refuse)
+    with pytest.raises(LaunchError, match="enough"):
+        fit(fit_recipe(table, **overrides), tmp_path)
+    assert asked == [expected]
 
 
 def test_a_pre_trained_backbone_is_loaded_and_frozen(table: Path, tmp_path: Path) -> None:

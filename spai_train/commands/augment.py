@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import PIL.Image
 import typer
@@ -19,11 +19,9 @@ from spai_runtime.errors import ImageError, UserError
 from spai_runtime.images import Picture
 from spai_runtime.sources import printable
 from spai_train.commands.edges import extra, writable
+from spai_train.commands.training import RecipeOption
 from spai_train.data import Image
 from spai_train.data.table import Row, read_table, write_table
-
-if TYPE_CHECKING:
-    from spai_train.data.augment import Augmentation
 
 EPILOG = "Exit code: 0 written; 3 written, less images that cannot be read; 2 usage, or nothing could be written."
 
@@ -36,20 +34,23 @@ def run(
     output: Annotated[Path, typer.Option(help="Folder to make, with images/ and a CSV of the same name.")],
     split: Annotated[str, typer.Option(help="Rows to copy; a CSV without splits is copied whole.")] = "val",
     root: Annotated[Path | None, typer.Option(help="That paths are relative to, else the CSV's folder.")] = None,
+    recipe: RecipeOption = "spai",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same images.")] = 0,
     size: Annotated[int, typer.Option(min=1, help="Side of the augmented images in pixels.")] = 224,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. Left out: one a core, 8 at most.")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the augmentation; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A key of the recipe's augmentation; repeatable."),
     ] = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
-    """Write an augmented copy of a split: augmentations of SPAI's fine-tuning, drawn once, to validate on."""
+    """Write an augmented copy of a split: the augmentation of a recipe's fit, drawn once, to validate on."""
     with extra():
-        from spai_train.data.augment import FINETUNE, Augment  # noqa: PLC0415  --help must work without torch
-
-        augment = Augment(change(FINETUNE, assignments or []), size)
+        from spai_train.data.augment import Augment  # noqa: PLC0415  --help must work without torch
+        from spai_train.fit import FitRecipe  # noqa: PLC0415
+        from spai_train.recipe import load_recipe, parse_assignments  # noqa: PLC0415
+    changes = {f"augmentation.{key}": value for key, value in parse_assignments(assignments or []).items()}
+    augment = Augment(load_recipe(recipe, "fit", FitRecipe, changes).augmentation, size)
     rows = read_table(table, split, root)
     with writable(output), _one_thread_each():
         _make_empty(output)
@@ -59,24 +60,6 @@ def run(
         write_table(output / f"{table.stem}.csv", written)
     typer.echo(output / f"{table.stem}.csv")
     return 0 if len(written) == len(rows) else EXIT_SOME_LEFT_OUT
-
-
-def change(settings: "Augmentation", assignments: Sequence[str]) -> "Augmentation":
-    """:param assignments: `key=value`, the value as YAML spells it
-    :raises RecipeError: no such key, or a value that it cannot have
-    """
-    import msgspec  # noqa: PLC0415
-
-    from spai_train.recipe import RecipeError, parse_assignments  # noqa: PLC0415  YAML comes with the training extra
-
-    known, changes = asdict(settings), parse_assignments(assignments)
-    for key in changes:
-        if key not in known:
-            raise RecipeError(f"--set {key}: there is no such setting; there is {', '.join(known)}")
-    try:
-        return msgspec.convert({**known, **changes}, type(settings), strict=False)  # YAML 1.1 reads 5e-4 as a string
-    except msgspec.ValidationError as error:
-        raise RecipeError(f"--set {' '.join(assignments)}: {error}") from error
 
 
 def copy_augmented(
