@@ -1,6 +1,6 @@
-"""Fits of a tiny model, as every process of a launcher runs them: run by test_distributed.py, not by pytest.
+"""One fit of a tiny model, as every process of a launcher runs it: run by test_distributed.py, not by pytest.
 
-Usage: fit_here.py RECIPE OUTPUT... Goes on with the run in an OUTPUT, if there is one.
+Usage: fit_here.py RECIPE OUTPUT. Goes on with the run in OUTPUT, if there is one.
 """
 
 import sys
@@ -13,6 +13,5 @@ from spai_train.recipe import load_recipe
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    recipe, *outputs = map(Path, sys.argv[1:])
-    for output in outputs:
-        fit(load_recipe(recipe, "fit", FitRecipe), output, resume=True)
+    recipe, output = map(Path, sys.argv[1:3])
+    fit(load_recipe(recipe, "fit", FitRecipe), output, resume=True)

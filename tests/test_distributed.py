@@ -46,22 +46,21 @@ def together(recipe: FitRecipe, alone: Path, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("together")
     shutil.copytree(alone / "half", path / "begun")
     (path / "recipe.yaml").write_text(dump_recipe("fit", recipe))
-    here = Path(__file__).with_name("fit_here.py")
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]  # at a free port
-    arguments = map(str, (here, path / "recipe.yaml", path / "new", path / "begun"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [*launcher, *arguments], capture_output=True, encoding="utf-8", env=environment, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    runs = [launch(path / "recipe.yaml", path / name) for name in ("new", "begun")]  # side by side
+    for run in runs:
+        _, said = run.communicate(timeout=300)
+        assert run.returncode == 0, said
     return path
+
+
+def launch(recipe: Path, output: Path) -> subprocess.Popen[str]:
+    """Two processes, which meet at a port that is free."""
+    here = str(Path(__file__).with_name("fit_here.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [*launcher, here, str(recipe), str(output)], stderr=subprocess.PIPE, encoding="utf-8", env=environment
+    )
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("new", {1, 2, 3, 4}), ("begun", {3, 4})])

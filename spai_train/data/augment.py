@@ -234,7 +234,7 @@ def _whole(limits: tuple[int, int], rng: np.random.Generator) -> int:
 
 
 def _as_tensor(pixels: Image) -> Tensor:
-    """(H, W, 3) → (3, H, W); a copy of what torch cannot take: read-only arrays, such as Pillow's, and mirrored ones."""
+    """(H, W, 3) → (3, H, W); a copy of what torch cannot take: arrays that are read-only, as Pillow's, or mirrored."""
     taken = pixels.flags.writeable and min(pixels.strides) > 0
     return torch.from_numpy(pixels if taken else pixels.copy()).permute(2, 0, 1)
 
