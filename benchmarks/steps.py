@@ -7,10 +7,10 @@ from models import random_model
 from torch import Tensor, nn
 
 from spai_train.data.dataset import Batch
-from spai_train.losses import Objective, objective
 from spai_train.models.spai import SPAI, SPAIConfig
 from spai_train.models.vit import cpu_chunk
-from spai_train.optimizer import OptimizerSettings, build_optimizer
+from spai_train.training.losses import Objective, objective
+from spai_train.training.optimizer import OptimizerSettings, build_optimizer
 
 MODEL = os.environ.get("SPAI_BENCH_FIT_MODEL", "vitb")
 CHUNK = int(os.environ.get("SPAI_BENCH_CHUNK", "0")) or None  # of Backbone; None is what fit sets
@@ -18,7 +18,7 @@ VIEWS = 4  # of an image, the published number
 
 
 class Step:
-    """Forward, loss, backward, the norm of the gradients, AdamW: what `spai_train.loop` does between two batches.
+    """Forward, loss, backward, the norm of the gradients, AdamW: what `Loop` does between two batches.
 
     :param model: views (B, V, S, S, 3) uint8 → Verdict
     :param optimizer: over the parameters of `model` that train

@@ -14,17 +14,18 @@ from spai_train.data.dataset import Batch, TrainingImages
 from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_labelled
 from spai_train.data.table import TableError
-from spai_train.launch import launch
-from spai_train.loop import Loop, OnEpoch, Outcome
-from spai_train.losses import Objective, objective
 from spai_train.models.spai import SPAI, SPAIConfig
 from spai_train.models.vit import cpu_chunk
-from spai_train.optimizer import build_optimizer
-from spai_train.run import Metrics, RunFolder
-from spai_train.settings import TrainingSettings
-from spai_train.start import Initial, draw_model
-from spai_train.stopping import EarlyStopping, StoppingSettings
-from spai_train.validate import validate
+from spai_train.training.launch import launch
+from spai_train.training.loop import Loop
+from spai_train.training.losses import Objective, objective
+from spai_train.training.optimizer import build_optimizer
+from spai_train.training.run import Metrics, RunFolder
+from spai_train.training.settings import TrainingSettings
+from spai_train.training.start import Initial, draw_model
+from spai_train.training.stopping import EarlyStopping, StoppingSettings
+from spai_train.training.task import OnEpoch, Outcome
+from spai_train.training.validate import validate
 
 THRESHOLD_SOURCE = "not calibrated; `spai-train evaluate --calibrate` finds one"
 

@@ -14,21 +14,22 @@ from spai_train.data.augment import PRETRAIN, Augment, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
 from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_unlabelled
-from spai_train.launch import launch
-from spai_train.loop import Loop, OnEpoch, Outcome
 from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel
 from spai_train.models.spai import SPAIConfig
-from spai_train.optimizer import (
+from spai_train.seeds import Use, seed_of
+from spai_train.training.launch import launch
+from spai_train.training.loop import Loop
+from spai_train.training.optimizer import (
     PRETRAINING,
     PRETRAINING_SCHEDULE,
     OptimizerSettings,
     ScheduleSettings,
     build_optimizer,
 )
-from spai_train.run import Metrics, RunFolder
-from spai_train.seeds import Use, seed_of
-from spai_train.settings import TrainingSettings
-from spai_train.start import whiten
+from spai_train.training.run import Metrics, RunFolder
+from spai_train.training.settings import TrainingSettings
+from spai_train.training.start import whiten
+from spai_train.training.task import OnEpoch, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,18 @@ def differing_keys(one: Any, other: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+def flatten(settings: Any, prefix: str = "") -> dict[str, int | float | str | bool]:
+    """Dotted keys → values that trackers of experiments can show; what is no number is text."""
+    values: dict[str, int | float | str | bool] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            values |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            values[prefix + field.name] = value if isinstance(value, int | float | str) else str(value)
+    return values
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

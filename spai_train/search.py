@@ -27,7 +27,7 @@ from sqlalchemy.exc import DatabaseError
 from spai_runtime.commands import say
 from spai_runtime.errors import UserError
 from spai_train.space import Scalar, Space
-from spai_train.stopping import Metric, higher_is_better
+from spai_train.training.stopping import Metric, higher_is_better
 
 NAME = "search"  # of the study inside study.db
 UNPRUNED_TRIALS = 5  # that run to their end first, for a median that means something

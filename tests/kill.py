@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from training import fit_recipe, pretrain_recipe
 
-from spai_train import loop as looping
 from spai_train.fit import fit
-from spai_train.loop import Loop
 from spai_train.pretrain import pretrain
-from spai_train.run import RunFolder
+from spai_train.training import loop as looping
+from spai_train.training.loop import Loop
+from spai_train.training.run import RunFolder
 
 FILES = ("last.safetensors", "best.safetensors", "last.pth", "metrics.jsonl")
 

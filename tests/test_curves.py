@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from spai_train.curves import curves, draw_curves
+from spai_train.training.curves import curves, draw_curves
 
 HISTORY = [
     {"epoch": 1, "train_loss": 0.7, "val_loss": 0.6, "val_auc": 0.5, "val_accuracy": 0.5},

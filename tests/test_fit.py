@@ -32,13 +32,13 @@ from spai_train.data.order import PlanError, Ticket, permutation
 from spai_train.data.rows import read_labelled
 from spai_train.data.table import TableError
 from spai_train.fit import FitRecipe, FitTask, fit
-from spai_train.launch import LaunchError, launch
-from spai_train.losses import supervised_contrast, triplet_margin
 from spai_train.models.vit import Backbone
 from spai_train.pretrain import pretrain
 from spai_train.recipe import RecipeError, load_recipe
-from spai_train.run import RunFolder
-from spai_train.start import draw_model
+from spai_train.training.launch import LaunchError, launch
+from spai_train.training.losses import supervised_contrast, triplet_margin
+from spai_train.training.run import RunFolder
+from spai_train.training.start import draw_model
 
 # Rounding must not decide the direction of a step where a gradient is next to nothing.
 STEADY: dict[str, Any] = {"model__dropout": 0.0, "optimizer__eps": 1e-4}
@@ -350,10 +350,10 @@ def test_a_compiled_backbone_learns_the_same(table: Path, tmp_path: Path, monkey
 
 def test_trackers_are_told_steps_and_epochs(table: Path, tmp_path: Path) -> None:
     short(table, tmp_path, trackers=["tensorboard"], log_every=2)
-    (events,) = tmp_path.rglob("events.out.tfevents.*")
-    told = EventAccumulator(str(events.parent)).Reload()
+    told = EventAccumulator(str(tmp_path / "spai")).Reload()
     (metrics,) = metrics_of(tmp_path)
     assert [(event.step, event.value) for event in told.Scalars("val_loss")] == [
         (3, pytest.approx(metrics["val_loss"]))
     ]
     assert [event.step for event in told.Scalars("step/train_loss")] == [2]
+    assert "objective.name: bce" in next((tmp_path / "spai").rglob("hparams.yml")).read_text()

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spai_train import launch as launching
-from spai_train.launch import LaunchError, autocast_dtype, launch, resolve_precision
-from spai_train.settings import TrainingSettings
+from spai_train.training import launch as launching
+from spai_train.training.launch import LaunchError, autocast_dtype, launch, resolve_precision
+from spai_train.training.settings import TrainingSettings
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,18 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from training import contents, metrics_of
 
-from spai_train import loop as looping
 from spai_train.data.dataset import Batch, Failure, Sample
 from spai_train.data.order import Plan, Ticket, permutation
-from spai_train.launch import launch
-from spai_train.loop import Loop, Outcome, TrainingError
-from spai_train.optimizer import OptimizerSettings, ScheduleSettings
-from spai_train.run import Metrics, RunFolder
-from spai_train.settings import DataSettings, TrainingSettings
-from spai_train.stopping import EarlyStopping, StoppingSettings
+from spai_train.data.rows import DataSettings
+from spai_train.training import loop as looping
+from spai_train.training.failures import TrainingError
+from spai_train.training.launch import launch
+from spai_train.training.loop import Loop
+from spai_train.training.optimizer import OptimizerSettings, ScheduleSettings
+from spai_train.training.run import Metrics, RunFolder
+from spai_train.training.settings import TrainingSettings
+from spai_train.training.stopping import EarlyStopping, StoppingSettings
+from spai_train.training.task import Outcome
 
 SETTINGS = TrainingSettings(
     data=DataSettings(workers=0),

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spai_train.losses import (
+from spai_train.training.losses import (
     Objective,
     cross_entropy,
     draw_triplets,

@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 
 from spai_train.data.dataset import Failure
-from spai_train.launch import launch
-from spai_train.meters import Meters, gather
-from spai_train.settings import TrainingSettings
+from spai_train.training.launch import launch
+from spai_train.training.meters import Meters, gather
+from spai_train.training.settings import TrainingSettings
 
 LOSSES = [0.7, 0.1, 0.4]
 

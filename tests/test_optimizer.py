@@ -11,7 +11,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from spai_train.models.spai import SPAI, SPAIConfig
-from spai_train.optimizer import (
+from spai_train.training.optimizer import (
     BACKBONE,
     PRETRAINING,
     PRETRAINING_SCHEDULE,

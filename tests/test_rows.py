@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from spai_train.data.rows import Labelled, read_labelled, read_unlabelled
+from spai_train.data.rows import DataSettings, Labelled, read_labelled, read_unlabelled
 from spai_train.data.table import TableError
-from spai_train.settings import DataSettings
 
 HEADER = ("image", "class", "split")
 ROWS = [("a.png", 0, "train"), ("b.png", 1, "train"), ("c.png", 1, "train"), ("d.png", 0, "val"), ("e.png", 1, "val")]

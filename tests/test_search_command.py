@@ -11,10 +11,11 @@ from spai_runtime.commands import execute
 from spai_train.commands import search as command
 from spai_train.data.order import PlanError
 from spai_train.fit import FitRecipe
-from spai_train.loop import OnEpoch, Outcome, TrainingError
 from spai_train.recipe import RecipeError
 from spai_train.search import Report, RunTrial, TrialError
 from spai_train.space import Choice, Range, Space
+from spai_train.training.failures import TrainingError
+from spai_train.training.task import OnEpoch, Outcome
 
 
 def run_bowl(overrides: dict[str, float], folder: Path, report: Report) -> float:  # noqa: ARG001

@@ -17,7 +17,7 @@ from spai_train.data.stores import Files
 from spai_train.data.table import read_table
 from spai_train.models.mfm import MaskedFrequencyModel
 from spai_train.models.spai import SPAI
-from spai_train.start import draw_model, whiten
+from spai_train.training.start import draw_model, whiten
 
 CONFIG = fit_recipe(Path("t.csv")).model
 

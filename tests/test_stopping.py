@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from spai_train.stopping import METRICS, EarlyStopping, Metric, StoppingSettings, gap
+from spai_train.training.stopping import METRICS, EarlyStopping, Metric, StoppingSettings, gap
 
 # A fine-tuning that over-fits: the validation loss is lowest in epoch 7 of 9, the training loss falls throughout.
 TRAIN = (0.52, 0.41, 0.34, 0.29, 0.25, 0.21, 0.18, 0.15, 0.13)

@@ -14,10 +14,10 @@ from sklearn.metrics import accuracy_score, average_precision_score, log_loss, r
 
 from spai_train.data.stores import Files
 from spai_train.data.table import Row, TableError
-from spai_train.launch import launch
 from spai_train.models.spai import SPAI
-from spai_train.settings import TrainingSettings
-from spai_train.validate import Validation, validate
+from spai_train.training.launch import launch
+from spai_train.training.settings import TrainingSettings
+from spai_train.training.validate import Validation, validate
 
 SIZES = ((72, 72), (40, 50), (32, 100), (130, 64), (96, 96), (64, 65), (33, 33), (70, 128))
 

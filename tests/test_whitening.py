@@ -7,8 +7,8 @@ from conftest import TINY
 from torch import nn
 
 from spai_train.models.spai import SPAI
+from spai_train.models.whitening import sample_patches, scale_by_fan_in, whiten_patches
 from spai_train.simulation.drawing import photograph
-from spai_train.whitening import sample_patches, scale_by_fan_in, whiten_patches
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from spai_train.commands.training import DataOption, DeviceOption, EpochsOption,
 if TYPE_CHECKING:
     from spai_train.search import Report, RunTrial
     from spai_train.space import Space
-    from spai_train.stopping import Metric
+    from spai_train.training.stopping import Metric
 
 EPILOG = (
     "The space is YAML: `optimizer.learning_rate: {low: 1e-5, high: 1e-3, log: true}`, `batch_size: {choices: "
@@ -65,11 +65,11 @@ def bind(recipe: str, given: Mapping[str, Any], space: "Space") -> "tuple[RunTri
     with extra():
         from spai_train.data.order import PlanError  # noqa: PLC0415
         from spai_train.fit import FitRecipe, fit  # noqa: PLC0415
-        from spai_train.loop import TrainingError  # noqa: PLC0415
         from spai_train.recipe import dump_recipe, load_recipe  # noqa: PLC0415
         from spai_train.search import TrialError  # noqa: PLC0415
-        from spai_train.settings import RESUMABLE  # noqa: PLC0415
         from spai_train.space import extremes  # noqa: PLC0415
+        from spai_train.training.failures import TrainingError  # noqa: PLC0415
+        from spai_train.training.settings import RESUMABLE  # noqa: PLC0415
 
     def settings(overrides: Mapping[str, Any]) -> FitRecipe:
         return load_recipe(recipe, "fit", FitRecipe, overrides)

@@ -3,11 +3,35 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from spai_runtime.sources import printable
 from spai_train.data.stores import Store, open_store
 from spai_train.data.table import GENERATED, Row, TableError, check_classes, read_tables
-from spai_train.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where images come from.
+
+    :param tables: CSVs with image, class and split
+    :param validation: CSVs of the validation images; none for the rows of `tables` in `validation_split`
+    :param root: that paths are relative to; None is each CSV's folder
+    :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
+    :param workers: processes that read and augment; 0 does so in the training process
+    :param prefetch: micro-batches that each worker keeps ready
+    """
+
+    tables: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    root: str | None = None
+    store: str | None = None
+    train_split: str = "train"
+    validation_split: str = "val"
+    workers: Annotated[int, Meta(ge=0)] = 8
+    prefetch: Annotated[int, Meta(ge=1)] = 2
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from spai_train.models.spai import SPAI
-from spai_train.whitening import scale_by_fan_in
+from spai_train.models.whitening import scale_by_fan_in
 
 Scheme = Literal["upstream", "fan_in"]
 

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from spai_train.data.dataset import Failure
-from spai_train.run import Metrics
+from spai_train.training.run import Metrics
 
 
 class Meters:

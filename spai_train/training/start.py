@@ -12,8 +12,8 @@ from spai_train.data.table import REAL
 from spai_train.models.initial import initialise
 from spai_train.models.spai import SPAI, SPAIConfig
 from spai_train.models.vit import Backbone
+from spai_train.models.whitening import Normalising, sample_patches, whiten_patches
 from spai_train.seeds import Use, seed_of
-from spai_train.whitening import Normalising, sample_patches, whiten_patches
 
 Initial = Literal["upstream", "fan_in", "whitened"]
 WHITENED = 400  # real images whose patches are whitened

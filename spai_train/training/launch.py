@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from spai_runtime.errors import UserError
-from spai_train.settings import TrainingSettings
+from spai_train.training.settings import TrainingSettings
 
 _ACCELERATE = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # its names of precisions
 

@@ -5,32 +5,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from spai_train.optimizer import OptimizerSettings, ScheduleSettings
+from spai_train.data.rows import DataSettings
+from spai_train.training.optimizer import OptimizerSettings, ScheduleSettings
 
 Count = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Where images come from.
-
-    :param tables: CSVs with image, class and split
-    :param validation: CSVs of the validation images; none for the rows of `tables` in `validation_split`
-    :param root: that paths are relative to; None is each CSV's folder
-    :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
-    :param workers: processes that read and augment; 0 does so in the training process
-    :param prefetch: micro-batches that each worker keeps ready
-    """
-
-    tables: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    root: str | None = None
-    store: str | None = None
-    train_split: str = "train"
-    validation_split: str = "val"
-    workers: NotNegative = 8
-    prefetch: Count = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,11 @@ from spai_runtime.sources import Item
 from spai_train.data.dataset import Failure
 from spai_train.data.stores import Store
 from spai_train.data.table import Row, TableError
-from spai_train.launch import autocast_dtype
-from spai_train.meters import gather
 from spai_train.models.spai import SPAI
-from spai_train.run import Metrics
 from spai_train.torch_engine import as_detector, evaluating
+from spai_train.training.launch import autocast_dtype
+from spai_train.training.meters import gather
+from spai_train.training.run import Metrics
 
 
 class Validation(NamedTuple):

@@ -6,70 +6,27 @@ So a run that is killed at any step and resumed from the last state computes wha
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from spai_runtime.errors import UserError
-from spai_train.curves import draw_curves
-from spai_train.data.dataset import Batch, Sample, load_batches
+from spai_train.data.dataset import Batch, load_batches
 from spai_train.data.order import Order, Plan
-from spai_train.meters import Meters
-from spai_train.optimizer import CosineSchedule
-from spai_train.run import Metrics, RunFolder, State
+from spai_train.recipe import flatten
 from spai_train.seeds import Use, seed_of
-from spai_train.settings import TrainingSettings
-from spai_train.stopping import EarlyStopping, gap
+from spai_train.training.curves import draw_curves
+from spai_train.training.failures import TrainingError, memory_advice
+from spai_train.training.meters import Meters
+from spai_train.training.optimizer import CosineSchedule
+from spai_train.training.run import Metrics, RunFolder, State
+from spai_train.training.settings import TrainingSettings
+from spai_train.training.stopping import EarlyStopping, gap
+from spai_train.training.task import OnEpoch, Outcome, Task
 
 LOADER_SHARE = 0.2  # of an epoch's time spent waiting for images, above which the user is told
-OnEpoch = Callable[[int, Mapping[str, float]], None]
-
-
-class TrainingError(UserError):
-    """A training that cannot go on, and what to change, in one sentence."""
-
-
-class Task(Protocol):
-    """What is trained, on which images."""
-
-    @property
-    def model(self) -> nn.Module:
-        """On the device of the run; its own `state_dict` is what is saved."""
-
-    @property
-    def images(self) -> Dataset[Sample]:
-        """Samples by Ticket."""
-
-    def loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
-        """:param model: `self.model`, perhaps wrapped for several processes; call it
-        :param seed: of whatever is drawn beside torch's global generator, which it has seeded too
-        """
-
-    def validate(self) -> Metrics:
-        """Metrics of the epoch that ended, their names beginning with `val_`; none without validation images."""
-
-    def save(self, name: str) -> None:
-        """Writes a checkpoint for others to use into the run's folder: `last`, `best`, `epoch_007`."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended.
-
-    :param history: metrics of every epoch
-    :param best: those of the best epoch; of the last one, where nothing is watched
-    :param stopped: whether early stopping ended it
-    """
-
-    history: list[Metrics]
-    best: Metrics
-    stopped: bool
 
 
 class Loop:
@@ -106,7 +63,7 @@ class Loop:
         """
         scaler = self._restore() if resume else None
         if not self._over:
-            with self._memory_advice():
+            with memory_advice(self.plan.micro_batch):
                 self._train(scaler, on_epoch)
         self.accelerator.end_training()
         return Outcome(self.history, self.history[self._best_epoch - 1], self.stopped)
@@ -115,7 +72,7 @@ class Loop:
         model, self.optimizer = self.accelerator.prepare(self.task.model, self.optimizer)
         if scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
-        self.accelerator.init_trackers("spai")
+        self.accelerator.init_trackers("spai", config=flatten(self.settings))
         batches = self._loader()
         while not self._over:
             self._epoch(model, batches)
@@ -271,20 +228,3 @@ class Loop:
     @property
     def _over(self) -> bool:
         return self.stopped or self.step >= self.plan.steps
-
-    @contextmanager
-    def _memory_advice(self) -> Iterator[None]:
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not _is_memory(error):
-                raise
-            raise TrainingError(
-                f"out of memory with {self.plan.micro_batch} images at once: raise accumulate, or set precision=bf16, "
-                "checkpointing=true or a lower batch_size; --resume goes on from the last state"
-            ) from error
-
-
-def _is_memory(error: BaseException) -> bool:
-    """torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

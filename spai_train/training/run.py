@@ -21,7 +21,7 @@ from spai_runtime.commands import say
 from spai_runtime.errors import OutputError
 from spai_runtime.sources import printable
 from spai_train.recipe import RecipeError, differing_keys, dump_recipe, load_recipe
-from spai_train.settings import RESUMABLE, TrainingSettings
+from spai_train.training.settings import RESUMABLE, TrainingSettings
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 Metrics = dict[str, float]

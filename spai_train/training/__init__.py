@@ -1,0 +1,1 @@
+"""What `pretrain` and `fit` share: the loop, its settings, objectives, optimizer, states and early stopping."""

@@ -1,0 +1,33 @@
+"""Trainings that cannot go on, and what to change."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from spai_runtime.errors import UserError
+
+
+class TrainingError(UserError):
+    """A training that cannot go on, and what to change, in one sentence."""
+
+
+@contextmanager
+def memory_advice(images: int) -> Iterator[None]:
+    """:param images: that one process takes at once
+    :raises TrainingError: memory has run out inside
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory with {images} images at once: raise accumulate, or set precision=bf16, "
+            "checkpointing=true or a lower batch_size; --resume goes on from the last state"
+        ) from error
+
+
+def _is_memory(error: BaseException) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
