@@ -39,7 +39,7 @@ class FitRecipe(TrainingSettings):
     :param pretrained: weights of the backbone: a file, or `timm` for those on its hub (CLIP, DINOv2); None has none
     :param start: a whole SPAI checkpoint to go on from; `model`, `pretrained` and `initial` are then not asked
     :param initial: how weights are drawn that are not loaded
-    :param freeze: whether the backbone stays as it is; None freezes one that is pre-trained, as upstream does
+    :param freeze: whether the backbone stays as it is; None freezes one that is loaded, as upstream does
     :param views: augmented views of an image, which the head sees as its tiles
     :param keep: `best` keeps the best and the last epoch's checkpoint, `all` every epoch's
     """
@@ -59,7 +59,8 @@ class FitRecipe(TrainingSettings):
 
     @property
     def frozen(self) -> bool:
-        return self.freeze if self.freeze is not None else self.pretrained is not None
+        loaded = self.pretrained is not None or self.start is not None
+        return loaded if self.freeze is None else self.freeze
 
 
 def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None) -> Outcome:

@@ -246,7 +246,8 @@ def test_a_frozen_backbone_stays_bit_for_bit(freeze: bool | None, moves: bool, t
         ({"model__backbone": "clip"}, False),
         ({"model__blocks": [0]}, False),
         ({"model__backbone": "clip", "freeze": True}, True),
-        ({"start": "of_any_model.safetensors"}, False),
+        ({"start": "of_any_model.safetensors"}, True),
+        ({"start": "of_any_model.safetensors", "freeze": False}, False),
     ],
 )
 def test_parameters_without_a_gradient_are_looked_for_where_there_may_be_some(

@@ -20,7 +20,7 @@ class DataSettings:
     :param validation: CSVs of the validation images; none for the rows of `tables` in `validation_split`
     :param root: that paths are relative to; None is each CSV's folder
     :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
-    :param workers: processes that read and augment; 0 does so in the training process
+    :param workers: processes that read and augment, at most one a core; 0 does so in the training process
     :param prefetch: micro-batches that each worker keeps ready
     """
 

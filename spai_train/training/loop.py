@@ -5,6 +5,7 @@ So a run that is killed at any step and resumed from the last state computes wha
 """
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -219,7 +220,8 @@ class Loop:
         order = Order(self.plan, self.settings.seed, self.step, self.accelerator.process_index)
         data = self.settings.data
         pin = self.accelerator.device.type == "cuda"
-        return load_batches(self.task.images, order, data.workers, data.prefetch, pin=pin)
+        workers = min(data.workers, os.cpu_count() or 1)
+        return load_batches(self.task.images, order, workers, data.prefetch, pin=pin)
 
     @property
     def _best_epoch(self) -> int:
