@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -54,6 +55,7 @@ def _export(
             verbose=False,
         )
     assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces, with the paths of whoever exports
     program.save(str(path), external_data=False)
     check_graph(path)
 

@@ -62,6 +62,15 @@ def test_the_directory_is_the_contract(golden: Exported) -> None:
         assert {value.name: described(value) for value in found.output} == outputs
 
 
+def test_graphs_do_not_say_where_they_were_made(golden: Exported) -> None:
+    """torch's exporter puts the stack trace of every node, with its paths, into the graph."""
+    for name in ("encoder", "head"):
+        content = (golden.directory / f"{name}.onnx").read_bytes()
+        assert b"site-packages" not in content
+        assert str(Path(torch.__file__).parent).encode() not in content
+        assert not any(node.metadata_props or node.doc_string for node in onnx.load_from_string(content).graph.node)
+
+
 def described(value: onnx.ValueInfoProto) -> tuple[int, list[str | int]]:
     tensor = value.type.tensor_type
     return tensor.elem_type, [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]

@@ -168,7 +168,7 @@ def test_the_demo_detector_is_the_one_that_was_evaluated() -> None:
     assert f"{manifest['threshold']['value']:.4f}" in README
 
 
-@pytest.mark.parametrize("name", ["encoder", "filter", "run-medium"])
+@pytest.mark.parametrize("name", ["encoder", "filter", "run-medium", "fit_step-vitb", "loading-vitb"])
 def test_ratios_are_those_of_committed_results(name: str) -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert f"{result['ratio']:.3g} ×" in README
