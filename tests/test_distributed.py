@@ -77,4 +77,4 @@ def test_two_processes_end_as_one(name: str, epochs: set[int], alone: Path, toge
 
 
 def test_one_process_tells_the_trackers(together: Path) -> None:
-    assert len(list((together / "new").rglob("events.out.tfevents.*"))) == 1
+    assert len(list((together / "new" / "spai").glob("events.out.tfevents.*"))) == 1
