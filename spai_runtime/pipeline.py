@@ -131,9 +131,7 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _read(
-    detector: Detector, item: Item, opened: Callable[[Item], Picture], budget: "_Budget", ticket: int
-) -> _Read:
+def _read(detector: Detector, item: Item, opened: Callable[[Item], Picture], budget: "_Budget", ticket: int) -> _Read:
     """Runs in a decoding thread. The header tells what the pixels will cost, and the budget when there is room."""
     image = _Read(item, budget)
     try:
