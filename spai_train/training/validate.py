@@ -8,12 +8,10 @@ import torch
 from accelerate import Accelerator
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from spai_runtime.images import Picture
-from spai_runtime.pipeline import score_items
-from spai_runtime.sources import Item
 from spai_train.data.dataset import Failure
 from spai_train.data.stores import Store
 from spai_train.data.table import Row, TableError
+from spai_train.evaluation.scored import score_rows
 from spai_train.models.spai import SPAI
 from spai_train.torch_engine import as_detector, evaluating
 from spai_train.training.launch import autocast_dtype
@@ -65,10 +63,9 @@ def _scored(
 ) -> tuple[list[tuple[float, int]], list[Failure]]:
     """Logit and label of each image that can be read, and the others."""
     detector = as_detector(model, device=str(accelerator.device), precision=autocast_dtype(accelerator))
-    items = [Item(row.path, str(index)) for index, row in enumerate(rows)]
     random_state = torch.random.get_rng_state()
-    results = list(score_items(detector, items, opened=lambda item: Picture.open(store.read(rows[int(item.name)]))))
+    table = score_rows(detector, rows, store=store)
     assert torch.equal(random_state, torch.random.get_rng_state()), "validation draws nothing"
-    pairs = [(result.score.logit, row.label) for row, result in zip(rows, results, strict=True) if result.score]
-    failures = [Failure(row.name, result.error) for row, result in zip(rows, results, strict=True) if not result.score]
-    return pairs, failures
+    found = list(zip(rows, table.logit.tolist(), table.errors, strict=True))
+    pairs = [(logit, row.label) for row, logit, error in found if not error]
+    return pairs, [Failure(row.name, error) for row, _, error in found if error]
