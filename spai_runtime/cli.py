@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from spai_runtime.commands import VerboseOption, VersionOption, execute, say
+from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, VersionOption, execute, say
 from spai_runtime.detector import Detector
 from spai_runtime.errors import OutputError
 from spai_runtime.pipeline import Result, score_items
@@ -25,7 +25,6 @@ from spai_runtime.sources import Item, Sources
 from spai_runtime.table import Table
 
 EXIT_SCORED = 0
-EXIT_SOME_ERRORS = 3
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

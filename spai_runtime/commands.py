@@ -11,6 +11,7 @@ import typer
 from spai_runtime.errors import UserError
 
 EXIT_ERROR = 2
+EXIT_SOME_ERRORS = 3  # the others are done
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from spai_runtime.errors import SourceError
+from spai_runtime.errors import SourceError, UserError
 from spai_runtime.images import EXTENSIONS
 
 IMAGE_COLUMNS = ("image", "filename")  # SPAI's CSVs, GRIP's CSVs
@@ -131,7 +131,7 @@ def _is_table(path: Path) -> bool:
 
 def _header(path: Path) -> list[str]:
     """:raises SourceError: no column names an image"""
-    with _opened(path) as file:
+    with opened(path) as file:
         columns = [printable(name) for name in next(csv.reader(file), [])]
     if not any(name in columns for name in IMAGE_COLUMNS):
         raise SourceError(f"{path} has no column {' or '.join(IMAGE_COLUMNS)}; it has: {', '.join(columns) or 'none'}")
@@ -141,7 +141,7 @@ def _header(path: Path) -> list[str]:
 def _rows(path: Path, split: str | None) -> Iterator[Item]:
     columns = _header(path)
     image = next(name for name in IMAGE_COLUMNS if name in columns)
-    with _opened(path) as file:
+    with opened(path) as file:
         for row in csv.DictReader(file, restval=""):
             row.pop(None, None)  # cells past the header
             if split is None or row.get("split") == split:
@@ -150,19 +150,19 @@ def _rows(path: Path, split: str | None) -> Iterator[Item]:
 
 
 def _lines(path: Path) -> Iterator[Item]:
-    with _opened(path) as file:
+    with opened(path) as file:
         for line in file:
             if name := line.rstrip("\r\n"):
                 yield _item(path.parent / name)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """A list file as text; :raises SourceError: where it cannot be read as one."""
+def opened(path: Path, failure: type[UserError] = SourceError) -> Iterator[TextIO]:
+    """A list file as text; :raises UserError: of the kind `failure`, where it cannot be read as one"""
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             yield file
     except OSError as error:
-        raise SourceError(f"cannot read {printable(path)}: {error.strerror}") from error
+        raise failure(f"cannot read {printable(path)}: {error.strerror}") from error
     except csv.Error as error:
-        raise SourceError(f"{printable(path)} is not a CSV: {error}") from error
+        raise failure(f"{printable(path)} is not a CSV: {error}") from error

@@ -98,13 +98,18 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, int | float | str | bo
     return values
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, failure: type[UserError] = RecipeError) -> Any:
+    """:raises UserError: of the kind `failure`, where it cannot be read or is not YAML"""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
+        raise failure(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise failure(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
     if not isinstance(content, dict) or not all(isinstance(value, dict | None) for value in content.values()):
         raise RecipeError(f"{path} is not a recipe: it must hold sections such as `fit:` and `pretrain:`")
     return content

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DatabaseError
 
 from spai_runtime.commands import say
 from spai_runtime.errors import UserError
+from spai_train.files import appearing
 from spai_train.space import Scalar, Space
 from spai_train.training.stopping import Metric, higher_is_better
 
@@ -209,6 +210,5 @@ def _cell(value: Scalar) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".partial")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with appearing(path) as part:
+        part.write_text(text, encoding="utf-8")

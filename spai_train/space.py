@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 from optuna.trial import Trial
 
 from spai_runtime.errors import UserError
+from spai_train.recipe import read_yaml
 
 Scalar = bool | int | float | str | None
 
@@ -68,12 +68,7 @@ def load_space(path: Path) -> Space:
 
     :raises SpaceError: unreadable, not YAML, or a key whose values are not a range or choices
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpaceError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, SpaceError)
     if not isinstance(content, dict) or not content:
         raise SpaceError(f"{path} names no keys; e.g. optimizer.learning_rate: {{low: 1e-5, high: 1e-3, log: true}}")
     return {str(key): _dimension(path, str(key), values) for key, values in content.items()}

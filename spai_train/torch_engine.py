@@ -79,13 +79,18 @@ def load_detector(path: Path, device: str = "auto", threshold: float | None = No
     :param device: `auto` is the first GPU, else the CPU
     :raises CheckpointError: see load_checkpoint
     """
-    checkpoint = load_checkpoint(path)
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    checkpoint, device = load_checkpoint(path), find_device(device)
     detector = as_detector(checkpoint.model().to(device), checkpoint.card, device)
     if threshold is not None:
         detector.threshold = Threshold(threshold, "given by the user")
     return detector
+
+
+def find_device(device: str) -> str:
+    """`auto` → the first GPU, else the CPU; any other as it is."""
+    if device != "auto":
+        return device
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Annotated
 import PIL.Image
 import typer
 
-from spai_runtime.commands import VerboseOption, say
+from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.errors import ImageError, UserError
 from spai_runtime.images import Picture
 from spai_runtime.sources import printable
@@ -25,7 +25,6 @@ from spai_train.data.table import Row, read_table, write_table
 
 EPILOG = "Exit code: 0 written; 3 written, less images that cannot be read; 2 usage, or nothing could be written."
 
-EXIT_SOME_LEFT_OUT = 3
 IMAGES = "images"  # the folder of the files, beside the table
 
 
@@ -59,7 +58,7 @@ def run(
             raise UserError(f"none of the {len(rows)} images can be read; say with --root what paths are relative to")
         write_table(output / f"{table.stem}.csv", written)
     typer.echo(output / f"{table.stem}.csv")
-    return 0 if len(written) == len(rows) else EXIT_SOME_LEFT_OUT
+    return 0 if len(written) == len(rows) else EXIT_SOME_ERRORS
 
 
 def copy_augmented(

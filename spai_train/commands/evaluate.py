@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spai_runtime.commands import VerboseOption, say
+from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Graph
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["EPILOG", "run"]
 
 EPILOG = "Exit code: 0 all images scored; 3 some could not be; 2 usage, or nothing could run."
-EXIT_SOME_ERRORS = 3
 
 Levels = list[float] | None
 

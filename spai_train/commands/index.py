@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from spai_runtime.commands import VerboseOption, say
+from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.errors import UserError
 from spai_runtime.sources import printable
 from spai_train.commands.edges import writable
@@ -30,7 +30,6 @@ EPILOG = (
     "Where a layout has no split, each source's images of a class are shuffled by the seed and the SHA-256 of their "
     "files, and cut by the shares: names, places and the order of the folders do not matter."
 )
-EXIT_SOME_LEFT_OUT = 3
 
 
 class Kind(StrEnum):
@@ -93,7 +92,7 @@ def run(
         write_table(output, index.rows)
     _show(index.rows)
     typer.echo(printable(output))
-    return EXIT_SOME_LEFT_OUT if index.broken else 0
+    return EXIT_SOME_ERRORS if index.broken else 0
 
 
 def _layout(kind: Kind, given: dict[str, Path], real: Sequence[Path], fake: Sequence[Path]) -> Layout:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from spai_runtime.commands import VerboseOption, say
+from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.sources import printable
 from spai_train.commands.edges import writable
 from spai_train.data.pack import SHARD_BYTES, pack
@@ -19,7 +19,6 @@ EPILOG = (
     "Exit code: 0 every image is packed; 3 some could not be read and are named; 2 usage, or nothing could be written. "
     "An image's key is its name in the table, so the same tables go with the store and with the files."
 )
-EXIT_SOME_LEFT_OUT = 3
 
 
 def run(
@@ -44,4 +43,4 @@ def run(
     if left_out:
         say(f"left out because they cannot be read: {len(left_out)}")
     typer.echo(printable(output))
-    return EXIT_SOME_LEFT_OUT if left_out else 0
+    return EXIT_SOME_ERRORS if left_out else 0

@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import VerboseOption, say
+from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.sources import printable
 from spai_train.commands.edges import extra, writable
 
 __all__ = ["EPILOG", "run"]
 
 EPILOG = "Exit code: 0 all images are on the map; 3 some could not be read; 2 usage, or no map could be made."
-EXIT_SOME_ERRORS = 3
 
 
 def run(

@@ -72,13 +72,14 @@ class TrainingImages(Dataset[Sample]):
     An image that cannot be read is replaced by another of its class, so that batches keep their size.
 
     :param views: V, augmentations of an image
+    :ivar of_class: label → indices of its rows
     """
 
     def __init__(self, rows: Sequence[Row], store: Store, augment: Augment, views: int, seed: int) -> None:
         labels = np.array([row.label for row in rows])
         self.rows = PackedRows(rows)
         self.store, self.augment, self.views, self.seed = store, augment, views, seed
-        self._of_class = {label: np.flatnonzero(labels == label) for label in np.unique(labels).tolist()}
+        self.of_class = {label: np.flatnonzero(labels == label) for label in np.unique(labels).tolist()}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,7 +102,7 @@ class TrainingImages(Dataset[Sample]):
         """The image, then others of its class."""
         yield ticket.image
         rng = np.random.default_rng(seed_of(self.seed, Use.SUBSTITUTE, *ticket))
-        others = self._of_class[self.rows[ticket.image].label]
+        others = self.of_class[self.rows[ticket.image].label]
         for _ in range(ATTEMPTS - 1):
             yield int(rng.choice(others))
 

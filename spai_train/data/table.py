@@ -2,14 +2,13 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from spai_runtime.errors import UserError
-from spai_runtime.sources import IMAGE_COLUMNS, printable
+from spai_runtime.sources import IMAGE_COLUMNS, opened, printable
+from spai_train.files import appearing
 
 REAL, GENERATED = 0, 1
 COLUMNS = ("image", "class", "split", "source")
@@ -43,7 +42,7 @@ def read_table(path: Path, split: str | None = None, root: Path | None = None) -
     :param root: that names are relative to; None is the table's folder
     :raises TableError: unreadable, without its columns, a class that is not 0 or 1, or no row in the split
     """
-    with _opened(path) as file:
+    with opened(path, TableError) as file:
         lines = csv.DictReader(file, restval="")
         names = lines.fieldnames or []
         image, kind = _columns(path, names)
@@ -66,12 +65,10 @@ def read_tables(paths: Iterable[Path], split: str | None = None, root: Path | No
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
     """Writes COLUMNS; the file appears under its name when it is whole."""
-    part = path.with_name(path.name + ".partial")
-    with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with appearing(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows((row.name, row.label, row.split, row.source) for row in rows)
-    part.replace(path)
 
 
 def check_classes(rows: Sequence[Row], what: str) -> None:
@@ -113,14 +110,3 @@ def _row(path: Path, line: int, cells: dict[str, str], image: str, kind: str, ro
         raise TableError(f"{printable(path)}, line {line}: {kind} is {value!r} where {expected} was expected")
     source = cells.get("source") or (value if kind == "typ" else path.stem)
     return Row(name, (root or path.parent) / name, label, cells.get("split", ""), source)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield file
-    except OSError as error:
-        raise TableError(f"cannot read {printable(path)}: {error.strerror}") from error
-    except csv.Error as error:
-        raise TableError(f"{printable(path)} is not a CSV: {error}") from error

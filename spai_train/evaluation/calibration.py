@@ -17,6 +17,7 @@ from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Floats
 from spai_train.evaluation.metrics import MARGIN, calibrate, images_needed
 from spai_train.evaluation.scored import ScoredTable
+from spai_train.files import appearing
 
 LOSSLESS = frozenset((".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"))
 
@@ -72,9 +73,8 @@ class Calibrated:
         :raises OSError: it cannot be written
         """
         manifest = replace(Manifest.load(directory), calibration=self.calibration, threshold=self.threshold)
-        part = directory / f".{FILE_NAME}.partial"
-        part.write_bytes(manifest.dump())
-        part.replace(directory / FILE_NAME)
+        with appearing(directory / FILE_NAME) as part:
+            part.write_bytes(manifest.dump())
 
 
 def calibrate_on(table: ScoredTable, request: Request, before: Calibration | None, images: str) -> Calibrated:

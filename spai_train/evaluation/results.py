@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from spai_train.evaluation.bootstrap import CONFIDENCE, Interval
 from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.metrics import METRICS
 from spai_train.evaluation.protocol import Measurement, Rate
+from spai_train.files import appearing
 
 Line = Sequence[Any]
 DPI = 150
@@ -33,7 +33,7 @@ def write(evaluation: Evaluation, output: Path) -> None:
     table, measurement = evaluation.tables[0], evaluation.measurements[0]
     _write_csv(output / "scores.csv", _score_lines(evaluation))
     _write_csv(output / "metrics.csv", _metric_lines(evaluation))
-    with _appearing(output / "metrics.json") as part:
+    with appearing(output / "metrics.json") as part:
         part.write_text(json.dumps(report(evaluation), indent=2) + "\n", encoding="utf-8")
     if table.scored.any():
         _draw(output / "histogram.png", plots.histogram(table, evaluation.threshold.value))
@@ -128,18 +128,10 @@ def _cells(intervals: Mapping[str, Interval | None], names: Sequence[str]) -> li
 
 
 def _write_csv(path: Path, lines: Iterable[Line]) -> None:
-    with _appearing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with appearing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def _draw(path: Path, figure: Figure) -> None:
-    with _appearing(path) as part:
+    with appearing(path) as part:
         figure.savefig(part, format="png", dpi=DPI)
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A file beside the path, which becomes it when the block ends without an error."""
-    part = path.with_name(path.name + ".partial")
-    yield part
-    part.replace(path)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
@@ -21,8 +20,9 @@ from spai_runtime.sources import Item, printable
 from spai_train.checkpoint import Checkpoint
 from spai_train.data.table import GENERATED, REAL, Row
 from spai_train.evaluation.plots import COLOURS
+from spai_train.files import appearing
 from spai_train.models.spai import SpectralContextHead
-from spai_train.torch_engine import TorchEngine, as_detector
+from spai_train.torch_engine import TorchEngine, as_detector, find_device
 
 Floats = NDArray[np.float32]
 
@@ -78,8 +78,7 @@ def embed(checkpoint: Checkpoint, rows: Sequence[Row], device: str = "auto") -> 
 
     :param device: `auto` is the first GPU, else the CPU
     """
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = find_device(device)
     model = checkpoint.model().to(device)
     head = ListeningHead(model.head)
     detector = as_detector(model, checkpoint.card, device)
@@ -113,15 +112,14 @@ def project(embeddings: Floats, perplexity: float, seed: int) -> Floats:
 def write_map(folder: Path, rows: Sequence[Row], points: Floats, perplexity: float) -> None:
     """Writes tsne.csv, of COLUMNS, and tsne.png; each appears under its name when it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / ".partial"
-    with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    table = folder / "tsne.csv"
+    with appearing(table) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row, (x, y) in zip(rows, points.tolist(), strict=True):
             writer.writerow((row.name, row.label, row.split, row.source, f"{x:.6g}", f"{y:.6g}"))
-    part.replace(folder / "tsne.csv")
-    draw(rows, points, perplexity).savefig(part, format="png", dpi=150)
-    part.replace(folder / "tsne.png")
+    with appearing(folder / "tsne.png") as part:
+        draw(rows, points, perplexity).savefig(part, format="png", dpi=150)
 
 
 def draw(rows: Sequence[Row], points: Floats, perplexity: float) -> Figure:

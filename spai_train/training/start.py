@@ -39,7 +39,6 @@ def draw_model(config: SPAIConfig, seed: int, initial: Initial, pretrained: str 
 
 def whiten(model: Normalising, backbone: Backbone, images: TrainingImages, seed: int) -> None:
     """Sets the patch embedding to whiten patches of real training images, or of any, where none is labelled real."""
-    labels = [row.label for row in images.rows]
-    real = [index for index, label in enumerate(labels) if label == REAL or REAL not in labels][:WHITENED]
-    views = torch.from_numpy(np.concatenate([images[Ticket(0, index)].views for index in real]))
+    chosen = images.of_class.get(REAL, np.arange(len(images)))[:WHITENED].tolist()
+    views = torch.from_numpy(np.concatenate([images[Ticket(0, index)].views for index in chosen]))
     whiten_patches(backbone, sample_patches(model, backbone, views, PATCHES, seed))
