@@ -8,7 +8,7 @@ from torch.nn import functional as F
 class Dropout(nn.Dropout):
     """torch's dropout, with another way of drawing on the CPU.
 
-    torch draws a Bernoulli number an element there, in one thread, which takes a tenth of SPAI's training step. Here a
+    torch draws a Bernoulli number an element there, in one thread, while the others wait. Here a
     random byte decides, eight of which come out of one 64-bit draw: the same distribution wherever 256·p is whole, as
     at SPAI's 0.5. For another p, on a GPU and in eval mode it is torch's.
     """

@@ -138,6 +138,6 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
 def cpu_chunk(tokens: int, width: int) -> int:
     """`Backbone.chunk` for a frozen backbone on a CPU: as many images as 8 of ViT-B/16 at 224 pixels are.
 
-    Larger ones leave the cache, which cost a tenth of the time at 24 images and a fifth at 96.
+    Larger ones leave the cache.
     """
     return max(1, round(8 * 196 * 768 / (tokens * width)))
