@@ -38,6 +38,13 @@ class Form(StrEnum):
     JSONL = "jsonl"
 
 
+class Decode(StrEnum):
+    """What decodes JPEGs."""
+
+    PILLOW = "pillow"
+    NVIMGCODEC = "nvimgcodec"
+
+
 @dataclass(frozen=True)
 class Options:
     """One call of spai-run; the command's options say what each means."""
@@ -47,6 +54,7 @@ class Options:
     output: Path | None
     form: Form
     device: str
+    decode: Decode
     batch_size: int | None
     workers: int | None
     threshold: float | None
@@ -71,7 +79,10 @@ def run(
     ],
     engine: Annotated[
         Path | None,
-        typer.Option(help="Directory that spai-export wrote, or a graph in it. Left out: the demo detector."),
+        typer.Option(
+            help="Directory that spai-export wrote, or a graph in it (.onnx, .plan), which then runs and no other. "
+            "Left out: the demo detector."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write, .csv or .jsonl, with a .run.json beside it. Left out: stdout.")
@@ -79,12 +90,22 @@ def run(
     form: Annotated[
         Form, typer.Option("--format", help="Of stdout; auto is a table on a terminal, CSV in a pipe.")
     ] = Form.AUTO,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda:0, or several GPUs, cuda:0,1; auto is the best that loads: TensorRT, ONNX Runtime on CUDA, "
+            "ONNX Runtime on the CPU. On a terminal the summary says which; with --output, the .run.json too."
+        ),
+    ] = "auto",
+    decode: Annotated[
+        Decode,
+        typer.Option(help="What decodes JPEGs: Pillow, or nvImageCodec on the GPU (one GPU; scores may move)."),
+    ] = Decode.PILLOW,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Views that the encoder is given at once. Left out: as suits the engine.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads. Left out: one a core, at most 8.")
+        int | None, typer.Option(min=1, help="Decoding threads. Left out: one a core, at most 8 (32 with a GPU).")
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="For the label. Left out: that of detector.json.")
@@ -99,7 +120,9 @@ def run(
 ) -> int:
     """Tell AI-generated images from real ones, at any resolution."""
     return score(
-        Options(tuple(inputs), engine, output, form, device, batch_size, workers, threshold, split, resume, quiet)
+        Options(
+            tuple(inputs), engine, output, form, device, decode, batch_size, workers, threshold, split, resume, quiet
+        )
     )
 
 
@@ -146,37 +169,48 @@ def _to_stdout(detector: Detector, sources: Sources, _: int, options: Options) -
 
 def _to_file(detector: Detector, sources: Sources, total: int, options: Options) -> Counter[str]:
     assert options.output is not None
-    with ResultFile(options.output, sources.columns, _identity(detector), resume=options.resume) as file:
+    with ResultFile(options.output, sources.columns, _identity(detector, options), resume=options.resume) as file:
         todo, labels = file.skip(iter(sources))
         results = _results(detector, todo, options)
         for result in shown(results, total, labels.total(), visible=not options.quiet):
             file.write(result)
             labels[_label(result)] += 1
-        file.finish(inputs=list(options.inputs), device=detector.encoder.device, labels=dict(labels))
+        engine = detector.encoder
+        file.finish(inputs=list(options.inputs), device=engine.device, engine=engine.label, labels=dict(labels))
     return labels
 
 
 def _results(detector: Detector, items: Iterator[Item], options: Options) -> Iterator[Result]:
-    return score_items(detector, items, batch_size=options.batch_size, workers=options.workers)
+    decoder = None
+    if options.decode is Decode.NVIMGCODEC:
+        from spai_runtime.decode import JpegDecoder  # noqa: PLC0415  an extra
+
+        decoder = JpegDecoder(detector.encoder)
+    return score_items(detector, items, batch_size=options.batch_size, workers=options.workers, decoder=decoder)
 
 
 def _label(result: Result) -> str:
     return result.score.label if result.score else "error"
 
 
-def _identity(detector: Detector) -> dict[str, object]:
+def _identity(detector: Detector, options: Options) -> dict[str, object]:
     """What rows depend on; the record of a run begins with it."""
     manifest, threshold = detector.manifest, detector.threshold
+    encoder, head = detector.graphs
     return {
         "detector": manifest.name,
-        "encoder_sha256": manifest.encoder.sha256,
-        "head_sha256": manifest.head.sha256,
+        "encoder_sha256": encoder.sha256,
+        "head_sha256": head.sha256,
         "threshold": threshold.value,
         "threshold_source": threshold.source,
         "calibration": json.loads(msgspec.json.encode(manifest.calibration)),
+        "decode": options.decode.value,
     }
 
 
 def _summary(detector: Detector, labels: Counter[str]) -> str:
     counts = ", ".join(f"{labels[name]} {name}" for name in ("ai", "real", "error") if labels[name])
-    return f"{counts}; threshold {detector.threshold.value:g}: {detector.threshold.source}"
+    limit = detector.threshold
+    return (
+        f"{counts}; threshold {limit.value:g}: {limit.source}; {detector.encoder.label}, {detector.manifest.precision}"
+    )

@@ -1,8 +1,10 @@
 """What the three commands have in common: an exit code, and errors in one line on stderr."""
 
+import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated
 
@@ -36,7 +38,8 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code: int = app(list(arguments), standalone_mode=False, prog_name=name) or 0
+        with _warnings_said(name):
+            code: int = app(list(arguments), standalone_mode=False, prog_name=name) or 0
     except typer.TyperException as error:
         return _fail(name, f"{error.format_message().rstrip('.')}; see `{name} --help`")
     except (KeyboardInterrupt, typer.Abort):
@@ -51,6 +54,28 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     if code == EXIT_INTERRUPTED:  # what typer makes of a KeyboardInterrupt
         say(f"{name}: interrupted; where there is --resume, it goes on from what is complete")
     return code
+
+
+@contextmanager
+def _warnings_said(name: str) -> Iterator[None]:
+    """What the packages warn of (another engine than hoped for, a smaller batch, a GPU that is gone) goes to stderr."""
+    handler, logger = _Said(name), logging.getLogger("spai_runtime")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
+class _Said(logging.Handler):
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.WARNING)
+        self._name = name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{self._name}: {record.getMessage()}")
 
 
 def say(message: str) -> None:

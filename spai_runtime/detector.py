@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spai_runtime.batches import Job, Packer
+from spai_runtime.batches import HostPacker, Job, Packer
 from spai_runtime.calibration import decimal, probability
-from spai_runtime.engines import Contract, Engine, load_engine
-from spai_runtime.errors import EngineError, ImageError
+from spai_runtime.decode import JpegDecoder
+from spai_runtime.device_batches import DevicePacker
+from spai_runtime.engines import Array, DeviceEngine, DeviceLostError, Engine, buckets
+from spai_runtime.errors import EngineError, ImageError, UserError
 from spai_runtime.images import Picture
+from spai_runtime.loading import Exported, load_engines
 from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
 from spai_runtime.views import Layout
 
@@ -52,13 +56,22 @@ class Detector:
     :param manifest: of its directory
     :param encoder, head: engines of its graphs
     :param threshold: that labels are decided by
+    :param graphs: the files behind the engines; None are those of the manifest
     """
 
-    def __init__(self, manifest: Manifest, encoder: Engine, head: Engine, threshold: Threshold) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        encoder: Engine,
+        head: Engine,
+        threshold: Threshold,
+        graphs: tuple[Graph, Graph] | None = None,
+    ) -> None:
         self.manifest = manifest
         self.encoder = encoder
         self.head = head
         self.threshold = threshold
+        self.graphs = graphs or (manifest.encoder, manifest.head)
 
     @classmethod
     def load(
@@ -67,29 +80,29 @@ class Detector:
         """Loads an exported directory.
 
         :param path: the directory or a graph in it; None is the demo detector, whose scores are no verdict
-        :param device: `auto`, `cpu`, `cuda:0`
+        :param device: `auto` (the best that loads), `cpu`, `cuda:0`, or several GPUs, `cuda:0,1`
         :param threshold: in [0, 1]; None is that of detector.json
         :raises UserError: what is missing, refused or does not fit, in one sentence
         """
-        directory, manifest = _open(demo_directory() if path is None else Path(path))
-        views, features = manifest.views, manifest.features
-        encoder = load_engine(directory / manifest.encoder.file, Contract.encoder(views.size, features), device)
-        head = load_engine(directory / manifest.head.file, Contract.head(features), device)
+        exported = Exported.open(demo_directory() if path is None else Path(path))
+        engines, manifest = load_engines(exported, device), exported.manifest
         chosen = manifest.threshold if threshold is None else Threshold(threshold, "given by the user")
-        return cls(manifest, encoder, head, chosen)
+        return cls(manifest, engines.encoder, engines.head, chosen, engines.graphs)
 
     def score(self, image: ImageSource) -> Score:
         """Scores one image.
 
         :param image: a path, the bytes of an image file, or pixels (H, W, 3) uint8 RGB
         :raises ImageError: it is none, or cannot be decoded
+        :raises EngineError: the engines cannot run it
         """
         picture = Picture.from_array(image) if isinstance(image, np.ndarray) else Picture.open(image)
         job = self.job(picture)
-        picture.load()
-        packer = self.packer()
-        packer.add(job)
-        packer.flush()
+        most = self.encoder.batch_size
+        with self.packer(next(size for size in buckets(most) if size >= min(len(job.layout), most))) as packer:
+            packer.prepare(job)
+            packer.add(job)
+            packer.flush()
         return self.judge(job)
 
     def job(self, picture: Picture) -> Job:
@@ -103,22 +116,58 @@ class Detector:
             raise ImageError(f"{width}×{height} pixels would be padded past the limit of {limit} pixels; crop it")
         return Job(picture, self.manifest.views.layout(height, width), self.manifest.features)
 
-    def packer(self, batch_size: int | None = None) -> Packer:
+    def packer(self, batch_size: int | None = None, decoder: JpegDecoder | None = None) -> Packer:
         """What gathers views of many jobs into batches of this detector's encoder.
 
         :param batch_size: views; None is what the encoder's engine is fastest with
+        :param decoder: of JPEGs, on the encoder's GPU; None is Pillow
         """
-        return Packer(self.encoder, self.manifest.views.size, batch_size or self.encoder.batch_size)
+        batch_size = batch_size or self.encoder.batch_size
+        if isinstance(self.encoder, DeviceEngine):
+            return DevicePacker(self.encoder, batch_size, decoder)
+        assert decoder is None
+        return HostPacker(self.encoder, self.manifest.views.size, batch_size)
 
     def judge(self, job: Job) -> Score:
         """Features of all views of an image → its score.
 
-        :raises ImageError: the logit is not a finite number, whatever that image did to the graphs
+        :raises ImageError: see `judge_all`
+        :raises EngineError: the head does not take so many views, or cannot run
         """
-        assert job.done
-        logits, attention = self.head.run(job.features[None])
+        (score,) = self.judge_all([job])
+        if isinstance(score, UserError):
+            raise score
+        return score
+
+    def judge_all(self, jobs: Sequence[Job]) -> list[Score | UserError]:
+        """As `judge` of each, which the head is given all at once; what is wrong with one image stands in its place.
+
+        An ImageError: it has no features, or a logit that is not a finite number, whatever it did to the graphs. An
+        EngineError: it has more views than the head takes.
+
+        :raises DeviceLostError: no GPU is left for the head
+        """
+        assert all(job.done for job in jobs)
+        outputs = iter(self._heads([job.features[None] for job in jobs if not job.error]))
+        return [ImageError(job.error) if job.error else self._score(job, next(outputs)) for job in jobs]
+
+    def _heads(self, features: Sequence[Array]) -> list[list[Array] | EngineError]:
+        """The head's outputs; where it refuses to run them all, those of each, to find out which it is."""
+        try:
+            return [*self.head.run_all(features)]
+        except DeviceLostError:
+            raise
+        except EngineError as error:
+            if len(features) == 1:
+                return [error]
+            return [output for one in features for output in self._heads([one])]
+
+    def _score(self, job: Job, outputs: list[Array] | EngineError) -> Score | UserError:
+        if isinstance(outputs, EngineError):
+            return outputs
+        logits, attention = outputs
         if not np.isfinite(logits).all():
-            raise ImageError(f"the detector's logit is {logits[0, 0]}, which no score follows from")
+            return ImageError(f"the detector's logit is {logits[0, 0]}, which no score follows from")
         logit = decimal(float(logits[0, 0]))
         score = probability(logit, self.manifest.calibration)
         return Score(score, logit, "ai" if score > self.threshold.value else "real", attention[0], job.layout)
@@ -142,28 +191,3 @@ def demo_directory() -> Path:
     package = Path(__file__).parent
     candidates = package / "demo", package.parent / "weights" / "demo"
     return next((path for path in candidates if (path / FILE_NAME).is_file()), candidates[-1])
-
-
-def _open(path: Path) -> tuple[Path, Manifest]:
-    """A directory or a graph in it → the directory and its checked manifest."""
-    if not path.exists():
-        raise EngineError(f"there is no {path}; `spai-export --ckpt CHECKPOINT --output {path}` would make it")
-    directory = path if path.is_dir() else path.parent
-    if not (directory / FILE_NAME).is_file():
-        raise EngineError(f"there is no {FILE_NAME} in {directory}; give --engine a directory that spai-export wrote")
-    manifest = Manifest.load(directory)
-    graphs = manifest.encoder, manifest.head
-    if path != directory and path.name not in [graph.file for graph in graphs]:
-        raise EngineError(f"{path} is not a graph of {directory / FILE_NAME}")
-    for graph in graphs:
-        _check(directory, graph)
-    return directory, manifest
-
-
-def _check(directory: Path, graph: Graph) -> None:
-    """The graph must be the very file that was exported and verified."""
-    path = directory / graph.file
-    if not path.is_file():
-        raise EngineError(f"{graph.file} is missing in {directory}; copy it there or export again")
-    if Graph.of(path) != graph:
-        raise EngineError(f"{path} is not the file that {FILE_NAME} was written for (sha256 differs); export again")

@@ -35,6 +35,11 @@ FORMATS = {
 }
 EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
 
+BAND_BYTES = 1 << 20  # of RGB pixels that are converted at a time
+
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # of a JPEG
+_RGB = [ord(component) for component in "RGB"]  # names of a JPEG's components where they are no YCbCr
+
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # others take 4 in Pillow
 
 
@@ -44,6 +49,8 @@ class Picture:
     :param image: as Pillow opened it
     :raises ImageError: a mode without a defined range, or more pixels than Pillow's decompression-bomb limit
     """
+
+    _file: str | os.PathLike[str] | bytes | None = None  # what it was opened from
 
     def __init__(self, image: Image.Image) -> None:
         self._image = image
@@ -57,7 +64,9 @@ class Picture:
         :raises ImageError: not a readable regular file, or not an image of one of FORMATS
         """
         with _as_image_error():
-            return cls(Image.open(_readable(source), formats=_formats()))
+            picture = cls(Image.open(_readable(source), formats=_formats()))
+        picture._file = source
+        return picture
 
     @classmethod
     def from_array(cls, pixels: NDArray[np.uint8]) -> "Picture":
@@ -90,6 +99,35 @@ class Picture:
     def array(self) -> NDArray[np.uint8]:
         """All pixels, (H, W, 3) uint8 RGB: a copy."""
         return self.crop(0, 0, self.height, self.width)
+
+    def into(self, out: NDArray[np.uint8]) -> None:
+        """Writes all pixels into `out`, (H, W, 3) uint8 RGB, band by band, and closes the picture, which is decoded."""
+        assert out.shape == (self.height, self.width, 3)
+        rows = max(1, BAND_BYTES // (3 * self.width))
+        for top in range(0, self.height, rows):
+            bottom = min(top + rows, self.height)
+            out[top:bottom] = self.crop(top, 0, bottom, self.width)
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file and of the decoded pixels."""
+        self._image.close()
+
+    def jpeg(self) -> bytes | None:
+        """The file, where it is a whole JPEG of grey or YCbCr, which every decoder reads alike; None of all others.
+
+        Half a file, which Pillow calls truncated, is grey from there on to some.
+        """
+        image = self._image
+        components = [component for component, *_ in getattr(image, "layer", [])]
+        plain = image.mode in ("RGB", "L") and components != _RGB and image.info.get("adobe_transform") != 0
+        if self._file is None or image.format != "JPEG" or not plain:
+            return None
+        try:
+            content = self._file if isinstance(self._file, bytes) else Path(self._file).read_bytes()
+        except OSError:
+            return None
+        return content if content.rfind(_END_OF_IMAGE) > content.rfind(_START_OF_SCAN) else None
 
     def _check_mode(self) -> None:
         mode = self._image.mode

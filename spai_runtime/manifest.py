@@ -35,6 +35,28 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """The graphs as TensorRT engines: native code, for one TensorRT version and one kind of GPU.
+
+    :param tensorrt: version that built them
+    :param gpu: name of the GPU that they were tuned on
+    :param compute_capability: of that GPU, e.g. `9.0`
+    :param batch_size: views that the encoder was tuned for, and takes at most
+    :param version_compatible: whether TensorRT's lean runtime of the same release runs them too
+    :param options: of the build
+    """
+
+    encoder: Graph
+    head: Graph
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    batch_size: Positive
+    version_compatible: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Threshold:
     """Scores strictly above `value` are labelled `ai`; `source` says where the value came from."""
 
@@ -51,6 +73,7 @@ class Manifest:
     :param features: width D of a view's features
     :param notice: one line that a user must read before trusting a score, or ""
     :param calibration: what makes a score of a logit; None is the sigmoid
+    :param plan: the TensorRT engines beside the graphs, if there are any; a runtime that knows none runs the graphs
     :param provenance: checkpoint and its sha256, tool versions, what the verification found
     """
 
@@ -65,6 +88,7 @@ class Manifest:
     notice: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    plan: Plan | None = None
 
     @property
     def schema(self) -> int:

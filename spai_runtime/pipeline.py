@@ -1,23 +1,30 @@
 """Many images: decoded ahead in threads, packed into batches across images, scored in order, in bounded memory."""
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 
 from PIL import Image
 
-from spai_runtime.batches import Job
+from spai_runtime.batches import Job, Packer
+from spai_runtime.budget import Budget
+from spai_runtime.decode import JpegDecoder
 from spai_runtime.detector import Detector, Score
-from spai_runtime.errors import ImageError
+from spai_runtime.engines import DeviceEngine, DeviceLostError
+from spai_runtime.errors import ImageError, UserError
 from spai_runtime.images import Picture
 from spai_runtime.sources import Item, printable
 
 PIXEL_BYTES = 128 << 20  # decoded pixels that wait for the encoder; one larger image waits alone
+GPU_PIXEL_BYTES = 512 << 20  # the same for each GPU, whose batches hold on to their images until they are through
+WORKERS = 8  # decoding threads at most
+GPU_WORKERS = 32
+JUDGED = 64  # images that the head is given at once
 POOL_BLOCKS = 64  # of 16 MiB, that Pillow keeps for the next image: more than the largest that it decodes
 
 
@@ -41,6 +48,7 @@ def score_all(
     """Scores many images; what fails is a Result with an error.
 
     :returns: results in the order of the paths, as they get ready
+    :raises EngineError: see `score_items`
     """
     items = (Item(Path(path), printable(path)) for path in paths)
     return score_items(detector, items, batch_size=batch_size)
@@ -58,71 +66,125 @@ def score_items(
     batch_size: int | None = None,
     workers: int | None = None,
     opened: Callable[[Item], Picture] = open_file,
+    decoder: JpegDecoder | None = None,
 ) -> Iterator[Result]:
     """The pipeline behind `spai-run`.
 
     :param batch_size: views that the encoder is given at once; None is what its engine is fastest with
-    :param workers: decoding threads; None is one a core, 8 at most
+    :param workers: decoding threads; None is one a core, WORKERS at most, or GPU_WORKERS where a GPU waits for them
     :param opened: an item → its picture, not decoded yet; called in a decoding thread, may raise ImageError
+    :param decoder: of JPEGs, on the encoder's GPU; None is Pillow
+    :raises DeviceLostError: the last GPU stopped working; the images that were on it are results that say so, and those
+        after them are still to do
+    :raises EngineError: the encoder cannot run
     """
-    packer, pending = detector.packer(batch_size), deque[_Read]()
-    with _read_ahead(detector, items, workers or min(8, os.cpu_count() or 1), opened) as images:
-        for image in images:
-            pending.append(image)
-            if image.job is not None:
-                packer.add(image.job)
-            image.release()
+    pending = deque[_Read]()
+    with (
+        detector.packer(batch_size, decoder) as packer,
+        _read_ahead(detector, packer, items, workers or _workers(detector), opened) as images,
+    ):
+        try:
+            for image in images:
+                pending.append(image)
+                image.hand_to(packer)
+                yield from _finished(detector, pending)
+            packer.flush()
             yield from _finished(detector, pending)
-        packer.flush()
-        yield from _finished(detector, pending)
+        except DeviceLostError as lost:
+            yield from _last(detector, pending, str(lost))
+            raise
 
 
 @dataclass
 class _Read:
-    """An image that has been read, with its share of the budget, or why it could not be."""
+    """An image that has been read, with its share of the budget, or why it could not be.
+
+    :param nbytes: that share, given back when the pixels are no longer held
+    """
 
     item: Item
-    budget: "_Budget"
+    budget: Budget
     job: Job | None = None
     width: int | None = None
     height: int | None = None
     nbytes: int = 0
     error: str = ""
 
-    def release(self) -> None:
-        self.budget.give(self.nbytes)
+    @property
+    def done(self) -> bool:
+        """Whether what becomes of it is known, but for the head."""
+        return self.job is None or self.job.done
+
+    def hand_to(self, packer: Packer) -> None:
+        """Gives its views to the packer, if it has any."""
+        if self.job is None:
+            self.keep(0)
+            return
+        self.job.dropped = lambda: self.keep(0)
+        packer.add(self.job)
+
+    def keep(self, nbytes: int) -> None:
+        """Gives the rest of its share back."""
+        self.budget.give(self.nbytes - nbytes)
+        self.nbytes = nbytes
+
+    def result(self, score: Score | UserError | None = None, error: str = "") -> Result:
+        """:param error: where the image itself has none"""
+        if isinstance(score, UserError):
+            score, error = None, str(score)
+        return Result(self.item, score, self.width, self.height, self.error or error)
 
 
 def _finished(detector: Detector, pending: deque[_Read]) -> Iterator[Result]:
-    """Takes from the front what has all its features: results keep the order of the items."""
-    while pending and (pending[0].job is None or pending[0].job.done):
-        image = pending.popleft()
-        score = None
-        try:
-            score = detector.judge(image.job) if image.job is not None else None
-        except ImageError as error:
-            image.error = str(error)
-        yield Result(image.item, score, image.width, image.height, image.error)
+    """Takes from the front what has all its features: results keep the order of the items.
+
+    What is finished behind an image that is not has no pixels any more, and waits with its features alone.
+    """
+    while front := list(islice(takewhile(lambda image: image.done, pending), JUDGED)):
+        scores = iter(detector.judge_all([image.job for image in front if image.job is not None]))
+        for image in front:
+            pending.popleft()
+            yield image.result(next(scores) if image.job is not None else None)
+
+
+def _last(detector: Detector, pending: deque[_Read], lost: str) -> Iterator[Result]:
+    """What is finished, and then what went with the last GPU."""
+    with suppress(DeviceLostError):  # the head's, too
+        yield from _finished(detector, pending)
+    for image in pending:
+        yield image.result(error=image.job.error if image.job is not None and image.job.error else lost)
+
+
+def _workers(detector: Detector) -> int:
+    most = GPU_WORKERS if isinstance(detector.encoder, DeviceEngine) else WORKERS
+    return min(most, os.cpu_count() or 1)
+
+
+def _pixel_bytes(detector: Detector) -> int:
+    encoder = detector.encoder
+    return GPU_PIXEL_BYTES * len(encoder.replicas) if isinstance(encoder, DeviceEngine) else PIXEL_BYTES
 
 
 @contextmanager
 def _read_ahead(
-    detector: Detector, items: Iterable[Item], workers: int, opened: Callable[[Item], Picture]
+    detector: Detector, packer: Packer, items: Iterable[Item], workers: int, opened: Callable[[Item], Picture]
 ) -> Iterator[Iterator[_Read]]:
     """Images in the order of the items, decoded in threads ahead of whoever iterates."""
     # Else the malloc arena of every thread holds on to what its largest image took.
     Image.core.set_blocks_max(POOL_BLOCKS)  # type: ignore[attr-defined]
-    budget = _Budget(PIXEL_BYTES)
+    budget = Budget(_pixel_bytes(detector))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     def images() -> Iterator[_Read]:
-        ahead = deque[Future[_Read]]()
+        ahead = deque[tuple[int, Future[_Read]]]()
         for ticket, item in enumerate(items):
-            ahead.append(pool.submit(_read, detector, item, opened, budget, ticket))
+            future = pool.submit(_read, detector, packer, item, opened, budget, ticket)
+            budget.watch(future)
+            ahead.append((ticket, future))
             if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
+                yield _arrived(*ahead.popleft(), budget, packer)
         while ahead:
-            yield ahead.popleft().result()
+            yield _arrived(*ahead.popleft(), budget, packer)
 
     try:
         yield images()
@@ -131,56 +193,44 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _read(detector: Detector, item: Item, opened: Callable[[Item], Picture], budget: "_Budget", ticket: int) -> _Read:
+def _arrived(ticket: int, future: Future[_Read], budget: Budget, packer: Packer) -> _Read:
+    """Waits until an image is read. A decoder that finds no room gets that of the batches that run.
+
+    Only where there are none, and it is this very image that finds none, is a batch run that is not full: what has
+    been added so far is all that holds room then.
+    """
+    while budget.starves(future):
+        if not packer.advance():
+            if budget.granted(ticket):
+                break
+            packer.flush()
+    return future.result()
+
+
+def _read(
+    detector: Detector,
+    packer: Packer,
+    item: Item,
+    opened: Callable[[Item], Picture],
+    budget: Budget,
+    ticket: int,
+) -> _Read:
     """Runs in a decoding thread. The header tells what the pixels will cost, and the budget when there is room."""
     image = _Read(item, budget)
     try:
         picture = opened(item)
         image.width, image.height = picture.width, picture.height
         job = detector.job(picture)
-        image.nbytes = picture.nbytes
+        image.nbytes = packer.cost(job)
     except ImageError as error:
         image.error = str(error)
     budget.take(ticket, image.nbytes)
     if image.error:
         return image
     try:
-        picture.load()
+        packer.prepare(job)
+        image.keep(packer.cost(job))
         image.job = job
     except ImageError as error:
         image.error = str(error)
     return image
-
-
-class _Budget:
-    """Bytes of pixels in flight, granted in the order of the tickets.
-
-    In that order, because results leave in order too: if later images could take all there is, the one that everything
-    waits for would never get its share. An image larger than the limit is granted when nothing else is in flight.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._used, self._next, self._closed = limit, 0, 0, False
-        self._changed = threading.Condition()
-
-    def take(self, ticket: int, nbytes: int) -> None:
-        """Waits for the ticket's turn and for room; every ticket must come, with 0 if it needs none."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or (ticket == self._next and self._fits(nbytes)))
-            self._used += nbytes
-            self._next += 1
-            self._changed.notify_all()
-
-    def give(self, nbytes: int) -> None:
-        with self._changed:
-            self._used -= nbytes
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Lets every waiting thread go, for a run that ends early."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _fits(self, nbytes: int) -> bool:
-        return not nbytes or not self._used or self._used + nbytes <= self._limit

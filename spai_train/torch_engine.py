@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spai_runtime.detector import Detector
+from spai_runtime.engines import HostEngine
 from spai_runtime.manifest import Graph, Manifest, Threshold
 from spai_runtime.views import ViewPolicy
 from spai_train.checkpoint import Card, load_checkpoint
@@ -20,7 +21,7 @@ CPU_BATCH_SIZE = 4  # views: larger batches leave the cache
 CUDA_BATCH_SIZE = 64
 
 
-class TorchEngine:
+class TorchEngine(HostEngine):
     """A module as the runtime's Engine: arrays in, arrays out.
 
     :param module: takes one tensor, gives one or a tuple; it is run as it stands, in whatever mode
@@ -30,6 +31,7 @@ class TorchEngine:
     def __init__(self, module: nn.Module, device: str, precision: torch.dtype = torch.float32) -> None:
         self.device = device
         self.batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else CUDA_BATCH_SIZE
+        self.label = f"torch {torch.__version__}, {device}"
         self._module, self._precision = module, precision
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spai_runtime.batches import Job, Packer
+from spai_runtime.batches import HostPacker, Job
 from spai_runtime.detector import Detector
+from spai_runtime.engines import HostEngine
 from spai_runtime.images import Picture
 from spai_runtime.views import ViewPolicy
 
@@ -20,10 +21,11 @@ POLICY = ViewPolicy(size=8, stride=8, minimum=0)
 
 
 @dataclass
-class Sums:
+class Sums(HostEngine):
     """An engine whose features of a view are the sums of its channels."""
 
     device: str = "cpu"
+    label: str = "sums, cpu"
     batch_size: int = 8
     batches: list[int] = field(default_factory=list)
 
@@ -55,11 +57,33 @@ def test_a_job_counts_down() -> None:
     assert taken.features.tolist() == [[2, 2, 2], [1, 1, 1]]
 
 
+def test_a_job_that_failed_is_done() -> None:
+    taken, dropped = job(2), []
+    taken.pixels, taken.dropped = pixels(8, 16), lambda: dropped.append(taken)
+    taken.fail("it does not fit")
+    assert (taken.done, taken.error, taken.picture, taken.pixels) == (True, "it does not fit", None, None)
+    taken.drop()
+    assert dropped == [taken]  # once
+    with pytest.raises(AssertionError):
+        taken.receive(0, np.zeros(3, np.float32))
+
+
+def test_what_a_job_costs() -> None:
+    """Nothing any more once its views are cut, though some wait in the buffer."""
+    taken = job(3)
+    with HostPacker(Sums(), POLICY.size, 2) as packer:
+        cost = packer.cost(taken)
+        packer.prepare(taken)
+        assert (cost, packer.cost(taken)) == (8 * 24 * 4, 8 * 24 * 4)
+        packer.add(taken)
+        assert (taken.missing, packer.cost(taken), packer.advance()) == (1, 0, False)
+
+
 @given(views=st.lists(st.integers(1, 20), max_size=8), batch_size=st.integers(1, 9))
 @settings(max_examples=100, deadline=None)
 def test_batches_are_full_and_rows_find_their_image(views: list[int], batch_size: int) -> None:
     engine, jobs = Sums(), [job(count, seed) for seed, count in enumerate(views)]
-    packer = Packer(engine, POLICY.size, batch_size)
+    packer = HostPacker(engine, POLICY.size, batch_size)
     for taken in jobs:
         packer.add(taken)
         assert taken.picture is None  # its pixels are no longer held
@@ -72,7 +96,7 @@ def test_batches_are_full_and_rows_find_their_image(views: list[int], batch_size
 
 def test_an_image_is_done_when_its_last_batch_ran() -> None:
     engine, first, second = Sums(), job(3), job(2)
-    packer = Packer(engine, POLICY.size, 4)
+    packer = HostPacker(engine, POLICY.size, 4)
     packer.add(first)
     assert (first.done, engine.batches) == (False, [])
     packer.add(second)

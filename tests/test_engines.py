@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from conftest import pixels
 from onnx import TensorProto, helper
 
-from spai_runtime.engines import Contract, Tensor, load_engine
+from spai_runtime.engines import Contract, Tensor, buckets, load_engine
+from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
 from spai_train.models.spai import SPAI
 
-ADD = Contract(Tensor("x", "float32", (None, 4)), (Tensor("y", "float32", (None, 4)),))
+ADD = Contract(Tensor("x", "float32", ("n", 4)), (Tensor("y", "float32", ("n", 4)),))
 
 
 def add_graph(path: Path, *, initializer: TensorProto | None = None, rows: int | str = "n") -> Path:
@@ -35,6 +37,26 @@ def test_runs_what_the_graph_says(tmp_path: Path) -> None:
         (found,) = engine.run(batch)
         np.testing.assert_array_equal(found, batch + np.arange(4, dtype=np.float32))
     assert engine.device == "cpu"
+    assert engine.label == f"ONNX Runtime {onnxruntime.__version__}, cpu"
+
+
+def test_runs_of_many_are_those_of_each(tmp_path: Path) -> None:
+    engine = load_engine(add_graph(tmp_path / "a.onnx"), ADD, "cpu")
+    batches = [np.full((count, 4), count, np.float32) for count in (3, 1, 2)]
+    for found, batch in zip(engine.run_all(batches), batches, strict=True):
+        np.testing.assert_array_equal(found[0], engine.run(batch)[0])
+
+
+def test_shapes_of_outputs_follow_the_names_of_axes() -> None:
+    assert Contract.encoder(32, 20).output_shapes((7, 32, 32, 3)) == [(7, 20)]
+    assert Contract.head(20).output_shapes((2, 9, 20)) == [(2, 1), (2, 9)]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "expected"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (32, [1, 2, 4, 8, 16, 32]), (5, [1, 2, 4, 5])]
+)
+def test_buckets(capacity: int, expected: list[int]) -> None:
+    assert buckets(capacity) == expected
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -63,12 +85,12 @@ def test_the_head_is_torchs(tiny_detector: Path, tiny_model: SPAI, views: int) -
 @pytest.mark.parametrize(
     ("contract", "message"),
     [
-        (Contract(Tensor("z", "float32", (None, 4)), ADD.outputs), r"should have z float32 \(\?, 4\), and has none"),
-        (Contract(Tensor("x", "uint8", (None, 4)), ADD.outputs), r"should have x uint8 \(\?, 4\), and has x tensor"),
-        (Contract(Tensor("x", "float32", (None, 5)), ADD.outputs), r"should have x float32 \(\?, 5\)"),
-        (Contract(Tensor("x", "float32", (None, None)), ADD.outputs), r"should have x float32 \(\?, \?\)"),
-        (Contract(ADD.input, (Tensor("y", "float32", (None, 4, 1)),)), r"should have y float32 \(\?, 4, 1\)"),
-        (Contract(ADD.input, (*ADD.outputs, Tensor("v", "float32", (None,)))), r"should have v .*it has x, y"),
+        (Contract(Tensor("z", "float32", ("n", 4)), ADD.outputs), r"should have z float32 \(n, 4\), and has none"),
+        (Contract(Tensor("x", "uint8", ("n", 4)), ADD.outputs), r"should have x uint8 \(n, 4\), and has x tensor"),
+        (Contract(Tensor("x", "float32", ("n", 5)), ADD.outputs), r"should have x float32 \(n, 5\)"),
+        (Contract(Tensor("x", "float32", ("n", "m")), ADD.outputs), r"should have x float32 \(n, m\)"),
+        (Contract(ADD.input, (Tensor("y", "float32", ("n", 4, 1)),)), r"should have y float32 \(n, 4, 1\)"),
+        (Contract(ADD.input, (*ADD.outputs, Tensor("v", "float32", ("n",)))), r"should have v .*it has x, y"),
     ],
 )
 def test_a_graph_that_does_not_match(tmp_path: Path, contract: Contract, message: str) -> None:
@@ -133,10 +155,46 @@ def test_missing_files_and_other_kinds(tmp_path: Path) -> None:
         load_engine(tmp_path / "a.tflite", ADD, "cpu")
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpux", "mps", ""])
-def test_unknown_devices(tmp_path: Path, device: str) -> None:
-    with pytest.raises(EngineError, match=r"no such device|no CUDA"):
-        load_engine(add_graph(tmp_path / "a.onnx"), ADD, device)
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "cuda:0,", "cuda:-1", "cuda0", "cpu:0", "mps", ""])
+@pytest.mark.parametrize("name", ["a.onnx", "a.plan"])
+def test_unknown_devices(tmp_path: Path, name: str, device: str) -> None:
+    with pytest.raises(EngineError, match=r"no such device: .*; use auto, cpu, cuda:0, or cuda:0,1 for two GPUs"):
+        load_engine(add_graph(tmp_path / name), ADD, device)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("auto", ()), ("cpu", ()), ("cuda", (0,)), ("cuda:0", (0,)), ("cuda:12", (12,)), ("cuda:2,0", (2, 0))],
+)
+def test_devices(device: str, expected: tuple[int, ...]) -> None:
+    assert gpus(device) == expected
+
+
+def test_a_gpu_is_named_once() -> None:
+    with pytest.raises(EngineError, match="cuda:1,0,1 names a GPU twice"):
+        gpus("cuda:1,0,1")
+
+
+def test_a_plan_wants_a_gpu_and_its_description(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"a\.plan runs on a GPU alone: give --device cuda:0, or the \.onnx graph"):
+        load_engine(tmp_path / "a.plan", ADD, "cpu")
+    with pytest.raises(EngineError, match=r"a\.plan is not described in detector\.json"):
+        load_engine(tmp_path / "a.plan", ADD, "cuda:0")
+
+
+def test_bfloat16_on_the_cpu(tmp_path: Path) -> None:
+    """What PyTorch exports of a module that was cast: the CPU has no kernel for its products."""
+    cast, back = (helper.make_node("Cast", [a], [b], to=to) for a, b, to in (("x", "h", 16), ("p", "y", 1)))
+    nodes = [cast, helper.make_node("MatMul", ["h", "w"], ["p"]), back]
+    weights = helper.make_tensor("w", TensorProto.BFLOAT16, [4, 4], np.eye(4).ravel().tolist())
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(
+        EngineError, match=r"a\.onnx holds bfloat16, which .* CUDA alone: give --device cuda:0, or export"
+    ):
+        load_engine(tmp_path / "a.onnx", ADD, "cpu")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])

@@ -17,6 +17,7 @@ from test_batches import Sums
 from test_manifest import MANIFEST
 
 from spai_runtime import Detector, Result, Threshold, score_all
+from spai_runtime.engines import HostEngine
 from spai_runtime.images import Picture
 from spai_runtime.pipeline import score_items
 from spai_runtime.sources import Item
@@ -24,10 +25,11 @@ from spai_runtime.sources import Item
 PATIENCE = 30  # seconds; a test that waits as long has found a deadlock
 
 
-class Mean:
+class Mean(HostEngine):
     """A head whose logit is the mean of an image's features."""
 
     device = "cpu"
+    label = "mean, cpu"
     batch_size = 8
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:

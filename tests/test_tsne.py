@@ -53,6 +53,21 @@ def test_embeddings_are_what_the_model_makes_of_the_images_views(
         np.testing.assert_allclose(image.embedding, expected, atol=1e-5)
 
 
+def test_images_that_are_judged_together_keep_their_own_embeddings(
+    tiny_model: SPAI, tiny_checkpoint: Path, photo: Write
+) -> None:
+    """Of five views each, beside batches of four: several images have all their features at once."""
+    paths = [photo(f"small-{index}.png", 34, 33, seed=index) for index in range(9)]
+    found = list(embed(load_checkpoint(tiny_checkpoint), [row(path.name, folder=path.parent) for path in paths], "cpu"))
+    for path, image in zip(paths, found, strict=True):
+        picture = Picture.open(path).load()
+        views = ViewPolicy(32, 32, 4).layout(picture.height, picture.width).stack(picture)
+        with torch.inference_mode():
+            expected = tiny_model(torch.from_numpy(views)[None]).embedding[0]
+        assert image.embedding is not None
+        np.testing.assert_allclose(image.embedding, expected, atol=1e-5)
+
+
 def test_an_image_that_cannot_be_read_keeps_its_place(tiny_checkpoint: Path, rows: list[Row], tmp_path: Path) -> None:
     (tmp_path / "3.png").write_text("no image")
     found = list(embed(load_checkpoint(tiny_checkpoint), rows, "cpu"))

@@ -46,19 +46,17 @@ class Embedded:
     error: str = ""
 
 
-class ListeningHead(nn.Module):
-    """A head that keeps the embedding of the image that it judged last: (D,)."""
+class EmbeddingHead(nn.Module):
+    """A head that gives an image's embedding (1, D) where others give the attention, so that it stays that image's."""
 
     def __init__(self, head: SpectralContextHead) -> None:
         super().__init__()
         self.head = head
-        self.embedding: Floats = np.empty(0, np.float32)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """:param features: (1, V, D)"""
-        embedding, attention = self.head.embed(features)
-        self.embedding = embedding[0].float().cpu().numpy()
-        return self.head.classify(embedding), attention
+        embedding, _ = self.head.embed(features)
+        return self.head.classify(embedding), embedding
 
 
 def sample(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
@@ -80,12 +78,11 @@ def embed(checkpoint: Checkpoint, rows: Sequence[Row], device: str = "auto") -> 
     """
     device = find_device(device)
     model = checkpoint.model().to(device)
-    head = ListeningHead(model.head)
     detector = as_detector(model, checkpoint.card, device)
-    detector.head = TorchEngine(head, device)
+    detector.head = TorchEngine(EmbeddingHead(model.head), device)
     results = score_items(detector, [Item(row.path, printable(row.name)) for row in rows])
     for row, result in zip(rows, shown(results, len(rows), 0, visible=True), strict=True):
-        yield Embedded(row, None if result.score is None else head.embedding, result.error)
+        yield Embedded(row, None if result.score is None else result.score.attention, result.error)
 
 
 def fitting(perplexity: float, images: int) -> float:

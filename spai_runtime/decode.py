@@ -1,0 +1,112 @@
+"""JPEGs decoded on the GPU by nvImageCodec, for runs that decoding on the host would hold up.
+
+It is told to interpolate chroma as libjpeg does; without that, levels of usual photographs are off by 30 and more at
+coloured edges. What remains is the rounding of another inverse cosine transform, and a detector that looks at the
+faintest frequencies sees it: tests/test_decode.py says how much it moves scores. The GPU's own JPEG engine is left out,
+since how that one interpolates is not documented.
+"""
+
+import io
+import os
+import threading
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from spai_runtime.engines import DeviceEngine, DeviceImage, Engine
+from spai_runtime.engines.gpu import Gpu, import_cupy
+from spai_runtime.engines.slot import CudaImage
+from spai_runtime.errors import EngineError
+from spai_runtime.images import Picture
+
+OPTIONS = ":fancy_upsampling=1"
+DECODERS = 8  # at once: each keeps buffers on the GPU for the largest image that it has seen
+
+_INSTALL = "pip install 'spai-toolkit[nvimgcodec]', or leave --decode out"
+
+
+class JpegDecoder:
+    """nvImageCodec on the GPU of an encoder. Any thread may use it, and it must outlive the images that it gives.
+
+    :param encoder: on exactly one GPU, since an image that is decoded on one cannot be looked at on another
+    :raises EngineError: it is not; or nvImageCodec is missing, or cannot decode there
+    """
+
+    def __init__(self, encoder: Engine) -> None:
+        if not isinstance(encoder, DeviceEngine) or len(encoder.replicas) != 1:
+            raise EngineError(f"--decode nvimgcodec needs exactly one GPU, not {encoder.device}; give --device cuda:0")
+        self._codec, self._gpu = import_nvimgcodec(), Gpu.find(encoder.device)
+        self._turns = threading.BoundedSemaphore(DECODERS)
+        self._idle: list[_Decoder] = []
+        if self.decode(Picture.open(_sample())) is None:  # else it would leave all to Pillow, and nobody would know
+            raise EngineError(f"nvImageCodec decodes no JPEG on {encoder.device}: {_INSTALL}")
+
+    def decode(self, picture: Picture) -> DeviceImage | None:
+        """:param picture: opened, not decoded
+        :returns: None where it is no JPEG that it knows to decode as Pillow does, or it fails: Pillow's turn
+        """
+        content = picture.jpeg()
+        if content is None:
+            return None
+        with self._turns, suppress(Exception):  # whatever it trips over, Pillow has the sentence if it is the file
+            decoder = self._taken()
+            try:
+                return decoder.decode(content, picture)
+            finally:
+                self._idle.append(decoder)
+        return None
+
+    def _taken(self) -> "_Decoder":
+        """One that no other thread uses: nvImageCodec's serve one at a time."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Decoder(self._codec, self._gpu)
+
+
+class _Decoder:
+    """One of nvImageCodec's decoders, with a stream in whose order its images are made and freed."""
+
+    def __init__(self, codec: Any, gpu: Gpu) -> None:
+        self._codec, self._gpu = codec, gpu
+        backends = [codec.Backend(kind) for kind in (codec.GPU_ONLY, codec.HYBRID_CPU_GPU)]
+        with gpu:
+            self._stream = import_cupy().cuda.Stream(non_blocking=True)
+            self._decoder = codec.Decoder(gpu.index, max_num_cpu_threads=1, backends=backends, options=OPTIONS)
+
+    def decode(self, content: bytes, picture: Picture) -> DeviceImage | None:
+        """:returns: pixels that are there; None where it refuses the file"""
+        cupy, source = import_cupy(), self._codec.CodeStream(content)
+        with self._gpu:
+            decoded = self._decoder.decode(source, params=parameters(self._codec), cuda_stream=self._stream.ptr)
+            if decoded is None:
+                return None
+            pixels = cupy.asarray(decoded)
+            self._stream.synchronize()  # what goes wrong on the GPU is raised here
+            if pixels.shape != (picture.height, picture.width, 3) or pixels.dtype != np.uint8:
+                return None
+            return CudaImage(self._gpu.device, pixels, self._stream.record(cupy.cuda.Event(disable_timing=True)))
+
+
+def parameters(codec: Any) -> Any:
+    """Of every decoding: RGB, not rotated, as `Picture` has it."""
+    return codec.DecodeParams(apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB)
+
+
+def import_nvimgcodec() -> Any:
+    """:raises EngineError: it is not installed"""
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # on stderr, it would remark upon what it refuses
+    try:
+        from nvidia import nvimgcodec  # noqa: PLC0415
+    except ImportError as error:
+        raise EngineError(f"nvImageCodec is not installed: {_INSTALL}") from error
+    return nvimgcodec
+
+
+def _sample() -> bytes:
+    """A small JPEG, its chroma subsampled as that of most."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(file, "JPEG", subsampling=2)
+    return file.getvalue()

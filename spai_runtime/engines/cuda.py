@@ -1,0 +1,126 @@
+"""An engine on one GPU, whoever runs the graph there: arrays straight through it, and slots for views of images."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from spai_runtime.engines import Array, Contract, Slot
+from spai_runtime.engines.cut import cutter
+from spai_runtime.engines.gpu import Gpu, import_cupy
+from spai_runtime.engines.program import Execution, Program, Shape, pair
+from spai_runtime.engines.slot import CudaImage, CudaSlot
+from spai_runtime.errors import EngineError
+
+__all__ = ["CudaEngine", "CudaImage", "CudaSlot", "Gpu"]
+
+
+class CudaEngine:
+    """See `DeviceEngine`. Any thread may use it.
+
+    :param label: of the back end, e.g. `TensorRT 11.4.0.106`
+    :param batch_size: views at once that it is fastest with
+    """
+
+    def __init__(self, gpu: Gpu, program: Program, contract: Contract, label: str, batch_size: int) -> None:
+        self.device, self.label, self.batch_size = gpu.device, f"{label}, {gpu.device}", batch_size
+        self._gpu, self._program, self._contract = gpu, program, contract
+        self._lock = threading.RLock()  # of what follows: slots are their packer's own
+        self._free: list[CudaSlot] = []
+        with gpu:
+            self._kernel = cutter() if contract.input.dtype == "uint8" else None
+            self._execution = program.execution(import_cupy().cuda.Stream(non_blocking=True))
+
+    @property
+    def replicas(self) -> Sequence["CudaEngine"]:
+        return (self,)
+
+    def run(self, batch: Array) -> list[Array]:
+        """See `Engine`. :raises EngineError: see `run_all`"""
+        return self.run_all([batch])[0]
+
+    def run_all(self, batches: Sequence[Array]) -> list[list[Array]]:
+        """See `Engine`. A batch that has more rows than the graph takes is run in parts.
+
+        :raises EngineError: another axis is longer than the graph takes; then nothing was run
+        """
+        for batch in batches:
+            self._check(batch.shape[1:], first=1)
+        with self._lock, self._gpu:
+            runs = [[_Run(self._execution, self._contract, part) for part in self._parts(batch)] for batch in batches]
+            self._execution.stream.synchronize()
+        return [
+            [np.concatenate(parts) for parts in zip(*(run.outputs for run in split), strict=True)] for split in runs
+        ]
+
+    def acquire(self, capacity: int) -> Slot:
+        """See `DeviceEngine`. :raises EngineError: the graph takes no batch of that size"""
+        self._check((capacity,))
+        with self._lock:
+            for slot in self._free:
+                if slot.capacity == capacity:
+                    self._free.remove(slot)
+                    return slot
+            self._drop_free()  # those of another size may hold the memory that this one needs
+            return CudaSlot(self._gpu, self._program, self._contract, self._kernel, capacity)
+
+    def release(self, slot: Slot) -> None:
+        """See `DeviceEngine`."""
+        assert isinstance(slot, CudaSlot)
+        with self._lock:
+            if slot.unfinished:
+                slot.close()
+            else:
+                self._free.append(slot)
+
+    def discard(self, device: str) -> None:
+        """See `DeviceEngine`: it is the last."""
+
+    def close(self) -> None:
+        """See `Engine`."""
+        with self._lock:
+            self._drop_free()
+            with suppress(EngineError), self._gpu:
+                del self._execution
+                self._program.close()
+                self._gpu.free_unused()
+
+    def _drop_free(self) -> None:
+        while self._free:
+            self._free.pop().close()
+        with suppress(EngineError), self._gpu:
+            self._gpu.free_unused()
+
+    def _parts(self, batch: Array) -> list[Array]:
+        most = self._program.largest[0] or len(batch)
+        return [batch[start : start + most] for start in range(0, len(batch), most)]
+
+    def _check(self, sizes: Sequence[int], first: int = 0) -> None:
+        """:param sizes: of the input's axes from `first` on"""
+        names, limits = self._contract.input.shape[first:], self._program.largest[first:]
+        for name, size, limit in zip(names, sizes, limits, strict=False):
+            if limit is not None and size > limit:
+                todo = "crop the image, or give --engine head.onnx" if first else f"give --batch-size {limit}"
+                raise EngineError(
+                    f"{size} {name} at once are more than the {limit} that the plan was built for: {todo}"
+                )
+
+
+class _Run:
+    """One run of the graph on an array, all of it queued.
+
+    :param outputs: on the host, valid once the stream is through
+    """
+
+    def __init__(self, execution: Execution, contract: Contract, batch: Array) -> None:
+        shape: Shape = batch.shape
+        stream = execution.stream
+        with stream:
+            self._source = import_cupy().empty(shape, batch.dtype)
+        self._source.set(np.ascontiguousarray(batch), stream=stream)
+        pairs = [pair(wanted, np.float32, stream) for wanted in contract.output_shapes(shape)]
+        execution.enqueue(shape, self._source.data.ptr, [target.data.ptr for target, _ in pairs])
+        for target, host in pairs:
+            target.get(stream=stream, out=host, blocking=False)
+        self._targets, self.outputs = [target for target, _ in pairs], [host for _, host in pairs]

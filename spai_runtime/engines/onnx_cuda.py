@@ -1,0 +1,182 @@
+"""The ONNX Runtime engine on a GPU: our stream, our buffers, its CUDA graphs.
+
+Options and what they do: onnxruntime.ai, "CUDA Execution Provider" (device_id, use_tf32, user_compute_stream,
+enable_cuda_graph, cudnn_conv_algo_search, arena_extend_strategy), and of a run,
+include/onnxruntime/core/session/onnxruntime_run_options_config_keys.h (gpu_graph_id,
+disable_synchronize_execution_providers). Asked for a CUDA graph, one run does two warm-up runs, the recording and the
+first replay by itself (docs/cuda_plugin_ep/cuda_plugin_ep_design.md, 5.4.1). Releases before microsoft/onnxruntime
+pull request 28686 wait for the stream in a replay; batches overlap less there, and nothing else changes.
+"""
+
+import itertools
+import re
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spai_runtime.engines import GPU_BATCH_SIZE, Contract, DeviceLostError
+from spai_runtime.engines.cuda import CudaEngine
+from spai_runtime.engines.gpu import Gpu, import_cupy
+from spai_runtime.engines.onnx_session import CUDA, import_for_cuda, import_runtime, open_session
+from spai_runtime.engines.program import Shape
+from spai_runtime.errors import EngineError
+
+# What its messages say: of its arena, CUDA, cuBLAS and cuDNN; of CUDA's errors 900 and 901.
+_OUT_OF_MEMORY = re.compile("failed to allocate memory|out of memory|alloc_failed", re.IGNORECASE)
+_CUDA_FAILED = re.compile("(cuda|cublas|cudnn) (failure|error)", re.IGNORECASE)
+_SPOILT = re.compile("stream is capturing|error during capture")
+_NO_GRAPH = "-1"
+
+
+class _RecordingSpoiltError(EngineError):
+    """Another thread did something on the GPU that CUDA forbids while a graph is recorded."""
+
+
+class OnnxCudaEngine(CudaEngine):
+    """A graph in ONNX Runtime on one GPU.
+
+    :param device: `cuda:<index>`
+    :raises EngineError: see `load_engine`
+    """
+
+    def __init__(self, path: Path, contract: Contract, device: str) -> None:
+        runtime, gpu = import_for_cuda(), Gpu.find(device)
+        with gpu:
+            program = OnnxProgram(gpu, path, contract)
+        super().__init__(gpu, program, contract, f"ONNX Runtime {runtime.__version__}", GPU_BATCH_SIZE)
+
+
+class OnnxProgram:
+    """A session on the current GPU; see `Program`. It has one stream, so that is where all its executions run.
+
+    An encoder's runs can be recorded as CUDA graphs: they are of the same few shapes.
+    """
+
+    def __init__(self, gpu: Gpu, path: Path, contract: Contract) -> None:
+        self.gpu, self.contract = gpu, contract
+        self.largest: Sequence[int | None] = [None] * len(contract.input.shape)
+        self.records = contract.input.dtype == "uint8"
+        self.stream = import_cupy().cuda.Stream(non_blocking=True)
+        self.lock = threading.Lock()  # runs on one stream follow each other
+        self.graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own
+        self.session: Any = self._open(path)
+
+    def execution(self, stream: Any) -> "OnnxExecution":  # noqa: ARG002  a session has its own
+        """See `Program`."""
+        return OnnxExecution(self)
+
+    def close(self) -> None:
+        """See `Program`. The stream must outlive the session."""
+        self.session = None
+
+    def error(self, error: Exception) -> EngineError:
+        """What to raise for an exception of ONNX Runtime's."""
+        text = " ".join(str(error).split())
+        if _SPOILT.search(text):
+            return _RecordingSpoiltError(text)
+        if _OUT_OF_MEMORY.search(text):
+            return self.gpu.full(text)
+        if _CUDA_FAILED.search(text):
+            return DeviceLostError(self.gpu.device, text)
+        return EngineError(f"ONNX Runtime failed on {self.gpu.device}: {text}")
+
+    def _open(self, path: Path) -> Any:
+        try:
+            return open_session(path, self.contract, CUDA, self._options())
+        except EngineError as refusal:
+            error = refusal.__cause__
+            if isinstance(error, Exception) and _OUT_OF_MEMORY.search(str(error)):
+                raise self.error(error) from error
+            raise
+
+    def _options(self) -> dict[str, str]:
+        options = {
+            "device_id": str(self.gpu.index),
+            "user_compute_stream": str(self.stream.ptr),
+            "use_tf32": "0",  # its 10 bits of mantissa ruin the spectral filter
+            "cudnn_conv_algo_search": "HEURISTIC",  # a search by the clock finds another kernel, and digits, every time
+            "arena_extend_strategy": "kSameAsRequested",  # the arena is not alone on the GPU
+        }
+        return {**options, "enable_cuda_graph": "1"} if self.records else options
+
+
+class _Prepared(NamedTuple):
+    binding: Any
+    options: Any
+
+
+class _Recorded(threading.local):
+    """ONNX Runtime keeps a CUDA graph for the thread that recorded it (PerThreadContext); others run without."""
+
+    def __init__(self) -> None:
+        self.runs: dict[object, _Prepared] = {}
+
+
+class OnnxExecution:
+    """See `Execution`."""
+
+    def __init__(self, program: OnnxProgram) -> None:
+        self.stream = program.stream
+        self._program = program
+        self._recorded = _Recorded()
+        self._options = _run_options(_NO_GRAPH if program.records else None)
+
+    def prepare(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
+        """See `Execution`. Nothing is recorded later, when other threads allocate, which spoils a recording."""
+        binding, options = self._bind(shape, source, targets), self._options
+        if self._program.records:
+            options = self._record(binding)
+        else:
+            self._run(binding, options)
+        self.stream.synchronize()
+        self._recorded.runs[shape, source, *targets] = _Prepared(binding, options)
+
+    def enqueue(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
+        """See `Execution`."""
+        prepared = self._recorded.runs.get((shape, source, *targets))
+        if prepared:
+            self._run(*prepared)
+        else:
+            self._run(self._bind(shape, source, targets), self._options)
+
+    def _bind(self, shape: Shape, source: int, targets: Sequence[int]) -> Any:
+        contract, index = self._program.contract, self._program.gpu.index
+        binding = self._program.session.io_binding()
+        binding.bind_input(contract.input.name, "cuda", index, np.dtype(contract.input.dtype), shape, source)
+        for output, wanted, target in zip(contract.outputs, contract.output_shapes(shape), targets, strict=True):
+            binding.bind_output(output.name, "cuda", index, np.dtype(output.dtype), wanted, target)
+        return binding
+
+    def _run(self, binding: Any, options: Any) -> None:
+        try:
+            with self._program.lock:
+                self._program.session.run_with_iobinding(binding, options)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise self._program.error(error) from error
+
+    def _record(self, binding: Any) -> Any:
+        """A run that records, if nobody spoils it. :returns: the options to go on with"""
+        options = _run_options(str(next(self._program.graph_ids)))
+        try:
+            self._run(binding, options)
+        except EngineError as error:
+            with suppress(import_cupy().cuda.runtime.CUDARuntimeError):
+                self.stream.end_capture()  # ONNX Runtime gave up within the recording: nothing else would run now
+            if not isinstance(error, _RecordingSpoiltError):
+                raise
+            options = self._options
+            self._run(binding, options)
+        return options
+
+
+def _run_options(graph: str | None) -> Any:
+    """:param graph: which CUDA graph the run is, or NO_GRAPH; None where the session has none"""
+    options = import_runtime().RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # a run returns when it is queued
+    if graph is not None:
+        options.add_run_config_entry("gpu_graph_id", graph)
+    return options

@@ -1,0 +1,130 @@
+"""An ONNX graph in ONNX Runtime: what is refused before and after it is loaded."""
+
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spai_runtime.engines import Contract, Tensor
+from spai_runtime.engines.external import has_external_data
+from spai_runtime.errors import EngineError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+_CAST_TO_BFLOAT16 = b"\n\x02to\x18\x10"  # an AttributeProto: name (1) "to", i (3) 16
+
+_INSTALL = {
+    CPU: "ONNX Runtime is not installed: pip install 'spai-toolkit[cpu]'",
+    CUDA: "this ONNX Runtime has no CUDA: pip install 'spai-toolkit[gpu]' in an environment without onnxruntime",
+}
+
+
+def import_runtime() -> Any:
+    """:raises EngineError: it is not installed"""
+    try:
+        import onnxruntime  # noqa: PLC0415
+    except ImportError as error:
+        raise EngineError(_INSTALL[CPU]) from error
+    return onnxruntime
+
+
+def has_cuda() -> bool:
+    """Whether this ONNX Runtime was built for CUDA. :raises EngineError: it is not installed"""
+    return CUDA in import_runtime().get_available_providers()
+
+
+def import_for_cuda() -> Any:
+    """ONNX Runtime, with the CUDA and cuDNN libraries that other packages bring. :raises EngineError: it has no CUDA"""
+    if not has_cuda():
+        raise EngineError(_INSTALL[CUDA])
+    runtime = import_runtime()
+    runtime.preload_dlls()
+    return runtime
+
+
+def open_session(
+    path: Path, contract: Contract, provider: str, options: Mapping[str, str], *, rewrites: bool = True
+) -> Any:
+    """An InferenceSession.
+
+    :param options: of the provider
+    :param rewrites: whether ONNX Runtime may fuse and move operators
+    :raises EngineError: the file or the provider is refused, or the graph is not what detector.json implies
+    """
+    _refuse_external_data(path)
+    session = _session(path, provider, options, rewrites=rewrites)
+    _check_contract(path, session, contract)
+    return session
+
+
+def _session(path: Path, provider: str, options: Mapping[str, str], *, rewrites: bool) -> Any:
+    runtime = import_runtime()
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4  # what matters is raised
+    settings.intra_op_num_threads = _cores()  # ONNX Runtime itself counts, and pins to, cores that it may not use
+    if not rewrites:
+        settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    chosen = [(provider, dict(options))]
+    try:  # without its fallback, which prints, and goes on without the provider
+        session = runtime.InferenceSession(str(path), settings, providers=chosen, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise _refusal(path, provider, str(error)) from error
+    if session.get_providers()[0] != provider:
+        raise EngineError(f"ONNX Runtime could not start {provider} for {path}; is the CUDA driver installed?")
+    return session
+
+
+def _refusal(path: Path, provider: str, error: str) -> EngineError:
+    if provider == CPU and "NOT_IMPLEMENTED" in error and _holds_bfloat16(path):
+        todo = "give --device cuda:0, or export with --precision fp16"
+        return EngineError(f"{path} holds bfloat16, which ONNX Runtime runs on CUDA alone: {todo}")
+    if "graph capture" in error:  # it is asked for, and no part of the graph may be left to the CPU
+        version = import_runtime().__version__
+        todo = "pip install --upgrade onnxruntime-gpu, or export again with --attention plain"
+        return EngineError(f"ONNX Runtime {version} would run a part of {path} on the CPU: {todo}")
+    return EngineError(f"ONNX Runtime refuses {path}: {error.splitlines()[0] if error else 'it gives no reason'}")
+
+
+def _holds_bfloat16(path: Path) -> bool:
+    """Whether anything is cast to it; pixels and features are not."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_CAST_TO_BFLOAT16) >= 0
+
+
+def _cores() -> int:
+    """Cores that this process may use, which a container may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refuse_external_data(path: Path) -> None:
+    try:
+        external = has_external_data(path)
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise EngineError(f"{path} is not an ONNX graph: {error}") from error
+    if external:
+        raise EngineError(f"{path} keeps tensors in other files, which is refused: export it again as a single file")
+
+
+def _check_contract(path: Path, session: Any, contract: Contract) -> None:
+    """:raises EngineError: inputs or outputs are not those that detector.json implies"""
+    wanted = (contract.input, *contract.outputs)
+    values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
+    for tensor in wanted:
+        value = values.get(tensor.name)
+        if value is None or not _fits(value, tensor):
+            found = f"{value.name} {value.type} {tuple(value.shape)}" if value else f"none (it has {', '.join(values)})"
+            raise EngineError(f"{path} does not match detector.json: it should have {tensor}, and has {found}")
+    if extra := [value.name for value in session.get_inputs() if value.name != contract.input.name]:
+        raise EngineError(f"{path} does not match detector.json: it also wants {', '.join(extra)}")
+
+
+def _fits(value: Any, tensor: Tensor) -> bool:
+    """What is dynamic in the contract must be dynamic in the graph, and what is fixed must be that number."""
+    axes, wanted = (
+        [axis if isinstance(axis, int) else None for axis in shape] for shape in (value.shape, tensor.shape)
+    )
+    return _DTYPES.get(value.type) == tensor.dtype and axes == wanted

@@ -1,0 +1,76 @@
+"""Several GPUs as one engine: a graph on each, which go on without one that stops working."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+from spai_runtime.engines import Array, DeviceEngine, DeviceLostError, Slot
+from spai_runtime.errors import EngineError
+
+log = logging.getLogger("spai_runtime")
+
+
+class Replicas:
+    """See `DeviceEngine`. Arrays go through the first GPU; slots are those of its `replicas`.
+
+    :param engines: of the same graph, one a GPU
+    """
+
+    def __init__(self, engines: Sequence[DeviceEngine]) -> None:
+        first = engines[0]
+        self.device = "cuda:" + ",".join(engine.device.removeprefix("cuda:") for engine in engines)
+        self.label = first.label.removesuffix(first.device) + self.device
+        self.batch_size = min(engine.batch_size for engine in engines)
+        self._live = list(engines)
+        self._lock = threading.Lock()  # of that list
+
+    @property
+    def replicas(self) -> Sequence[DeviceEngine]:
+        return tuple(self._live)
+
+    def run(self, batch: Array) -> list[Array]:
+        """See `Engine`."""
+        return self.run_all([batch])[0]
+
+    def run_all(self, batches: Sequence[Array]) -> list[list[Array]]:
+        """See `Engine`. :raises DeviceLostError: every GPU stopped working"""
+        while True:
+            engine = self.replicas[0]
+            try:
+                return engine.run_all(batches)
+            except DeviceLostError as error:
+                if not self._discard(engine.device):
+                    raise
+                log.warning("%s; going on with %s", error, self.replicas[0].device)
+
+    def acquire(self, capacity: int) -> Slot:
+        """Of the first GPU; who wants all of them asks each of the `replicas`."""
+        return self.replicas[0].acquire(capacity)
+
+    def release(self, slot: Slot) -> None:
+        """See `DeviceEngine`; the slot of a GPU that does not count any more is forgotten."""
+        for engine in self.replicas:
+            if engine.device == slot.device:
+                engine.release(slot)
+
+    def discard(self, device: str) -> None:
+        """See `DeviceEngine`."""
+        self._discard(device)
+
+    def close(self) -> None:
+        """See `Engine`."""
+        for engine in self.replicas:
+            engine.close()
+
+    def _discard(self, device: str) -> bool:
+        """:returns: whether another GPU is left to go on with"""
+        with self._lock:
+            lost = [engine for engine in self._live if engine.device == device]
+            if len(self._live) == 1:
+                return not lost
+            self._live = [engine for engine in self._live if engine.device != device]
+        for engine in lost:
+            with suppress(EngineError):
+                engine.close()
+        return True

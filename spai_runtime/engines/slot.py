@@ -1,0 +1,125 @@
+"""One batch's way through one GPU: images go up, views are cut there, the graph runs, features come down."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spai_runtime.engines import Contract, Cut, DeviceImage
+from spai_runtime.engines.cut import COLUMNS, fill
+from spai_runtime.engines.gpu import Gpu, import_cupy
+from spai_runtime.engines.program import Program, pair, view_sizes
+from spai_runtime.errors import EngineError
+
+
+class CudaImage:
+    """Pixels (H, W, 3) uint8 on a GPU: a `DeviceImage`.
+
+    :param array: CuPy's, contiguous
+    :param ready: an event, after which the pixels are there
+    :param host: what they are sent from, which must live as long
+    """
+
+    def __init__(self, device: str, array: Any, ready: Any, host: NDArray[np.uint8] | None = None) -> None:
+        self.device, self.ready = device, ready
+        self.height, self.width, _ = array.shape
+        self.pointer: int = array.data.ptr
+        self._owners = array, host
+
+
+class CudaSlot:
+    """See `Slot`. One thread at a time uses it.
+
+    :param kernel: `cut.cutter`'s
+    :param unfinished: it was launched, and not waited for since or not with success
+    """
+
+    def __init__(self, gpu: Gpu, program: Program, contract: Contract, kernel: Any, capacity: int) -> None:
+        cupy, shape = import_cupy(), (capacity, *view_sizes(contract))
+        self.device, self.capacity, self.unfinished = gpu.device, capacity, False
+        self._gpu, self._kernel = gpu, kernel
+        self._held: list[CudaImage] = []  # what the stream has yet to read
+        self._count = 0
+        with gpu:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._cut, self._ran, self._finish = (cupy.cuda.Event(disable_timing=True) for _ in range(3))
+            self._table, self._table_host = pair((capacity, COLUMNS), np.int64, self._stream)
+            self._features, self._features_host = pair(contract.output_shapes(shape)[0], np.float32, self._stream)
+            with self._stream:
+                self._views = cupy.empty(shape, np.uint8)
+            self._execution = program.execution(self._stream)  # whatever lies there now, to `prepare` it is pixels
+            self._execution.prepare(shape, self._views.data.ptr, [self._features.data.ptr])
+
+    def upload(self, pixels: NDArray[np.uint8]) -> DeviceImage:
+        """See `Slot`."""
+        cupy = import_cupy()
+        with self._gpu:
+            with self._stream:
+                array = cupy.empty(pixels.shape, np.uint8)
+            array.set(pixels, stream=self._stream)
+            ready = self._stream.record(cupy.cuda.Event(disable_timing=True))
+            return CudaImage(self.device, array, ready, pixels)
+
+    def launch(self, cuts: Sequence[Cut], bucket: int) -> None:
+        """See `Slot`."""
+        assert 0 < len(cuts) <= bucket <= self.capacity
+        self.unfinished, self._count = True, len(cuts)
+        with self._gpu:
+            self._hold(cuts)
+            self._cut_views(cuts, bucket)
+            self._run(bucket)
+            features, host = self._features[: len(cuts)], self._features_host[: len(cuts)]
+            features.get(stream=self._stream, out=host, blocking=False)
+            self._stream.record(self._finish)
+
+    def wait(self) -> NDArray[np.float32]:
+        """See `Slot`."""
+        with self._gpu:
+            self._finish.synchronize()
+        self._held.clear()
+        self.unfinished = False
+        return self._features_host[: self._count]
+
+    def done(self) -> bool:
+        """See `Slot`; on a GPU that was lost, `wait` says so."""
+        with self._gpu:
+            return bool(self._finish.done)
+
+    def close(self) -> None:
+        """Frees what it holds, once the GPU is through with it or was lost."""
+        with suppress(EngineError), self._gpu:
+            self._stream.synchronize()
+        with suppress(EngineError), self._gpu:
+            del self._execution  # first: what it recorded runs on the buffers
+            del self._table, self._table_host, self._features, self._features_host, self._views
+            self._held.clear()
+
+    def _hold(self, cuts: Sequence[Cut]) -> None:
+        """Keeps the images until they have been read, and lets the stream wait until each is there."""
+        for image in {id(cut.image): cut.image for cut in cuts}.values():
+            assert isinstance(image, CudaImage)
+            assert image.device == self.device
+            self._held.append(image)
+            self._stream.wait_event(image.ready)
+
+    def _cut_views(self, cuts: Sequence[Cut], bucket: int) -> None:
+        table, views, rows = self._table[:bucket], self._views[:bucket], self._table_host[:bucket]
+        fill(rows, map(_row, cuts))
+        table.set(rows, stream=self._stream)
+        with self._stream:
+            self._kernel(table, views.shape[1], views)
+
+    def _run(self, bucket: int) -> None:
+        """The graph, on its own stream: behind the views, before what this slot's stream does next."""
+        shape, stream = (bucket, *self._views.shape[1:]), self._execution.stream
+        stream.wait_event(self._stream.record(self._cut))
+        self._execution.enqueue(shape, self._views.data.ptr, [self._features.data.ptr])
+        self._stream.wait_event(stream.record(self._ran))
+
+
+def _row(cut: Cut) -> tuple[int, int, int, int, int]:
+    image = cut.image
+    assert isinstance(image, CudaImage)
+    return image.pointer, image.height, image.width, cut.top, cut.left

@@ -1,0 +1,124 @@
+"""`import cupy` without a GPU: the part of CuPy 14 that spai_runtime uses, and not a name more.
+
+`fake_machine` has the memory and the knobs, `fake_streams` what is asynchronous, `fake_arrays` and `fake_kernels` the
+rest.
+"""
+
+import functools
+import importlib.machinery
+import sys
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+import pytest
+from fake_arrays import alloc, asarray, empty, empty_pinned, ndarray
+from fake_kernels import ElementwiseKernel
+from fake_machine import CUDARuntimeError, Gpu, Machine, OutOfMemoryError
+from fake_streams import Event, Graph, Stream, of_machine
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int = 1,
+    memory: int = 8 << 30,
+    *,
+    capability: tuple[int, int] = (9, 0),
+    name: str = "NVIDIA H100",
+    eager: bool = False,
+) -> Machine:
+    """Puts `cupy` and `cupyx` into sys.modules until the test ends.
+
+    :param memory: bytes of each GPU
+    :param eager: see `Machine.eager`
+    """
+    machine = Machine([Gpu(memory, capability, name) for _ in range(gpus)], eager=eager)
+    for module in modules(machine):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return machine
+
+
+def modules(machine: Machine) -> list[ModuleType]:
+    """As they are in CuPy, each an attribute of its parent."""
+    array = of_machine(machine, ndarray)
+    runtime = module("cupy.cuda.runtime", CUDARuntimeError=CUDARuntimeError, **runtime_functions(machine))
+    memory = module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
+    classes = {kind.__name__: of_machine(machine, kind) for kind in (Device, Stream, Event)}
+    cuda = module(
+        "cupy.cuda",
+        runtime=runtime,
+        memory=memory,
+        Graph=Graph,
+        alloc=functools.partial(alloc, machine),
+        **classes,
+    )
+    cupy = module(
+        "cupy",
+        cuda=cuda,
+        ndarray=array,
+        empty=functools.partial(empty, machine, array),
+        asarray=functools.partial(asarray, machine, array),
+        ElementwiseKernel=of_machine(machine, ElementwiseKernel),
+        get_default_memory_pool=Pool,
+        get_default_pinned_memory_pool=Pool,
+    )
+    cupyx = module("cupyx", empty_pinned=functools.partial(empty_pinned, machine))
+    return [cupy, cuda, runtime, memory, cupyx]
+
+
+def module(name: str, **attributes: Any) -> ModuleType:
+    made = ModuleType(name)
+    made.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    vars(made).update(attributes)
+    return made
+
+
+def runtime_functions(machine: Machine) -> dict[str, Any]:
+    """Of cupy.cuda.runtime."""
+
+    def device_count() -> int:
+        if not machine.gpus:
+            raise CUDARuntimeError(35)
+        return len(machine.gpus)
+
+    def properties(device: int) -> dict[str, Any]:
+        machine.working(device)
+        gpu = machine.gpus[device]
+        major, minor = gpu.capability
+        return {"name": gpu.name.encode(), "major": major, "minor": minor, "totalGlobalMem": gpu.memory}
+
+    def memory_information() -> tuple[int, int]:
+        gpu = machine.gpus[machine.use()]
+        return gpu.memory - gpu.used, gpu.memory
+
+    return {"getDeviceCount": device_count, "getDeviceProperties": properties, "memGetInfo": memory_information}
+
+
+class Pool:
+    """Freed memory is free at once, so a pool holds none."""
+
+    def free_all_blocks(self) -> None: ...
+
+
+class Device:
+    """cupy.cuda.Device; a lost one cannot be entered."""
+
+    machine: ClassVar[Machine]
+
+    def __init__(self, device: int) -> None:
+        self.id = device
+
+    def __enter__(self) -> Self:
+        self.machine.working(self.id)
+        self.machine.touched.add(self.id)  # choosing a GPU makes a context on it
+        self.machine.local.devices.append(self.id)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.machine.local.devices.pop() == self.id
+
+    def synchronize(self) -> None:
+        self.machine.interrupt()
+        self.machine.use(self.id)
+        for stream in list(self.machine.streams.values()):
+            if stream.device_id == self.id:
+                stream.run()

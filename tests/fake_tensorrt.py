@@ -1,0 +1,58 @@
+"""`import tensorrt` without TensorRT: a plan is an ONNX graph with a header, run by ONNX Runtime on the CPU.
+
+Names, signatures and what fails how are those of the bindings of 10.12 and 11.4; the traps of the documentation are
+errors. Memory and streams are those of `fake_cupy.install`'s machine.
+"""
+
+import importlib.machinery
+import math
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fake_machine import Machine
+from fake_tensorrt_builder import builder_names
+from fake_tensorrt_engine import EngineInspector, ICudaEngine, IExecutionContext, Runtime
+from fake_tensorrt_types import (
+    NUMPY,
+    DataType,
+    Dims,
+    FakeTensorRT,
+    HardwareCompatibilityLevel,
+    IHostMemory,
+    ILogger,
+    LayerInformationFormat,
+    Logger,
+    ProfilingVerbosity,
+    Strategy,
+    TensorIOMode,
+    of_fake,
+)
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine, version: str = "11.4.0.106", *, lean: bool = False
+) -> FakeTensorRT:
+    """Puts `tensorrt`, or `tensorrt_lean`, into sys.modules until the test ends."""
+    fake = FakeTensorRT(machine, version, lean)
+    made = ModuleType("tensorrt_lean" if lean else "tensorrt")
+    made.__spec__ = importlib.machinery.ModuleSpec(made.__name__, None)
+    vars(made).update(runtime_names(fake), **({} if lean else builder_names(fake)))
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    return fake
+
+
+def runtime_names(fake: FakeTensorRT) -> dict[str, Any]:
+    """What `tensorrt` and `tensorrt_lean` have in common."""
+    classes = (ILogger, Logger, ICudaEngine, IExecutionContext, EngineInspector, IHostMemory, Dims)
+    enums = (DataType, TensorIOMode, Strategy, LayerInformationFormat, ProfilingVerbosity, HardwareCompatibilityLevel)
+    types = {"float32": DataType.FLOAT, "float16": DataType.HALF, "uint8": DataType.UINT8}
+    return {
+        "__version__": fake.version,
+        "Runtime": of_fake(fake, Runtime),
+        "nptype": NUMPY.__getitem__,
+        "volume": math.prod,
+        **types,
+        **{item.__name__: item for item in (*classes, *enums)},
+    }

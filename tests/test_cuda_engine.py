@@ -1,0 +1,418 @@
+"""Slots and arrays on a GPU that runs nothing before somebody waits, so that a missing wait shows."""
+
+import gc
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import fake_cupy
+import numpy as np
+import pytest
+from conftest import pixels
+from numpy.typing import NDArray
+
+from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, Tensor
+from spai_runtime.engines.cuda import CudaEngine, CudaSlot, Gpu
+from spai_runtime.errors import EngineError
+from spai_runtime.images import Picture
+from spai_runtime.views import ViewPolicy
+
+SIDE = 8
+ENCODER = Contract.encoder(SIDE, 3)
+LENGTHS = Contract(
+    Tensor("features", "float32", ("images", "views", 2)), (Tensor("sum", "float32", ("images", "views")),)
+)
+POLICY = ViewPolicy(SIDE, SIDE, 4)
+
+Image = NDArray[np.uint8]
+
+
+class Sums:
+    """A program whose output is the input summed over its middle axes, or over the last where there is but one.
+
+    :param own: it has one stream for all executions
+    """
+
+    def __init__(self, machine: Any, largest: Sequence[int | None], *, own: bool) -> None:
+        import cupy  # noqa: PLC0415  the fake
+
+        self.machine, self.largest = machine, largest
+        self.stream = cupy.cuda.Stream(non_blocking=True) if own else None
+        self.prepared: list[tuple[int, ...]] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.closed = False
+
+    def execution(self, stream: Any) -> "SumsExecution":
+        return SumsExecution(self, self.stream or stream)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class SumsExecution:
+    def __init__(self, program: Sums, stream: Any) -> None:
+        self.program, self.stream = program, stream
+
+    def prepare(self, shape: tuple[int, ...], source: int, targets: Sequence[int]) -> None:
+        self.enqueue(shape, source, targets)
+        self.stream.synchronize()
+        self.program.prepared.append(self.program.shapes.pop())
+
+    def enqueue(self, shape: tuple[int, ...], source: int, targets: Sequence[int]) -> None:
+        machine, device = self.program.machine, self.stream.device_id
+        self.program.shapes.append(shape)
+
+        def run() -> None:
+            values = machine.view(source, shape, np.uint8 if len(shape) == 4 else np.float32, device)
+            sums = summed(values)
+            machine.view(targets[0], sums.shape, np.float32, device, write=True)[...] = sums
+
+        self.stream.enqueue(run, launch=True)
+
+
+def summed(values: NDArray[Any]) -> NDArray[np.float32]:
+    return values.sum((1, 2) if values.ndim == 4 else 2, dtype=np.float32)
+
+
+Start = Callable[..., CudaEngine]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return fake_cupy.install(monkeypatch, gpus=2)
+
+
+@pytest.fixture(params=[False, True], ids=["a stream each", "one stream"])
+def start(machine: Any, request: pytest.FixtureRequest) -> Start:
+    def engine(
+        contract: Contract = ENCODER, device: str = "cuda:0", largest: Sequence[int | None] = (None,) * 4
+    ) -> Any:
+        gpu = Gpu.find(device)
+        with gpu:
+            program = Sums(machine, largest, own=request.param)
+        made = CudaEngine(gpu, program, contract, "Sums 1.0", 4)
+        made.program = program  # type: ignore[attr-defined]
+        return made
+
+    return engine
+
+
+def cuts_of(slot: Slot, image: Image) -> list[Cut]:
+    """All views of an image, sent up through that slot."""
+    sent = slot.upload(image)
+    return [Cut(sent, int(top), int(left)) for top, left in POLICY.layout(*image.shape[:2]).origins]
+
+
+def expected(*images: Image) -> NDArray[np.float32]:
+    stacks = [POLICY.layout(*image.shape[:2]).stack(Picture.from_array(image)) for image in images]
+    return summed(np.concatenate(stacks))
+
+
+def pinned(image: Image) -> Image:
+    """The same in pinned memory, which the GPU reads when it gets there."""
+    import cupyx  # noqa: PLC0415  the fake
+
+    copy = cupyx.empty_pinned(image.shape, np.uint8)
+    copy[...] = image
+    return copy
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_a_slots_features_are_those_of_the_host(start: Start, machine: Any, device: str) -> None:
+    engine = start(device=device)
+    images = pixels(20, 17, 0), pixels(3, 9, 1), pixels(8, 8, 2)
+    slot = engine.acquire(16)
+    cuts = [cut for image in images for cut in cuts_of(slot, pinned(image))]
+    for _ in range(3):
+        slot.launch(cuts, 16)
+        np.testing.assert_array_equal(slot.wait(), expected(*images))
+    assert engine.program.shapes == [(16, SIDE, SIDE, 3)] * 3
+    assert (slot.device, slot.capacity) == (device, 16)
+    assert machine.touched == {int(device[-1])} | {0}  # a thread's first GPU is 0
+    machine.check()
+
+
+def test_nothing_is_waited_for_until_it_must_be(start: Start, machine: Any) -> None:
+    slot = start().acquire(8)
+    image = pixels(20, 17)
+    machine.pageable_copies = 0
+    slot.launch(cuts_of(slot, pinned(image)), 8)
+    assert not slot.done()
+    assert machine.pageable_copies == 0
+    machine.progress()
+    assert slot.done()
+    np.testing.assert_array_equal(slot.wait(), expected(image))
+
+
+def test_images_live_until_they_are_read(start: Start) -> None:
+    """Whoever launched may forget them, and the pinned pixels that they come from."""
+    first, second = (start().acquire(8) for _ in range(2))
+    image = pixels(20, 17)
+    first.launch(cuts_of(first, pinned(image)), 8)
+    gc.collect()
+    second.launch(cuts_of(second, pinned(pixels(20, 17, 1))), 8)
+    np.testing.assert_array_equal(first.wait(), expected(image))
+
+
+def test_an_image_serves_every_slot(start: Start) -> None:
+    """Slots whose streams have nothing in common but the image."""
+    engine = start()
+    slots = [engine.acquire(4) for _ in range(3)]
+    image = pixels(17, 16)
+    cuts = cuts_of(slots[0], pinned(image))
+    for slot in slots[1:]:
+        slot.launch(cuts, 4)
+    for slot in slots[1:]:
+        np.testing.assert_array_equal(slot.wait(), expected(image))
+
+
+def test_slots_take_turns(start: Start) -> None:
+    engine = start()
+    slots = [engine.acquire(4) for _ in range(2)]
+    images = [pixels(16, 16 + count, count) for count in range(6)]
+    running: list[tuple[Slot, Image]] = []
+    for number, image in enumerate(images):
+        slot = slots[number % 2]
+        if len(running) == 2:
+            np.testing.assert_array_equal(running[0][0].wait(), expected(running.pop(0)[1]))
+        slot.launch(cuts_of(slot, pinned(image)), 4)
+        running.append((slot, image))
+    for slot, image in running:
+        np.testing.assert_array_equal(slot.wait(), expected(image))
+
+
+@pytest.mark.parametrize("bucket", [1, 2, 4, 8])
+def test_a_bucket_is_run_whole(start: Start, bucket: int) -> None:
+    engine = start()
+    slot = engine.acquire(8)
+    image = pixels(16, 32)
+    for count in range(1, bucket + 1):
+        slot.launch(cuts_of(slot, image)[:count], bucket)
+        np.testing.assert_array_equal(slot.wait(), expected(image)[:count])
+    assert set(engine.program.shapes) == {(bucket, SIDE, SIDE, 3)}
+
+
+def test_a_slot_is_prepared_when_it_is_made_and_used_again(start: Start) -> None:
+    engine = start()
+    slot = engine.acquire(4)
+    assert engine.program.prepared == [(4, SIDE, SIDE, 3)]
+    engine.release(slot)
+    assert engine.acquire(4) is slot
+    assert engine.acquire(4) is not slot
+    assert engine.acquire(2).capacity == 2
+    assert engine.program.prepared == [(size, SIDE, SIDE, 3) for size in (4, 4, 2)]
+
+
+def test_a_slot_that_was_not_waited_for_is_not_used_again(start: Start) -> None:
+    engine = start()
+    slot = engine.acquire(4)
+    slot.launch(cuts_of(slot, pinned(pixels(16, 16))), 4)
+    engine.release(slot)
+    assert engine.acquire(4) is not slot
+
+
+def test_a_slot_is_no_larger_than_the_graph(start: Start) -> None:
+    engine = start(largest=(4, None, None, None))
+    with pytest.raises(
+        EngineError, match="5 views at once are more than the 4 that the plan was built for: give --batch"
+    ):
+        engine.acquire(5)
+    assert engine.acquire(4).capacity == 4
+
+
+def test_closing_gives_all_memory_back(start: Start, machine: Any) -> None:
+    engine = start()
+    slots = [engine.acquire(4) for _ in range(2)]
+    slots[0].launch(cuts_of(slots[0], pixels(16, 16)), 4)
+    for slot in slots:
+        engine.release(slot)
+    engine.run(np.zeros((3, SIDE, SIDE, 3), np.uint8))
+    assert machine.gpus[0].used > 0
+    engine.close()
+    gc.collect()
+    assert machine.gpus[0].used == 0
+    assert engine.program.closed
+    machine.check()
+
+
+def test_memory_that_does_not_suffice(start: Start, machine: Any) -> None:
+    engine = start()
+    machine.fail_allocation(times=9)
+    with pytest.raises(
+        DeviceMemoryError, match="cuda:0 has too little memory, give a smaller --batch-size: Out of mem"
+    ):
+        engine.acquire(4)
+    machine.fail_allocation(times=0)
+    used = machine.gpus[0].used
+    slot = engine.acquire(4)
+    machine.fail_allocation()
+    with pytest.raises(DeviceMemoryError):
+        slot.upload(pixels(9, 9))
+    np.testing.assert_array_equal(launched(slot, pixels(16, 16)), expected(pixels(16, 16)))
+    engine.release(slot)
+    engine.close()
+    assert machine.gpus[0].used <= used
+
+
+def test_unused_slots_of_another_size_make_room(start: Start, machine: Any) -> None:
+    engine = start()
+    engine.release(engine.acquire(4))
+    used = machine.gpus[0].used
+    slot = engine.acquire(2)
+    assert slot.capacity == 2
+    assert machine.gpus[0].used < used
+
+
+def test_a_failed_launch_is_made_good_by_the_next(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after too little memory for a bucket, when a smaller one follows in the same slot."""
+    slot = start().acquire(4)
+    image = pixels(16, 16)
+    execution = slot._execution  # type: ignore[attr-defined]
+
+    def full(*_: object) -> None:
+        raise DeviceMemoryError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "enqueue", full)
+        with pytest.raises(DeviceMemoryError):
+            slot.launch(cuts_of(slot, pinned(pixels(16, 16, 1))), 4)
+    slot.launch(cuts_of(slot, pinned(image))[:2], 2)
+    np.testing.assert_array_equal(slot.wait(), expected(image)[:2])
+
+
+@pytest.mark.parametrize("after", [None, 0, 1])
+def test_a_gpu_that_is_lost(start: Start, machine: Any, after: int | None) -> None:
+    """At once, at the cutting kernel, at the graph."""
+    engine = start(device="cuda:1")
+    slot = engine.acquire(4)
+    image = pinned(pixels(16, 16))
+    machine.lose(1, after)
+    with pytest.raises(DeviceLostError, match="cuda:1 stopped working: cudaError") as caught:
+        launched(slot, image)
+    assert caught.value.device == "cuda:1"
+    engine.discard("cuda:1")
+    engine.release(slot)
+    engine.close()
+    with pytest.raises(DeviceLostError):
+        start(device="cuda:1")
+    np.testing.assert_array_equal(launched(start().acquire(4), image), expected(image))  # the other goes on
+
+
+def launched(slot: Slot, image: Image) -> NDArray[np.float32]:
+    slot.launch(cuts_of(slot, image), slot.capacity)
+    return slot.wait()
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 11])
+def test_arrays_are_run_in_parts_that_the_graph_takes(start: Start, count: int) -> None:
+    engine = start(largest=(4, None, None, None))
+    batch = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+    (found,) = engine.run(batch)
+    np.testing.assert_array_equal(found, summed(batch))
+    assert [shape[0] for shape in engine.program.shapes] == [min(4, count - done) for done in range(0, count, 4)]
+
+
+def test_many_arrays_are_waited_for_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = start(LENGTHS, largest=(None, 9, None))
+    stream = engine._execution.stream
+    waits, wait = [], stream.synchronize
+    monkeypatch.setattr(stream, "synchronize", lambda: (waits.append(len(engine.program.shapes)), wait()))
+    generator = np.random.default_rng(0)
+    batches = [generator.normal(size=(1 + views % 2, views, 2)).astype(np.float32) for views in (3, 9, 1, 4)]
+    for found, batch in zip(engine.run_all(batches), batches, strict=True):
+        assert len(found) == 1
+        np.testing.assert_array_equal(found[0], summed(batch))
+    assert waits == [4]
+    assert engine.run_all([]) == []
+
+
+def test_an_axis_that_is_too_long(start: Start) -> None:
+    """Nothing is run then: who calls can run the others."""
+    engine = start(LENGTHS, largest=(None, 9, None))
+    fine = np.zeros((1, 9, 2), np.float32)
+    with pytest.raises(
+        EngineError, match="10 views at once are more than the 9 that the plan was built for: crop the im"
+    ):
+        engine.run_all([fine, np.zeros((1, 10, 2), np.float32)])
+    assert engine.program.shapes == []
+    assert engine.run(fine)[0].shape == (1, 9)
+
+
+def test_arrays_of_any_layout(start: Start) -> None:
+    batch = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 6), np.uint8)[::-1, :, :, ::2]
+    np.testing.assert_array_equal(start().run(batch)[0], summed(batch))
+
+
+def test_two_threads(start: Start) -> None:
+    """Each with a slot of its own, and arrays in between."""
+    engine = start()
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            slot = engine.acquire(4)
+            for number in range(10):
+                image = pixels(16, 16, 10 * seed + number)
+                slot.launch(cuts_of(slot, pinned(image)), 4)
+                views = np.full((2, SIDE, SIDE, 3), number, np.uint8)
+                np.testing.assert_array_equal(engine.run(views)[0], summed(views))
+                np.testing.assert_array_equal(slot.wait(), expected(image))
+            engine.release(slot)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_it_is_a_device_engine(start: Start) -> None:
+    engine = start(device="cuda:1")
+    assert isinstance(engine, DeviceEngine)
+    assert engine.replicas == (engine,)
+    assert (engine.device, engine.label, engine.batch_size) == ("cuda:1", "Sums 1.0, cuda:1", 4)
+    assert isinstance(engine.acquire(2), CudaSlot)
+
+
+def test_what_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cupy.install(monkeypatch, gpus=2, capability=(12, 0), name="NVIDIA RTX 5090")
+    assert Gpu.find("cuda:1") == Gpu(1, "NVIDIA RTX 5090", "12.0")
+    assert Gpu.find("cuda").device == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "message"),
+    [
+        (2, "cuda:3", "there is no cuda:3: this machine has 2 GPUs$"),
+        (1, "cuda:1", "there is no cuda:1: this machine has 1 GPU$"),
+        (1, "cuda:0,1", "one GPU is wanted, such as cuda:0, and not cuda:0,1"),
+        (1, "cpu", "one GPU is wanted, such as cuda:0, and not cpu"),
+        (0, "cuda:0", r"no GPU can be used \(cudaErrorInsufficientDriver: .*\): is there one, and is its driver inst"),
+    ],
+)
+def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch, gpus: int, device: str, message: str) -> None:
+    fake_cupy.install(monkeypatch, gpus=gpus)
+    with pytest.raises(EngineError, match=message):
+        Gpu.find(device)
+
+
+def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(EngineError, match=r"CuPy is not installed: pip install 'spai-toolkit\[gpu\]'"):
+        Gpu.find("cuda:0")
+
+
+def test_a_gpu_is_current_within_and_no_longer(machine: Any) -> None:
+    first, second = Gpu.find("cuda:0"), Gpu.find("cuda:1")
+    with second:
+        with first, second:
+            assert machine.current == 1
+        assert machine.current == 1
+        with pytest.raises(ZeroDivisionError), first:
+            1 / 0  # noqa: B018  other errors pass as they are
+        assert machine.current == 1
+    assert machine.current == 0
