@@ -15,19 +15,21 @@ from torch.export import Dim
 from spai_runtime.errors import UserError
 
 OPSET = 20  # the first with Gelu as one operator; TensorRT 10.12 and ONNX Runtime 1.20 read it
+FUSED_OPSET = 23  # the first with Attention as one operator
 
 
 class ExportError(UserError):
     """A graph that does not keep the contract, and why, in one sentence."""
 
 
-def export_encoder(encoder: nn.Module, size: int, path: Path) -> None:
+def export_encoder(encoder: nn.Module, size: int, path: Path, opset: int = OPSET) -> None:
     """Writes `views` uint8 (N, S, S, 3) → `features` float32 (N, D).
 
     :param size: side S of a view
+    :param opset: FUSED_OPSET where its attention is fused
     """
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # sizes 0 and 1 would specialise
-    _export(encoder, example, {0: Dim("views", min=1)}, "views", ["features"], path)
+    _export(encoder, example, {0: Dim("views", min=1)}, "views", ["features"], path, opset)
 
 
 def export_head(head: nn.Module, features: int, path: Path) -> None:
@@ -36,18 +38,24 @@ def export_head(head: nn.Module, features: int, path: Path) -> None:
     :param features: width D of a view's features
     """
     dynamic = {0: Dim("images", min=1), 1: Dim("views", min=1)}
-    _export(head, torch.zeros(2, 3, features), dynamic, "features", ["logit", "attention"], path)
+    _export(head, torch.zeros(2, 3, features), dynamic, "features", ["logit", "attention"], path, OPSET)
 
 
 def _export(
-    module: nn.Module, example: Tensor, dynamic: dict[int, Dim], input_name: str, outputs: list[str], path: Path
+    module: nn.Module,
+    example: Tensor,
+    dynamic: dict[int, Dim],
+    input_name: str,
+    outputs: list[str],
+    path: Path,
+    opset: int,
 ) -> None:
     with _quiet():
         program = torch.onnx.export(
             module.eval(),
             (example,),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[input_name],
             output_names=outputs,
             dynamic_shapes=(dynamic,),

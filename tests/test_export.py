@@ -129,9 +129,9 @@ def test_two_exports_are_the_same(tiny: Path, tiny_exported: Exported, tmp_path:
 def test_a_difference_above_tolerance_writes_nothing(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other_weights(_: SPAI, size: int, path: Path) -> None:
+    def other_weights(_: SPAI, size: int, path: Path, opset: int) -> None:
         torch.manual_seed(1)
-        export_encoder(SPAI(TINY).encoder, size, path)
+        export_encoder(SPAI(TINY).encoder, size, path, opset)
 
     monkeypatch.setattr(directory, "export_encoder", other_weights)
     with pytest.raises(ExportError, match="differ from the checkpoint: features"):
@@ -142,7 +142,8 @@ def test_a_difference_above_tolerance_writes_nothing(
 def test_nan_is_above_tolerance(tiny: Path, tiny_exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "_largest", lambda *_: float("nan"))
     with pytest.raises(ExportError, match="nan"):
-        verify.verify(load_checkpoint(tiny).model(), tiny_exported.directory)
+        model = load_checkpoint(tiny).model()
+        verify.verify(model.encoder, model.head, tiny_exported.directory, model.config.features)
 
 
 def model_of(node: onnx.NodeProto, element: int = TensorProto.UINT8) -> onnx.ModelProto:

@@ -60,11 +60,14 @@ FAMILIES: Mapping[BackboneName, Family] = {
 
 
 class ShapelessAttention(Attention):  # type: ignore[misc]
-    """timm's attention, unfused and without reading the batch size.
+    """timm's attention, without reading the batch size, in two formulations of the same product.
 
-    A symbolic batch size exports as Shape of the uint8 input, which TensorRT refuses, and the plain
-    `MatMul(q·s, kᵀ) → Softmax → MatMul` is the pattern that it fuses.
+    A symbolic batch size exports as Shape of the uint8 input, which TensorRT refuses. The plain
+    `MatMul(q·s, kᵀ) → Softmax → MatMul` is the pattern that it fuses; `fused` is torch's own kernel, which opset 23
+    writes as one Attention node.
     """
+
+    fused: bool = False
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """:param x: (N, L, C); masks are not supported"""
@@ -72,9 +75,16 @@ class ShapelessAttention(Attention):  # type: ignore[misc]
         tokens = x.shape[1]
         qkv = self.qkv(x).reshape(-1, tokens, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, L, C / heads)
-        attention = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1))
-        x = (attention @ v).transpose(1, 2).reshape(-1, tokens, self.attn_dim)
+        x = self._attend(q, k, v).transpose(1, 2).reshape(-1, tokens, self.attn_dim)
         return self.proj_drop(self.proj(x))  # type: ignore[no-any-return]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q·kᵀ / √(C / heads))·v, (N, heads, L, C / heads) as all three are"""
+        if self.fused:
+            dropout = self.attn_drop.p if self.training else 0.0
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+        attention = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1))
+        return attention @ v  # type: ignore[no-any-return]
 
 
 class Backbone(VisionTransformer):  # type: ignore[misc]

@@ -1,0 +1,192 @@
+"""TensorRT's builder: an ONNX graph and the shapes of its input → a plan, with what TensorRT said meanwhile.
+
+One code for TensorRT 10.12 to 11.x: networks are strongly typed, so precision is what the graph says, and nothing that
+11 dropped is used. TF32 is off: its 10 bits of mantissa are too few for the spectral filter.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from spai_export.onnx import ExportError
+from spai_runtime.engines import GPU_BATCH_SIZE
+from spai_train.files import appearing
+
+# Pillow decodes at most 178,956,970 pixels, which are 3,566 tiles of 224 × 224. A strip lower than a tile is padded, so
+# it has more of them where it is longer than 4096 · 224 = 917,504 pixels.
+HEAD_VIEWS = 4096
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How plans are built.
+
+    :param batch_size: views that the encoder is tuned for, and takes at most
+    :param workspace_gib: GPU memory that a layer's kernel may use besides its tensors; None is all there is
+    :param version_compatible: for later versions and the lean runtime too, at some cost in speed
+    :param timing_cache: file of what earlier builds measured, made if it is not there
+    :param optimization_level: 0 (a quick build) to 5 (a fast plan)
+    :param head_views: views of an image that the head takes at most
+    """
+
+    batch_size: int = GPU_BATCH_SIZE
+    workspace_gib: float | None = None
+    version_compatible: bool = False
+    timing_cache: Path | None = None
+    optimization_level: int = 3
+    head_views: int = HEAD_VIEWS
+    device: str = "cuda:0"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The shapes that a graph's input may have, and the one that it is tuned for."""
+
+    input: str
+    smallest: Shape
+    typical: Shape
+    largest: Shape
+
+
+class PlanBuilder:
+    """TensorRT's builder, for the graphs of one detector.
+
+    :param trt: the module
+    :raises ExportError: TensorRT does not start, e.g. because the driver is too old for it
+    """
+
+    def __init__(self, trt: Any, options: BuildOptions) -> None:
+        self._trt, self._options, self._log = trt, options, _log(trt)
+        self._log.clear()
+        self._timings = TimingCache(options.timing_cache)
+        try:
+            self._builder = trt.Builder(self._log)
+        except TypeError as error:  # what pybind11 makes of a null pointer
+            raise ExportError(f"TensorRT {trt.__version__} does not start: {self._log.reason(error)}") from error
+
+    def build(self, onnx: Path, profile: Profile) -> bytes:
+        """:returns: the plan of a graph"""
+        network = self._parse(onnx)
+        config = self._config(profile)
+        memory = self._builder.build_serialized_network(network, config)
+        if memory is None:
+            raise ExportError(f"TensorRT could not build {onnx.name}: {self._log.reason()}")
+        self._timings.save()
+        return bytes(memory)
+
+    def inspect(self, plan: bytes, profile: Profile) -> str:
+        """The engine inspector's report, JSON; empty if the plan cannot be loaded by this TensorRT.
+
+        Types of tensors stand in it only where the shape of the input is known, so a context without memory sets it.
+        """
+        engine = self._trt.Runtime(self._log).deserialize_cuda_engine(plan)
+        if engine is None:
+            return ""
+        context = engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        inspector = engine.create_engine_inspector()
+        if context is not None and context.set_input_shape(profile.input, profile.typical):
+            inspector.execution_context = context
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
+    def notes(self) -> list[str]:
+        """What the user should know of the builds: each sentence once."""
+        return [*self._timings.notes, *(f"TensorRT: {message}" for message in dict.fromkeys(self._log.messages))]
+
+    def _parse(self, onnx: Path) -> Any:
+        network = self._builder.create_network(1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = self._trt.OnnxParser(network, self._log)
+        if not parser.parse_from_file(str(onnx)):
+            errors = [sentence(parser.get_error(index).desc()) for index in range(parser.num_errors)]
+            raise ExportError(f"TensorRT refuses {onnx.name}: {'; '.join(errors) or self._log.reason()}")
+        return network
+
+    def _config(self, profile: Profile) -> Any:
+        trt, options = self._trt, self._options
+        config = self._builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)
+        if options.version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+            config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)  # a plan with it holds code that loading would run
+        if options.workspace_gib is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
+        config.builder_optimization_level = options.optimization_level
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what `inspect` reads
+        shapes = self._builder.create_optimization_profile()
+        shapes.set_shape(profile.input, profile.smallest, profile.typical, profile.largest)
+        config.add_optimization_profile(shapes)
+        self._timings.attach(config)
+        return config
+
+
+@dataclass
+class TimingCache:
+    """What builds measured, in a file; one of another GPU or TensorRT version, or a damaged one, is started anew."""
+
+    path: Path | None
+    notes: list[str] = field(default_factory=list)
+    _cache: Any = None  # must outlive every builder that uses it
+
+    def attach(self, config: Any) -> None:
+        """Lets the build of this configuration read it and add to it."""
+        if self.path is None:
+            return
+        if self._cache is None:
+            self._cache = config.create_timing_cache(self._content())
+        if self._cache is None or not config.set_timing_cache(self._cache, False):
+            self.notes.append(f"{self.path} fits neither this GPU nor this TensorRT, or is damaged: started anew")
+            self._cache = config.create_timing_cache(b"")
+            config.set_timing_cache(self._cache, False)
+
+    def save(self) -> None:
+        """A cache that cannot be written costs time, never the plan."""
+        if self.path is None:
+            return
+        try:
+            with appearing(self.path) as part:
+                part.write_bytes(bytes(self._cache.serialize()))
+        except OSError as error:
+            self.notes.append(f"cannot write the timing cache {self.path}: {error.strerror}")
+
+    def _content(self) -> bytes:
+        assert self.path is not None
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            self.notes.append(f"cannot read the timing cache {self.path}: {error.strerror}")
+            return b""
+
+
+@cache
+def _log(trt: Any) -> Any:
+    """A logger that keeps warnings and errors; one for the process, since TensorRT may use it as long as that lives."""
+    grave = trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.clear()
+
+        def clear(self) -> None:
+            self.messages: list[str] = []
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in grave:
+                self.errors.append(sentence(msg))
+            if severity in (*grave, trt.ILogger.Severity.WARNING):
+                self.messages.append(sentence(msg))
+
+        def reason(self, error: BaseException | None = None) -> str:
+            """The last error, which is where TensorRT says what it comes down to."""
+            return self.errors[-1] if self.errors else sentence(str(error or "it gives no reason"))
+
+    return Log()
+
+
+def sentence(text: str) -> str:
+    return " ".join(text.split()).removesuffix(".")
