@@ -6,7 +6,7 @@ DEV_ENV := .venv
 BIN := $(DEV_ENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint bench demo-detector clean
+.PHONY: demo test lint bench bench-gpu demo-detector clean
 
 demo: $(RUN_ENV)/ready  ## score the example images with the demo detector, on the CPU, without torch
 	$(RUN_ENV)/bin/spai-run examples --format table
@@ -21,6 +21,9 @@ lint: $(DEV_ENV)/ready  ## style and types
 
 bench: $(DEV_ENV)/ready  ## ratios within one run; prints a line of JSON each
 	$(DEV_ENV)/bin/python -m pytest benchmarks -q -s
+
+bench-gpu: $(DEV_ENV)/ready  ## every back end on this machine's GPU; writes benchmarks/results/gpu-<device>.json
+	$(DEV_ENV)/bin/python -m pytest benchmarks/gpu -q -s --json-results benchmarks/results
 
 demo-detector: $(DEV_ENV)/ready  ## simulate, train, export, calibrate and measure the demo detector, from its seed
 	$(BIN)/spai-train simulate $(DEMO)/data

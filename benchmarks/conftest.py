@@ -4,14 +4,29 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-LIBRARIES = ("numpy", "onnxruntime", "pillow", "spai-toolkit", "timm", "torch", "torchvision")
+LIBRARIES = (
+    "cupy-cuda13x",
+    "numpy",
+    "nvidia-modelopt",
+    "nvidia-nvimgcodec-cu13",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pillow",
+    "spai-toolkit",
+    "tensorrt",
+    "timm",
+    "torch",
+    "torchvision",
+    "triton",
+)
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimddp", "bf16", "i8mm")
 
 Report = Callable[..., None]
@@ -56,8 +71,17 @@ def machine() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "load_average_1min": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of those of LIBRARIES that are installed; a checkout on the path alone is not."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _cpu_features() -> list[str]:

@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 
 from spai_export import onnx as exporter
+from spai_export import precision as casting
+from spai_export.choices import Precision
 from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
 from spai_runtime.views import ViewPolicy
 from spai_train import spectral
-from spai_train.models import spai
+from spai_train.models import spai, vit
 from spai_train.models.spai import SPAI, SPAIConfig
 
 CONFIGS = {
@@ -31,19 +33,28 @@ def random_model(name: str) -> SPAI:
     return SPAI(CONFIGS[name]).eval()
 
 
-def exported(name: str) -> Path:
-    """The directory of a model of CONFIGS, as spai-export lays it out."""
-    directory = Path(tempfile.gettempdir()) / "spai-benchmarks" / f"{name}-{_digest()}"
+def exported(name: str, precision: Precision = Precision.FP32, *, fused: bool = False) -> Path:
+    """The directory of a model of CONFIGS, as spai-export lays it out.
+
+    :param precision: that PyTorch casts to: fp32, fp16 or bf16
+    :param fused: whether attention is one node (opset 23) instead of its products
+    """
+    kind = "-".join(filter(None, (name, precision, fused and "fused", _digest())))
+    directory = Path(tempfile.gettempdir()) / "spai-benchmarks" / kind
     if not (directory / FILE_NAME).is_file():
         directory.mkdir(parents=True, exist_ok=True)
         model = random_model(name)
-        exporter.export_encoder(model.encoder, model.config.tile_size, directory / "encoder.onnx")
+        encoder = casting.cast(model.encoder, precision, fused=fused)
+        opset = exporter.FUSED_OPSET if fused else exporter.OPSET
+        exporter.export_encoder(encoder, model.config.tile_size, directory / "encoder.onnx", opset)
         exporter.export_head(model.head, model.config.features, directory / "head.onnx")
-        (directory / FILE_NAME).write_bytes(_manifest(name, model.config, directory).dump())
+        (directory / FILE_NAME).write_bytes(manifest(name, precision, directory).dump())
     return directory
 
 
-def _manifest(name: str, config: SPAIConfig, directory: Path) -> Manifest:
+def manifest(name: str, precision: Precision, directory: Path) -> Manifest:
+    """Of the graphs that lie there."""
+    config = CONFIGS[name]
     return Manifest(
         name=name,
         detector="spai",
@@ -51,12 +62,12 @@ def _manifest(name: str, config: SPAIConfig, directory: Path) -> Manifest:
         features=config.features,
         encoder=Graph.of(directory / "encoder.onnx"),
         head=Graph.of(directory / "head.onnx"),
-        precision="fp32",
+        precision=precision.value,
         threshold=Threshold(0.5, "random weights"),
     )
 
 
 def _digest() -> str:
-    sources = [Path(module.__file__).read_bytes() for module in (spai, spectral, exporter)]
+    sources = [Path(module.__file__).read_bytes() for module in (spai, vit, spectral, casting, exporter)]
     tools = [version(tool).encode() for tool in ("torch", "timm", "onnx", "onnxscript")]
     return hashlib.sha256(b"\0".join((*sources, *tools, repr(CONFIGS).encode()))).hexdigest()[:12]

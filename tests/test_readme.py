@@ -70,10 +70,13 @@ def test_python_blocks(desk: Path) -> None:
 
 def test_console_lines_are_those_that_tests_know() -> None:
     """`make demo` and the wheel are tested below, `make test` is what runs this, and extras are read here."""
-    known = ["make demo", "make test", "pip install '.[cpu]'", "pip install '.[export]'", "pip install '.[export]'"]
+    extras_shown = (".[cpu]", ".[export]", ".[export,trt]", ".[export]")
+    known = ["make demo", "make test", *(f"pip install '{extra}'" for extra in extras_shown)]
     assert [line for line in lines("console") if not line.startswith("spai-")] == known
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert all(re.search(rf"^{name} = \[", extras, flags=re.MULTILINE) for name in ("cpu", "evaluate", "export"))
+    named = {name for group in re.findall(r"pip install '\.\[([a-z0-9,]+)\]'", README) for name in group.split(",")}
+    assert named >= {"cpu", "gpu", "trt", "nvimgcodec", "quantize", "evaluate", "export"}
+    assert all(re.search(rf"^{name} = \[", extras, flags=re.MULTILINE) for name in named)
 
 
 def test_training_commands_have_the_options_that_they_are_shown_with() -> None:
@@ -125,6 +128,7 @@ def test_an_installed_wheel_has_the_demo(tmp_path: Path) -> None:
     assert run(f"{pip} wheel --no-deps --wheel-dir {tmp_path} {ROOT}", tmp_path).returncode == 0
     (wheel,) = tmp_path.glob("*.whl")
     assert run(f"{pip} install --no-deps --target site {wheel}", tmp_path).returncode == 0
+    assert (tmp_path / "site" / "spai_export" / "examples" / "photo_china.jpg").is_file()  # the gate's images
     shutil.copy(ROOT / "examples" / "photo_china.jpg", tmp_path)
     code = "import sys, spai_runtime.cli as cli; print(cli.__file__); sys.exit(cli.main(['photo_china.jpg']))"
     done = run(f'PYTHONPATH={tmp_path}/site {sys.executable} -c "{code}"', tmp_path)
@@ -159,6 +163,9 @@ def test_the_table_of_the_demo_detector_is_that_of_its_evaluation() -> None:
         assert re.search(line, README, flags=re.MULTILINE), f"{name}: {[cell(metric) for metric in metrics]}"
 
 
+REFUSED = ", refused without `--force`"
+
+
 def test_the_demo_detector_is_the_one_that_was_evaluated() -> None:
     manifest = json.loads((ROOT / "weights" / "demo" / "detector.json").read_text("utf-8"))
     for form in ("png", "jpeg", "held-out-png", "held-out-jpeg"):
@@ -172,3 +179,16 @@ def test_the_demo_detector_is_the_one_that_was_evaluated() -> None:
 def test_ratios_are_those_of_committed_results(name: str) -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert f"{result['ratio']:.3g} ×" in README
+
+
+def test_the_table_of_precisions_is_that_of_committed_results() -> None:
+    results = [
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("precisions", "precisions-spai-demo")
+    ]
+    for name in ("fp16", "bf16", "int8", "fp8"):
+        rows = [result["rows"][name] for result in results]
+        cells = [f"{row['score_difference']['largest']:.1e}{'' if row['passed'] else REFUSED}" for row in rows]
+        assert f"| {name} | {cells[0]} | {cells[1]} |" in README
+    manifest = json.loads((ROOT / "weights" / "demo" / "detector.json").read_text("utf-8"))
+    assert results[1]["checkpoint_sha256"] == manifest["provenance"]["checkpoint_sha256"]

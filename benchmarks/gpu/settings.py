@@ -1,0 +1,53 @@
+"""What a run measures, and for how long: the one place that reads the environment.
+
+`SPAI_BENCH_MODEL`     vitb (default, the published size), medium or tiny
+`SPAI_BENCH_BATCHES`   tiles a launch; the first is what contenders must be seen at before anything else
+`SPAI_BENCH_SECONDS`   of each measurement (default 1)
+`SPAI_BENCH_ROUNDS`    turns that the contenders take (default 3)
+`SPAI_BENCH_LIMIT`     seconds after which nothing new is begun (default 420)
+`SPAI_BENCH_BACKENDS`  contenders whose name holds one of these words, e.g. `upstream,TensorRT fp16`; default all
+`SPAI_BENCH_COMPILE`   mode of torch.compile: reduce-overhead (default), max-autotune-no-cudagraphs, default
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from spai_runtime.engines import GPU_BATCH_SIZE
+
+READERS: Mapping[str, Callable[[str], Any]] = {
+    "model": str,
+    "batches": lambda text: tuple(map(int, text.split(","))),
+    "seconds": float,
+    "rounds": int,
+    "limit": float,
+    "backends": lambda text: tuple(word.strip() for word in text.split(",")),
+    "compile": str,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See the module.
+
+    :param backends: words, one of which a contender's name must hold; none is all
+    :param limit: seconds
+    """
+
+    model: str = "vitb"
+    batches: tuple[int, ...] = (GPU_BATCH_SIZE, 1, 4 * GPU_BATCH_SIZE)
+    seconds: float = 1.0
+    rounds: int = 3
+    limit: float = 420.0
+    backends: tuple[str, ...] = ()
+    compile: str = "reduce-overhead"
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Self:
+        """Of the variables that are set; the others keep their defaults."""
+        given = {name: environment.get(f"SPAI_BENCH_{name.upper()}") for name in READERS}
+        return cls(**{name: READERS[name](text) for name, text in given.items() if text})
+
+    def wants(self, name: str) -> bool:
+        """Whether a contender of that name takes part."""
+        return not self.backends or any(word.lower() in name.lower() for word in self.backends)

@@ -1,0 +1,77 @@
+"""PyTorch as a contender: any encoder module, launched on one stream, whose features go to pinned memory."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+
+import torch
+from baseline import BaselineEncoder
+
+from gpu.contender import Contender, Features, Lane, Tiles
+from spai_export.precision import Precision, cast
+from spai_train.models.spai import SPAI
+
+Encoder = Callable[[torch.Tensor], torch.Tensor]
+
+
+class TorchLane:
+    """:param module: (N, S, S, 3) uint8 → (N, D)
+    :param tiles: on the device of the module
+    """
+
+    def __init__(self, module: Encoder, tiles: torch.Tensor) -> None:
+        self._module, self._tiles, self._features = module, tiles, torch.empty(0)
+        self._done = torch.cuda.Event() if tiles.is_cuda else None
+
+    def launch(self) -> None:
+        with torch.inference_mode():
+            features = self._module(self._tiles)
+            if not len(self._features):
+                self._features = torch.empty(features.shape, pin_memory=features.is_cuda)
+            self._features.copy_(features, non_blocking=True)
+        if self._done is not None:
+            self._done.record()
+
+    def wait(self) -> Features:
+        if self._done is not None:
+            self._done.synchronize()
+        return self._features.numpy()
+
+
+class TorchRunner:
+    """Two lanes of one stream: launches queue up there, and the GPU goes from one to the next.
+
+    :param forget: what is left to do once it is closed
+    """
+
+    default_batch: int | None = None
+
+    def __init__(self, module: Encoder, tiles: Tiles, device: str, forget: Callable[[], None] = lambda: None) -> None:
+        self._forget = forget
+        on_device = torch.from_numpy(tiles).to(device)
+        self.lanes: Sequence[Lane] = [TorchLane(module, on_device) for _ in range(2)]
+
+    def close(self) -> None:
+        self.lanes = ()
+        self._forget()
+
+
+def torch_contenders(model: SPAI, mode: str, device: str = "cuda") -> list[Contender]:
+    """Upstream's formulation in eager fp32, and ours in bf16 under torch.compile.
+
+    :param model: whose encoder they run, on the CPU in fp32; it is copied
+    :param mode: of torch.compile
+    """
+
+    def upstream(tiles: Tiles) -> TorchRunner:
+        spai = deepcopy(model)
+        return TorchRunner(BaselineEncoder(spai.encoder, spai.config).eval().to(device), tiles, device)
+
+    def compiled(tiles: Tiles) -> TorchRunner:
+        encoder = cast(model.encoder, Precision.BF16, fused=True).to(device)
+        module = torch.compile(encoder, mode=mode, dynamic=False)
+        return TorchRunner(module, tiles, device, torch.compiler.reset)  # recorded graphs go too
+
+    return [
+        Contender("PyTorch", "fp32", upstream, form="upstream"),
+        Contender("torch.compile", "bf16", compiled, form=mode),
+    ]

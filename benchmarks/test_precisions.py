@@ -1,0 +1,46 @@
+"""How far the scores of each precision are from those of fp32, by the export's own gate, on the CPU.
+
+The golden checkpoint (random weights, tests/golden) on its images. `SPAI_BENCH_CKPT` names another checkpoint, and
+`SPAI_BENCH_IMAGES` a folder of images for it: 8 bits calibrate on those that judge nothing. Without ModelOpt, int8 and
+fp8 are rows that say so. bf16 is computed by torch, the others by ONNX Runtime.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from conftest import Report
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from golden import CHECKPOINT, IMAGES
+
+from spai_export.choices import Precision
+from spai_export.directory import Settings, export
+from spai_runtime.errors import UserError
+from spai_train.checkpoint import load_checkpoint
+
+CKPT = Path(os.environ.get("SPAI_BENCH_CKPT", CHECKPOINT))
+FOLDER = Path(os.environ.get("SPAI_BENCH_IMAGES", IMAGES[0].parent))
+
+
+def test_precisions(benchmark: Any, report: Report, tmp_path: Path) -> None:
+    lower = [precision for precision in Precision if precision is not Precision.FP32]
+    rows = benchmark.pedantic(lambda: {precision.value: _row(precision, tmp_path) for precision in lower}, rounds=1)
+    report(
+        "precisions" if CKPT == CHECKPOINT else f"precisions-{load_checkpoint(CKPT).card.name}",
+        checkpoint_sha256=hashlib.sha256(CKPT.read_bytes()).hexdigest(),
+        rows=rows,
+    )
+
+
+def _row(precision: Precision, folder: Path) -> dict[str, Any]:
+    try:
+        exported = export(CKPT, folder / precision, Settings(precision, images=FOLDER, force=True))
+    except UserError as error:
+        return {"missing": str(error)}
+    assert exported.deviation is not None
+    quantised = exported.manifest.provenance.get("quantised", {})
+    return {**exported.deviation.as_provenance(), **quantised}
