@@ -5,12 +5,13 @@ One code for TensorRT 10.12 to 11.x: networks are strongly typed, so precision i
 """
 
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from spai_export.onnx import ExportError
 from spai_runtime.engines import GPU_BATCH_SIZE
+from spai_runtime.engines.devices import gpus
+from spai_runtime.engines.tensorrt_log import log_of, sentence
 from spai_train.files import appearing
 
 # Pillow decodes at most 178,956,970 pixels, which are 3,566 tiles of 224 × 224. A strip lower than a tile is padded, so
@@ -26,7 +27,7 @@ class BuildOptions:
 
     :param batch_size: views that the encoder is tuned for, and takes at most
     :param workspace_gib: GPU memory that a layer's kernel may use besides its tensors; None is all there is
-    :param version_compatible: for later versions and the lean runtime too, at some cost in speed
+    :param version_compatible: for the lean runtime of the same version too, at some cost in speed
     :param timing_cache: file of what earlier builds measured, made if it is not there
     :param optimization_level: 0 (a quick build) to 5 (a fast plan)
     :param head_views: views of an image that the head takes at most
@@ -39,6 +40,10 @@ class BuildOptions:
     optimization_level: int = 3
     head_views: int = HEAD_VIEWS
     device: str = "cuda:0"
+
+    def __post_init__(self) -> None:
+        if len(gpus(self.device)) != 1:
+            raise ExportError(f"a plan is built on one GPU, and {self.device} is not one: give --device cuda:0")
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,13 @@ class PlanBuilder:
     """
 
     def __init__(self, trt: Any, options: BuildOptions) -> None:
-        self._trt, self._options, self._log = trt, options, _log(trt)
+        self._trt, self._options, self._log = trt, options, log_of(trt)
         self._log.clear()
         self._timings = TimingCache(options.timing_cache)
         try:
             self._builder = trt.Builder(self._log)
         except TypeError as error:  # what pybind11 makes of a null pointer
-            raise ExportError(f"TensorRT {trt.__version__} does not start: {self._log.reason(error)}") from error
+            raise ExportError(f"TensorRT {trt.__version__} does not start: {self._log.last}") from error
 
     def build(self, onnx: Path, profile: Profile) -> bytes:
         """:returns: the plan of a graph"""
@@ -73,7 +78,7 @@ class PlanBuilder:
         config = self._config(profile)
         memory = self._builder.build_serialized_network(network, config)
         if memory is None:
-            raise ExportError(f"TensorRT could not build {onnx.name}: {self._log.reason()}")
+            raise ExportError(f"TensorRT could not build {onnx.name}: {self._log.last}")
         self._timings.save()
         return bytes(memory)
 
@@ -100,7 +105,7 @@ class PlanBuilder:
         parser = self._trt.OnnxParser(network, self._log)
         if not parser.parse_from_file(str(onnx)):
             errors = [sentence(parser.get_error(index).desc()) for index in range(parser.num_errors)]
-            raise ExportError(f"TensorRT refuses {onnx.name}: {'; '.join(errors) or self._log.reason()}")
+            raise ExportError(f"TensorRT refuses {onnx.name}: {'; '.join(errors) or self._log.last}")
         return network
 
     def _config(self, profile: Profile) -> Any:
@@ -159,34 +164,3 @@ class TimingCache:
         except OSError as error:
             self.notes.append(f"cannot read the timing cache {self.path}: {error.strerror}")
             return b""
-
-
-@cache
-def _log(trt: Any) -> Any:
-    """A logger that keeps warnings and errors; one for the process, since TensorRT may use it as long as that lives."""
-    grave = trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.clear()
-
-        def clear(self) -> None:
-            self.messages: list[str] = []
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in grave:
-                self.errors.append(sentence(msg))
-            if severity in (*grave, trt.ILogger.Severity.WARNING):
-                self.messages.append(sentence(msg))
-
-        def reason(self, error: BaseException | None = None) -> str:
-            """The last error, which is where TensorRT says what it comes down to."""
-            return self.errors[-1] if self.errors else sentence(str(error or "it gives no reason"))
-
-    return Log()
-
-
-def sentence(text: str) -> str:
-    return " ".join(text.split()).removesuffix(".")

@@ -77,7 +77,8 @@ def export(
     version_compatible: Annotated[
         bool,
         typer.Option(
-            "--version-compatible", help="A plan for later TensorRTs and the lean runtime too; it may be slower."
+            "--version-compatible",
+            help="A plan that TensorRT's lean runtime of the same version runs too; it may be slower.",
         ),
     ] = False,
     optimization_level: Annotated[
@@ -107,13 +108,11 @@ def export(
         raise UserError(f"{error.name} is not installed: pip install 'spai-toolkit[export]'") from error
     chosen = None if threshold is None else Threshold(threshold, "given to spai-export --threshold")
     fused = attention.fused(precision, trt=trt)
+    options = BuildOptions(batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device)
     source = directory.Source.load(ckpt, directory.Settings(precision, fused, chosen, calibrate, force))
     exported = directory.write(source, output or Path(ckpt.stem))
     _tell(exported)
     if trt:
-        options = BuildOptions(
-            batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device
-        )
         _tell_plan(plan.add_plan(source, exported, options))
     return 0
 

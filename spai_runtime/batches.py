@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spai_runtime.closing import Closing
 from spai_runtime.engines import DeviceImage, Engine
 from spai_runtime.images import Picture
 from spai_runtime.views import Layout
@@ -69,7 +69,7 @@ class Job:
         dropped()
 
 
-class Packer(Protocol):
+class Packer(Closing, Protocol):
     """Gathers views of many jobs into batches. Use it in a `with`, or `close` it.
 
     One thread adds jobs; those that it adds may have been prepared in others, ahead of it.
@@ -92,14 +92,6 @@ class Packer(Protocol):
 
     def close(self) -> None:
         """Lets go of what it holds, jobs that are not done included."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class HostPacker(Packer):

@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from spai_runtime.batches import HostPacker, Job, Packer
 from spai_runtime.calibration import decimal, probability
+from spai_runtime.closing import Closing
 from spai_runtime.decode import JpegDecoder
 from spai_runtime.device_batches import DevicePacker
 from spai_runtime.engines import Array, DeviceEngine, DeviceLostError, Engine, buckets
@@ -50,7 +50,7 @@ class Score:
         return None if self.layout.grid is None else self.attention.reshape(self.layout.grid)
 
 
-class Detector:
+class Detector(Closing):
     """An exported detector, loaded. Use it in a `with`, or `close` it.
 
     :param manifest: of its directory
@@ -176,14 +176,6 @@ class Detector:
         """Frees the engines."""
         self.encoder.close()
         self.head.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def demo_directory() -> Path:

@@ -163,6 +163,11 @@ def test_the_command_fuses_attention(
     ("arguments", "message"),
     [
         (["--precision", "int8"], "ModelOpt is not installed|int8 finds its scales on images: give --calibrate"),
+        (
+            ["--trt", "--device", "cuda:0,1"],
+            "a plan is built on one GPU, and cuda:0,1 is not one: give --device cuda:0",
+        ),
+        (["--trt", "--device", "auto"], "a plan is built on one GPU, and auto is not one"),
         (["--precision", "fp16", "--calibrate", "absent"], "there is no file, folder or match for absent"),
         (["--precision", "fp16", "--calibrate", "."], "no image of .* can be scored; give --calibrate"),
     ],

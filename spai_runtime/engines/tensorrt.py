@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from spai_runtime.engines import Contract, Tensor
 from spai_runtime.engines.cuda import CudaEngine
 from spai_runtime.engines.gpu import Gpu
 from spai_runtime.engines.tensorrt_execution import Loaded, TensorRTExecution
+from spai_runtime.engines.tensorrt_log import log_of
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Plan
 
@@ -39,7 +39,7 @@ class TensorRTProgram:
     """A plan on the current GPU; see `Program`."""
 
     def __init__(self, trt: Any, gpu: Gpu, path: Path, contract: Contract, plan: Plan) -> None:
-        self._log = _log(trt)
+        self._log = log_of(trt)
         self._runtime = _runtime(trt, self._log)
         self._runtime.engine_host_code_allowed = plan.version_compatible and bool(plan.options.get(LEAN_RUNTIME))
         engine = self._deserialise(gpu, path, plan)
@@ -143,27 +143,3 @@ def _largest(path: Path, engine: Any, tensor: Tensor) -> Sequence[int | None]:
 
 def _mismatch(path: Path, reason: str) -> EngineError:
     return EngineError(f"{path} does not match detector.json: {reason}")
-
-
-@cache
-def _log(trt: Any) -> Any:
-    """Keeps the last error; one for the process, since TensorRT uses the first that it was ever given."""
-    grave = trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.clear()
-
-        def clear(self) -> None:
-            self.last = "it gives no reason"
-
-        @property
-        def out_of_memory(self) -> bool:
-            return "outofmemory" in self.last.lower().replace(" ", "")
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in grave:
-                self.last = " ".join(msg.split()).removesuffix(".")
-
-    return Log()

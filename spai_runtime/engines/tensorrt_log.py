@@ -1,0 +1,46 @@
+"""What TensorRT says: kept, where its own logger would print it."""
+
+from functools import cache
+from typing import Any
+
+
+@cache
+def log_of(trt: Any) -> Any:
+    """A logger that keeps warnings and errors since its last `clear`.
+
+    One for the process: TensorRT uses the first that it was ever given, as long as it lives.
+
+    :param trt: the module, `tensorrt` or `tensorrt_lean`
+    """
+    grave = trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.clear()
+
+        def clear(self) -> None:
+            self.messages: list[str] = []
+            self.errors: list[str] = []
+
+        @property
+        def last(self) -> str:
+            """The last error, which is where TensorRT says what it comes down to."""
+            return self.errors[-1] if self.errors else "it gives no reason"
+
+        @property
+        def out_of_memory(self) -> bool:
+            return "outofmemory" in self.last.lower().replace(" ", "")
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in grave:
+                self.errors.append(sentence(msg))
+            if severity in (*grave, trt.ILogger.Severity.WARNING):
+                self.messages.append(sentence(msg))
+
+    return Log()
+
+
+def sentence(text: str) -> str:
+    """In one line, without its full stop."""
+    return " ".join(text.split()).removesuffix(".")
