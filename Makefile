@@ -3,6 +3,7 @@
 PYTHON ?= python3
 RUN_ENV := .venv-run
 DEV_ENV := .venv
+GPU_ENV := .venv-gpu
 BIN := $(DEV_ENV)/bin
 DEMO := runs/demo
 
@@ -22,8 +23,8 @@ lint: $(DEV_ENV)/ready  ## style and types
 bench: $(DEV_ENV)/ready  ## ratios within one run; prints a line of JSON each
 	$(DEV_ENV)/bin/python -m pytest benchmarks -q -s
 
-bench-gpu: $(DEV_ENV)/ready  ## every back end on this machine's GPU; writes benchmarks/results/gpu-<device>.json
-	$(DEV_ENV)/bin/python -m pytest benchmarks/gpu -q -s --json-results benchmarks/results
+bench-gpu: $(GPU_ENV)/ready  ## every back end on this machine's GPU; writes benchmarks/results/gpu-<device>.json
+	$(GPU_ENV)/bin/python -m pytest benchmarks/gpu -q -s --json-results benchmarks/results
 
 demo-detector: $(DEV_ENV)/ready  ## simulate, train, export, calibrate and measure the demo detector, from its seed
 	$(BIN)/spai-train simulate $(DEMO)/data
@@ -44,7 +45,7 @@ demo-detector: $(DEV_ENV)/ready  ## simulate, train, export, calibrate and measu
 	cp $(DEMO)/data/examples/* examples/
 
 clean:
-	rm -rf $(RUN_ENV) $(DEV_ENV)
+	rm -rf $(RUN_ENV) $(DEV_ENV) $(GPU_ENV)
 
 $(RUN_ENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(RUN_ENV)
@@ -54,4 +55,13 @@ $(RUN_ENV)/ready: pyproject.toml
 $(DEV_ENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(DEV_ENV)/bin/pip install --quiet --editable '.[dev]'
+	touch $@
+
+# ONNX Runtime for the CPU and for CUDA lie in one folder, so the one that `dev` brings has to go.
+$(GPU_ENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(GPU_ENV)
+	$(GPU_ENV)/bin/pip install --quiet --editable '.[dev,gpu,quantize]'
+	-$(GPU_ENV)/bin/pip install --quiet --editable '.[trt]'  # where it cannot be had, its rows say so
+	$(GPU_ENV)/bin/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	$(GPU_ENV)/bin/pip install --quiet 'onnxruntime-gpu[cuda,cudnn]>=1.27'
 	touch $@

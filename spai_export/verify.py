@@ -44,7 +44,7 @@ HALF_TOLERANCE = replace(TOLERANCE, features=1e-3)  # a graph rounds scalar cons
 
 def tolerance(encoder: SpectralEncoder) -> Differences:
     """What `verify` holds an encoder to."""
-    return HALF_TOLERANCE if any(isinstance(module, Half) for module in encoder.modules()) else TOLERANCE
+    return HALF_TOLERANCE if _is_half(encoder) else TOLERANCE
 
 
 def verify(encoder: SpectralEncoder, head: SpectralContextHead, directory: Path, features: int) -> Differences:
@@ -91,14 +91,20 @@ def _single(encoder: SpectralEncoder) -> SpectralEncoder:
 @contextmanager
 def _engines(encoder: SpectralEncoder, directory: Path, features: int) -> Iterator[tuple[Engine, Engine]]:
     """The two graphs on the CPU, in float32."""
-    contracts = Contract.encoder(encoder.filter.size, features), Contract.head(features)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as loaded:
-        engines = []
-        for name, contract in zip(("encoder.onnx", "head.onnx"), contracts, strict=True):
-            onnx.save(widen(onnx.load(str(directory / name))), str(Path(folder) / name))
-            engines.append(load_engine(Path(folder) / name, contract, "cpu"))
-            loaded.callback(engines[-1].close)
-        yield engines[0], engines[1]
+        graph = directory / "encoder.onnx"
+        if _is_half(encoder):
+            onnx.save(widen(onnx.load(str(graph))), str(Path(folder) / graph.name))
+            graph = Path(folder) / graph.name
+        encode = load_engine(graph, Contract.encoder(encoder.filter.size, features), "cpu")
+        loaded.callback(encode.close)
+        judge = load_engine(directory / "head.onnx", Contract.head(features), "cpu")
+        loaded.callback(judge.close)
+        yield encode, judge
+
+
+def _is_half(encoder: SpectralEncoder) -> bool:
+    return any(isinstance(module, Half) for module in encoder.modules())
 
 
 def _head(head: SpectralContextHead, engine: Engine, features: torch.Tensor) -> tuple[float, float]:

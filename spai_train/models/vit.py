@@ -130,9 +130,14 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
         return outputs
 
     def _embed(self, images: Tensor) -> Tensor:
-        """CLS is folded into the first position, so that no Expand over the batch is exported: (N, 1 + L, C)."""
+        """(N, 1 + L, C). CLS is folded into the first position, and its row of zeros is made of the patches.
+
+        So the graph has no Expand over the batch, and no Pad: ONNX Runtime had no CUDA kernel for that of opsets 19 to
+        23 before 2026 (microsoft/onnxruntime issue 26393), and ran it on the CPU.
+        """
         positions = cat((self.pos_embed[:, :1] + self.cls_token, self.pos_embed[:, 1:]), dim=1)
-        x = F.pad(self.patch_embed(images), (0, 0, 1, 0)) + positions
+        patches = self.patch_embed(images)  # (N, L, C)
+        x = cat((patches[:, :1] * 0, patches), dim=1) + positions
         return self.norm_pre(self.pos_drop(x))  # type: ignore[no-any-return]
 
     def _run(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
