@@ -75,6 +75,12 @@ class Packer(Closing, Protocol):
     One thread adds jobs; those that it adds may have been prepared in others, ahead of it.
     """
 
+    def ready(self) -> None:
+        """Makes what batches will need, for who has many images; else it is made when it is needed.
+
+        :raises EngineError: the encoder takes no batches of that size
+        """
+
     def cost(self, job: Job) -> int:
         """Bytes of pixels that a job takes at most while it is prepared; once it is, those that it holds."""
 
@@ -105,6 +111,9 @@ class HostPacker(Packer):
         self._encoder = encoder
         self._buffer = np.empty((batch_size, size, size, 3), np.uint8)
         self._views: list[tuple[Job, int]] = []  # whose view lies at each place of the buffer
+
+    def ready(self) -> None:
+        """See `Packer`: it needs nothing more."""
 
     def cost(self, job: Job) -> int:
         """See `Packer`."""

@@ -51,6 +51,15 @@ class DevicePacker(Packer):
         self._running: deque[Lane] = deque()  # the oldest first
         self._idle: deque[Lane] = deque()
 
+    def ready(self) -> None:
+        """See `Packer`. Slots record CUDA graphs, which an allocation in a decoding thread would spoil.
+
+        What fails here for want of memory or of a GPU fails once more, and is made good, when it is needed.
+        """
+        with suppress(DeviceMemoryError, DeviceLostError):
+            while home := self._short_of_lanes():
+                self._idle.append(Lane(home, home.acquire(self._size), self._size))
+
     def cost(self, job: Job) -> int:
         """See `Packer`: while it is prepared, what was decoded and what the GPU shall fetch are there at once."""
         return 3 * job.layout.height * job.layout.width + (job.picture.nbytes if job.picture else 0)
@@ -130,7 +139,7 @@ class DevicePacker(Packer):
 
     def _short_of_lanes(self) -> DeviceEngine | None:
         """The GPU with the fewest batches, unless all have their share."""
-        counts = Counter(lane.device for lane in self._running)
+        counts = Counter(lane.device for lane in (*self._running, *self._idle))
         home = min(self._engine.replicas, key=lambda replica: counts[replica.device])
         return home if counts[home.device] < LANES else None
 

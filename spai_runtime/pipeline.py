@@ -83,6 +83,7 @@ def score_items(
         detector.packer(batch_size, decoder) as packer,
         _read_ahead(detector, packer, items, workers or _workers(detector), opened) as images,
     ):
+        packer.ready()  # before the first image is asked for, and with it the first thread starts
         try:
             for image in images:
                 pending.append(image)

@@ -92,7 +92,7 @@ def test_what_the_host_computes(sizes: list[tuple[int, int]], batch_size: int, g
         max_size=4,
     ),
     batch_size=st.integers(16, 40),
-    calls=st.lists(st.sampled_from(["add", "advance", "flush"]), max_size=20),
+    calls=st.lists(st.sampled_from(["ready", "add", "advance", "flush"]), max_size=20),
     fast=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
@@ -113,6 +113,8 @@ def test_whatever_fails(
                     packed.add(job)
                 elif call == "advance":
                     packed.advance()
+                elif call == "ready":
+                    packed.ready()
                 elif call == "flush":
                     packed.flush()
     except DeviceLostError as lost:

@@ -25,7 +25,8 @@ from spai_runtime.engines import Array, Contract, DeviceLostError, Engine
 from spai_runtime.engines.cuda import CudaEngine, Gpu
 from spai_runtime.engines.replicas import Replicas
 from spai_runtime.images import Picture
-from spai_runtime.pipeline import _workers, score_items
+from spai_runtime.pipeline import _workers, open_file, score_items
+from spai_runtime.sources import Item
 
 FEATURES = 3
 HUGE = (300, 301)
@@ -115,6 +116,18 @@ def test_an_image_above_the_budget_goes_alone(tmp_path: Path, monkeypatch: pytes
     wanted = items(tmp_path, [(64, 64)] * 8 + [HUGE] + [(64, 64)] * 8)
     in_time(lambda: list(score_items(detector(gpu()), wanted, workers=4)).clear())
     assert (watch.peak, watch.live) == (large, 0)
+
+
+def test_slots_are_there_before_anything_is_decoded(tmp_path: Path) -> None:
+    """An allocation in a decoding thread would spoil the CUDA graphs that they record."""
+    encoder, seen = gpu(), []
+
+    def opened(item: Item) -> Picture:
+        seen.append(len(encoder.taken))
+        return open_file(item)
+
+    list(score_items(detector(encoder), items(tmp_path, SIZES), workers=4, opened=opened))
+    assert set(seen) == {2}
 
 
 @pytest.mark.parametrize("after", [0, 1, 7])
