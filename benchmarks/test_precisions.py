@@ -1,7 +1,7 @@
 """How far the scores of each precision are from those of fp32, by the export's own gate, on the CPU.
 
 The golden checkpoint (random weights, tests/golden) on its images. `SPAI_BENCH_CKPT` names another checkpoint, and
-`SPAI_BENCH_IMAGES` a folder of images for it: 8 bits calibrate on those that judge nothing. Without ModelOpt, int8 and
+`SPAI_BENCH_FOLDER` a folder of images for it: 8 bits calibrate on those that judge nothing. Without ModelOpt, int8 and
 fp8 are rows that say so. bf16 is computed by torch, the others by ONNX Runtime.
 """
 
@@ -23,7 +23,7 @@ from spai_runtime.errors import UserError
 from spai_train.checkpoint import load_checkpoint
 
 CKPT = Path(os.environ.get("SPAI_BENCH_CKPT", CHECKPOINT))
-FOLDER = Path(os.environ.get("SPAI_BENCH_IMAGES", IMAGES[0].parent))
+FOLDER = Path(os.environ.get("SPAI_BENCH_FOLDER", IMAGES[0].parent))
 
 
 def test_precisions(benchmark: Any, report: Report, tmp_path: Path) -> None:
