@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from spai_export import lint
 from spai_export.builder import BuildOptions, PlanBuilder, Profile
 from spai_export.inspector import Layers, Wanted
 from spai_export.onnx import ExportError
@@ -62,6 +63,8 @@ def build(directory: Path, size: int, features: int, options: BuildOptions) -> B
     started = time.perf_counter()
     trt, gpu = available(options.device)
     graphs = directory / "encoder.onnx", directory / "head.onnx"
+    for graph in graphs:
+        lint.check(graph, [trt.__version__])  # of the version that is here: its own refusals name no remedy
     with gpu:
         builder = PlanBuilder(trt, options)
         encoder = _encoder_profile(size, options)

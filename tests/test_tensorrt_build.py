@@ -273,12 +273,16 @@ def test_warnings_are_told_once(directory: Path, monkeypatch: pytest.MonkeyPatch
 # ---- what goes wrong
 
 
-@pytest.mark.usefixtures("fake")
-def test_a_graph_that_is_refused(directory: Path) -> None:
+def test_a_graph_that_is_refused(fake: FakeTensorRT, directory: Path) -> None:
+    """By the lint, where that knows of it: DFT came with 11.2, in a plugin that this TensorRT lacks."""
     model = onnx.load(directory / "head.onnx")
     model.graph.node.add(op_type="DFT", name="spectrum", input=["features"], output=["unused"])
     onnx.save(model, directory / "head.onnx")
-    assert refused(directory) == "TensorRT refuses head.onnx: No importer registered for op: DFT"
+    said = {
+        "10.12.0.36": "head.onnx has what TensorRT 10.12.0.36 does not import: DFT (spectrum): imported since 11.2",
+        "11.4.0.106": "TensorRT refuses head.onnx: No importer registered for op: DFT",
+    }
+    assert refused(directory).startswith(said[fake.version])
 
 
 def test_a_build_that_fails(fake: FakeTensorRT, directory: Path) -> None:

@@ -15,13 +15,13 @@ from onnx import TensorProto, inliner, shape_inference
 from spai_export.lint.operators import OPSETS, Version
 from spai_export.lint.rules import AI_ONNX, node_rules
 from spai_export.lint.scope import Scope
-from spai_runtime.errors import UserError
+from spai_export.onnx import ExportError
 
 VERSIONS = ("10.12", "11.4")  # the ends of the range in which an exported graph must build
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
-class LintError(UserError):
+class LintError(ExportError):
     """A graph that TensorRT does not import, and why, in one sentence."""
 
 
