@@ -391,7 +391,7 @@ def test_what_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, "cuda:1", "there is no cuda:1: this machine has 1 GPU$"),
         (1, "cuda:0,1", "one GPU is wanted, such as cuda:0, and not cuda:0,1"),
         (1, "cpu", "one GPU is wanted, such as cuda:0, and not cpu"),
-        (0, "cuda:0", r"no GPU can be used \(cudaErrorInsufficientDriver: .*\); see that there is one"),
+        (0, "cuda:0", r"no GPU can be used \(cudaErrorInsufficientDriver: .*\); check that there is one"),
     ],
 )
 def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch, gpus: int, device: str, message: str) -> None:

@@ -104,7 +104,7 @@ def _count() -> int:
     try:
         return int(runtime.getDeviceCount())
     except runtime.CUDARuntimeError as error:  # no driver, one that is too old, or no GPU
-        raise EngineError(f"no GPU can be used ({error}); see that there is one and its driver installed") from error
+        raise EngineError(f"no GPU can be used ({error}); check that there is one, with its driver") from error
 
 
 def _stack() -> list[Any]:
