@@ -76,11 +76,15 @@ class Source:
         return [path for path in listed(self.settings.images) if path not in judging] or self.images
 
     @cached_property
+    def reference(self) -> Detector:
+        """The checkpoint in torch, in fp32, on the CPU."""
+        return as_detector(self.model, self.checkpoint.card)
+
+    @cached_property
     def gate(self) -> Gate:
         """Scores the images in fp32, once."""
         folder = self.settings.images
-        reference = as_detector(self.model, self.checkpoint.card)
-        return Gate(reference, self.images, folder.name if folder else "the examples")
+        return Gate(self.reference, self.images, folder.name if folder else "the examples")
 
     def admit(self, detector: Detector) -> Deviation:
         """How far a detector's scores are from those of fp32.
@@ -187,7 +191,7 @@ def _quantise(source: Source, graph: Path) -> dict[str, Any]:
 
 def _deviation(source: Source, directory: Path) -> Deviation:
     """Of the encoder in its precision, with the head that is fp32 in all of them."""
-    reference = as_detector(source.model, source.checkpoint.card)
+    reference = source.reference
     with Detector(reference.manifest, _encoder(source, directory), reference.head, reference.threshold) as detector:
         return source.admit(detector)
 

@@ -9,7 +9,10 @@ from spai_export.builder import BuildOptions
 from spai_export.directory import Exported, Source, write_manifest
 from spai_export.gate import Deviation
 from spai_export.tensorrt import LAYERS, build
+from spai_runtime import loading
 from spai_runtime.detector import Detector
+from spai_runtime.loading import load_engines
+from spai_runtime.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,16 @@ def add_plan(source: Source, exported: Exported, options: BuildOptions) -> Plann
     started = time.perf_counter()
     directory, manifest = exported.directory, exported.manifest
     built = build(directory, manifest.views.size, manifest.features, options)
-    candidate = replace(manifest, plan=built.plan)
-    write_manifest(candidate, directory)
-    try:
-        with Detector.load(directory / built.plan.encoder.file, device=options.device) as detector:
-            deviation = source.admit(detector)
-    except BaseException:
-        write_manifest(manifest, directory)
-        raise
-    gate = {**built.plan.options, "gate": deviation.as_provenance()}
-    write_manifest(replace(candidate, plan=replace(built.plan, options=gate)), directory)
-    files = [directory / name for name in (built.plan.encoder.file, built.plan.head.file, LAYERS)]
+    deviation = _deviation(source, directory, replace(manifest, plan=built.plan), options.device)
+    plan = replace(built.plan, options={**built.plan.options, "gate": deviation.as_provenance()})
+    write_manifest(replace(manifest, plan=plan), directory)
+    files = [directory / name for name in (plan.encoder.file, plan.head.file, LAYERS)]
     return Planned([path for path in files if path.exists()], deviation, built.notes, time.perf_counter() - started)
+
+
+def _deviation(source: Source, directory: Path, manifest: Manifest, device: str) -> Deviation:
+    """Of the plans that a manifest names, which no detector.json does yet."""
+    assert manifest.plan is not None
+    engines = load_engines(loading.Exported(directory, manifest, manifest.plan.encoder.file), device)
+    with Detector(manifest, engines.encoder, engines.head, manifest.threshold, engines.graphs) as detector:
+        return source.admit(detector)

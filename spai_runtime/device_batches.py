@@ -58,7 +58,7 @@ class DevicePacker(Packer):
         """
         with suppress(DeviceMemoryError, DeviceLostError):
             while home := self._short_of_lanes():
-                self._idle.append(Lane(home, home.acquire(self._size), self._size))
+                self._open_lane(home)
 
     def cost(self, job: Job) -> int:
         """See `Packer`: while it is prepared, what was decoded and what the GPU shall fetch are there at once."""
@@ -132,10 +132,13 @@ class DevicePacker(Packer):
         """One that is idle, or new, or the first to be done; None where that failed, or nothing is left to launch."""
         if not self._idle and (home := self._short_of_lanes()):
             with self._mending(home.device, self._size):
-                self._idle.append(Lane(home, home.acquire(self._size), self._size))
+                self._open_lane(home)
         elif not self._idle:
             self._receive(next((lane for lane in self._running if lane.done), self._running[0]))
         return self._idle.popleft() if self._idle and self._waiting else None
+
+    def _open_lane(self, home: DeviceEngine) -> None:
+        self._idle.append(Lane(home, home.acquire(self._size), self._size))
 
     def _short_of_lanes(self) -> DeviceEngine | None:
         """The GPU with the fewest batches, unless all have their share."""

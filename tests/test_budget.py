@@ -40,14 +40,19 @@ def test_one_that_is_larger_than_all_goes_alone() -> None:
     assert budget.starves(started(lambda: budget.take(2, 1)))
 
 
-def test_whoever_waits_for_an_image_is_told_when_it_is_read() -> None:
-    budget, image = Budget(10), Future[None]()
-    budget.watch(image)
-    waiting = started(lambda: budget.starves(image))
+def ends_with(image: Future[None], waiting: Future[bool]) -> None:
+    """Whoever waits does so until the image is read, and learns that it was."""
     with pytest.raises(TimeoutError):
         waiting.result(0.1)
     image.set_result(None)
     assert waiting.result(PATIENCE) is False
+
+
+def test_whoever_waits_for_an_image_is_told_when_it_is_read() -> None:
+    budget, image = Budget(10), Future[None]()
+    budget.watch(image)
+    waiting = started(lambda: budget.starves(image))
+    ends_with(image, waiting)
 
 
 def test_whoever_waits_for_an_image_is_told_that_another_finds_no_room() -> None:
@@ -62,10 +67,7 @@ def test_whoever_waits_for_an_image_is_told_that_another_finds_no_room() -> None
     budget.give(6)
     other.result(PATIENCE)
     waiting = started(lambda: budget.starves(image))
-    with pytest.raises(TimeoutError):
-        waiting.result(0.1)
-    image.set_result(None)
-    assert waiting.result(PATIENCE) is False
+    ends_with(image, waiting)
 
 
 def test_a_run_that_ends_early_lets_all_go() -> None:

@@ -14,6 +14,7 @@ from fake_tensorrt_types import FakeTensorRT
 from PIL import Image
 
 from spai_export.cli import main
+from spai_export.gate import Deviation, Gate
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Manifest
 
@@ -116,6 +117,23 @@ def test_without_what_a_plan_needs_the_graphs_are_written(
     assert captured.err.count("\n") == 1
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
     assert Manifest.load(tmp_path / "m").plan is None
+
+
+@pytest.mark.usefixtures("tensorrt")
+def test_a_plan_is_not_entered_before_it_was_held_against_fp32(
+    tiny_checkpoint: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that whatever ends the export meanwhile leaves no plan that nobody admitted."""
+    hold, entered = Gate.hold, []
+
+    def held(gate: Gate, detector: Detector) -> Deviation:
+        entered.append(Manifest.load(tmp_path / "m").plan)
+        return hold(gate, detector)
+
+    monkeypatch.setattr(Gate, "hold", held)
+    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--calibrate", str(photographs)) == 0
+    assert entered == [None]
+    assert Manifest.load(tmp_path / "m").plan is not None
 
 
 @pytest.mark.usefixtures("tensorrt")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from test_batches import Sums
 from test_cuda_engine import Sums as SumsProgram
 from test_manifest import MANIFEST
-from test_pipeline import SIZES, Mean, decoding, in_time, items
+from test_pipeline import SIZES, Mean, decoding, in_time, items, stops_after
 
 from spai_runtime import Detector, EngineError, Result, Threshold
 from spai_runtime.engines import Array, Contract, DeviceLostError, Engine
@@ -134,14 +134,7 @@ def test_slots_are_there_before_anything_is_decoded(tmp_path: Path) -> None:
 def test_a_consumer_that_stops_early(tmp_path: Path, after: int) -> None:
     encoder = gpu()
     results = score_items(detector(encoder), items(tmp_path, SIZES), workers=4)
-
-    def stop() -> None:
-        for _ in range(after):
-            next(results)
-        results.close()  # type: ignore[attr-defined]
-
-    in_time(stop)
-    assert decoding() == []
+    stops_after(after, results)
     assert not encoder.taken
     assert encoder.used == len(encoder.free) * 4 * encoder.view_bytes
 

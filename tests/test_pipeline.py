@@ -188,13 +188,8 @@ def test_nothing_is_read_far_ahead(detector: Detector, tmp_path: Path) -> None:
     results.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("after", [0, 1, 7])
-def test_a_consumer_that_stops_early(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    """While decoders wait for a budget that nobody gives back."""
-    monkeypatch.setattr("spai_runtime.pipeline.PIXEL_BYTES", 1)
-    results = score_items(detector, items(tmp_path, SIZES), workers=4)
+def stops_after(after: int, results: Iterator[Result]) -> None:
+    """Takes so many results and no more: no decoding thread is left."""
 
     def stop() -> None:
         for _ in range(after):
@@ -203,6 +198,16 @@ def test_a_consumer_that_stops_early(
 
     in_time(stop)
     assert decoding() == []
+
+
+@pytest.mark.parametrize("after", [0, 1, 7])
+def test_a_consumer_that_stops_early(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """While decoders wait for a budget that nobody gives back."""
+    monkeypatch.setattr("spai_runtime.pipeline.PIXEL_BYTES", 1)
+    results = score_items(detector, items(tmp_path, SIZES), workers=4)
+    stops_after(after, results)
 
 
 @pytest.mark.parametrize("part", ["encoder", "head", "items"])
