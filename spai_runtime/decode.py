@@ -2,7 +2,7 @@
 
 It is told to interpolate chroma as libjpeg does; without that, levels of usual photographs are off by tens at
 coloured edges. What remains is the rounding of another inverse cosine transform, and a detector that looks at the
-faintest frequencies sees it: tests/test_decode.py says how much it moves scores. The GPU's own JPEG engine is left out,
+faintest frequencies sees it: tests/gpu/test_decode.py says how much it moves scores. The GPU's own JPEG engine is left out,
 since how that one interpolates is not documented.
 """
 

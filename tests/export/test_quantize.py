@@ -60,7 +60,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir(parents=True)
     for path in (folder.parent / "__init__.py", folder / "__init__.py"):
         path.touch()
-    shutil.copy(Path(__file__).with_name("fake_modelopt.py"), folder / "quantization.py")
+    shutil.copy(Path(__file__).parents[1] / "support" / "fake_modelopt.py", folder / "quantization.py")
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from golden import CHECKPOINT
 from safetensors.torch import save_file
-from test_spai import TINY
+from golden.test_spai import TINY
 
 from spai_train.checkpoint import (
     Card,

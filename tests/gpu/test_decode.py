@@ -25,7 +25,7 @@ from spai_runtime.images import Picture, read_image
 from spai_runtime.pipeline import score_items
 from spai_runtime.sources import Item
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Decoded:

@@ -22,7 +22,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     folder = tmp_path_factory.mktemp("kill")
     table = write_labelled(folder / "data", validation=4)
     (folder / "data" / "images" / "003.png").write_text("no image")
-    command = [sys.executable, str(Path(__file__).with_name("kill.py")), str(folder), str(table)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "support" / "kill.py"), str(folder), str(table)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -55,7 +55,7 @@ def together(recipe: FitRecipe, alone: Path, tmp_path_factory: pytest.TempPathFa
 
 def launch(recipe: Path, output: Path) -> subprocess.Popen[str]:
     """Two processes, which meet at a port that is free."""
-    here = str(Path(__file__).with_name("fit_here.py"))
+    here = str(Path(__file__).parents[1] / "support" / "fit_here.py")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(

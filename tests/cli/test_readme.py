@@ -14,7 +14,7 @@ from golden import CHECKPOINT, IMAGES
 
 from spai_train.cli import COMMANDS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 

@@ -28,7 +28,7 @@ from spai_runtime.engines import DeviceMemoryError
 from spai_runtime.errors import EngineError
 from spai_train.models.spai import SPAI, SPAIConfig
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import measure  # noqa: E402

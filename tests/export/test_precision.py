@@ -169,7 +169,7 @@ def test_bf16_is_too_coarse_for_the_patch_embedding() -> None:
 
 def demo_score(encoder: onnxruntime.InferenceSession) -> float:
     """Of a photograph's four corners."""
-    with Image.open(Path(__file__).parents[1] / "examples" / "photo_china.jpg") as image:
+    with Image.open(Path(__file__).parents[2] / "examples" / "photo_china.jpg") as image:
         pixels = np.asarray(image)
     views = np.stack([pixels[rows, columns] for rows in CORNERS for columns in CORNERS])
     (features,) = encoder.run(None, {"views": views})

@@ -13,7 +13,7 @@ import pytest
 import torch
 from golden import CHECKPOINT, IMAGES, expected, golden_views
 from onnx import TensorProto, helper
-from test_spai import TINY
+from golden.test_spai import TINY
 
 from spai_export import directory, verify
 from spai_export.cli import main
