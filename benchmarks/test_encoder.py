@@ -18,7 +18,7 @@ from models import exported, random_model
 from numpy.typing import NDArray
 
 from spai_runtime.engines import Contract, Engine, load_engine
-from spai_runtime.engines.onnx import CPU_BATCH_SIZE as BATCH_SIZE
+from spai_runtime.engines.onnxruntime import CPU_BATCH_SIZE as BATCH_SIZE
 
 TARGET = 1.1
 ROUNDS = int(os.environ.get("SPAI_BENCH_ROUNDS", "3"))

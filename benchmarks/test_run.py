@@ -20,10 +20,10 @@ from PIL import Image
 
 from spai_runtime.detector import Detector
 from spai_runtime.engines import Array
-from spai_runtime.engines.onnx import CPU_BATCH_SIZE as BATCH_SIZE
+from spai_runtime.engines.onnxruntime import CPU_BATCH_SIZE as BATCH_SIZE
+from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
-from spai_runtime.pipeline import score_items
-from spai_runtime.sources import Item
+from spai_runtime.scoring.pipeline import score_items
 
 TARGET = 1.1
 MODEL = os.environ.get("SPAI_BENCH_MODEL", "medium")

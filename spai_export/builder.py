@@ -12,7 +12,7 @@ from spai_export.onnx import ExportError
 from spai_runtime.engines import GPU_BATCH_SIZE
 from spai_runtime.engines.devices import gpus
 from spai_runtime.engines.tensorrt_log import log_of, sentence
-from spai_train.files import appearing
+from spai_runtime.files.atomic import atomic_write
 
 # Pillow decodes at most 178,956,970 pixels, which are 3,566 tiles of 224 × 224. A strip lower than a tile is padded, so
 # it has more of them where it is longer than 4096 · 224 = 917,504 pixels.
@@ -150,7 +150,7 @@ class TimingCache:
         if self.path is None:
             return
         try:
-            with appearing(self.path) as part:
+            with atomic_write(self.path) as part:
                 part.write_bytes(bytes(self._cache.serialize()))
         except OSError as error:
             self.notes.append(f"cannot write the timing cache {self.path}: {error.strerror}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spai_export.choices import Attention, Precision
-from spai_runtime.commands import VerboseOption, VersionOption, execute
+from spai_runtime.cli.commands import VerboseOption, VersionOption, execute
 from spai_runtime.engines import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Threshold

@@ -18,7 +18,7 @@ from spai_export.quantize import calibration_views, quantize
 from spai_export.verify import BATCH_SIZES, Differences, tolerance, verify
 from spai_runtime.detector import Detector
 from spai_runtime.engines import Contract, Engine
-from spai_runtime.engines.onnx import OnnxEngine
+from spai_runtime.engines.onnxruntime import OnnxEngine
 from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
 from spai_runtime.views import ViewPolicy
 from spai_train.checkpoint import Checkpoint, load_checkpoint

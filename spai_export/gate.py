@@ -10,9 +10,9 @@ import numpy as np
 from spai_export.onnx import ExportError
 from spai_runtime.detector import Detector, Score
 from spai_runtime.errors import ImageError
+from spai_runtime.files.sources import Sources
 from spai_runtime.images import Picture
-from spai_runtime.pipeline import score_all
-from spai_runtime.sources import Sources
+from spai_runtime.scoring.pipeline import score_all
 from spai_runtime.views import ViewPolicy
 
 LIMIT = 0.01  # of |Δscore|, for a graph that may be called verified

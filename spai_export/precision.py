@@ -6,9 +6,9 @@ and std, the spectral context, and the features.
 
 The patch embedding is fp16 in bf16 too, which costs nothing: the high-pass is a grey level or two, and rounding those
 weights alone to bf16 moves the demo detector's score of a photograph beyond the gate's limit, to fp16 by less than a
-fifth of that (`tests/export/test_precision.py`); nor has ONNX a bf16 Conv before opset 22. The residual stream in fp32 takes
-as many casts as in half would, since LayerNorm is fp32 either way, and does not overflow where blocks add up a large
-channel.
+fifth of that (`tests/export/test_precision.py`); nor has ONNX a bf16 Conv before opset 22. The residual stream in fp32
+takes as many casts as in half would, since LayerNorm is fp32 either way, and does not overflow where blocks add up a
+large channel.
 """
 
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ from spai_export import lint
 from spai_export.builder import BuildOptions, PlanBuilder, Profile
 from spai_export.inspector import Layers, Wanted
 from spai_export.onnx import ExportError
-from spai_runtime.engines.gpu import Gpu
+from spai_runtime.engines.cuda.gpu import Gpu
 from spai_runtime.engines.tensorrt_log import sentence
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Graph, Plan

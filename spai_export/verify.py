@@ -16,9 +16,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from spai_export.float32 import to_float32
 from spai_export.onnx import ExportError
 from spai_export.precision import Half
-from spai_export.widen import widen
 from spai_runtime.engines import Contract, Engine, load_engine
 from spai_train.models.spai import SpectralContextHead, SpectralEncoder
 
@@ -94,7 +94,7 @@ def _engines(encoder: SpectralEncoder, directory: Path, features: int) -> Iterat
     with tempfile.TemporaryDirectory() as folder, ExitStack() as loaded:
         graph = directory / "encoder.onnx"
         if _is_half(encoder):
-            onnx.save(widen(onnx.load(str(graph))), str(Path(folder) / graph.name))
+            onnx.save(to_float32(onnx.load(str(graph))), str(Path(folder) / graph.name))
             graph = Path(folder) / graph.name
         encode = load_engine(graph, Contract.encoder(encoder.filter.size, features), "cpu")
         loaded.callback(encode.close)

@@ -8,7 +8,7 @@ Score(score=0.0123, logit=-4.38, label='real')
 from spai_runtime.detector import Detector, Score
 from spai_runtime.errors import EngineError, ImageError, ManifestError, OutputError, SourceError, UserError
 from spai_runtime.manifest import Manifest, Threshold
-from spai_runtime.pipeline import Result, score_all
+from spai_runtime.scoring.pipeline import Result, score_all
 from spai_runtime.views import Layout, ViewPolicy
 
 __all__ = [

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spai_runtime.batches import HostPacker, Job, Packer
 from spai_runtime.calibration import decimal, probability
 from spai_runtime.closing import Closing
-from spai_runtime.decode import JpegDecoder
-from spai_runtime.device_batches import DevicePacker
 from spai_runtime.engines import Array, DeviceEngine, DeviceLostError, Engine, buckets
+from spai_runtime.engines.cuda.jpeg import JpegDecoder
 from spai_runtime.errors import EngineError, ImageError, UserError
 from spai_runtime.images import Picture
 from spai_runtime.loading import Exported, load_engines
 from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
+from spai_runtime.scoring.batcher import Batcher, HostBatcher, Job
+from spai_runtime.scoring.device_batcher import DeviceBatcher
 from spai_runtime.views import Layout
 
 ImageSource = str | os.PathLike[str] | bytes | NDArray[np.uint8]
@@ -99,11 +99,11 @@ class Detector(Closing):
         picture = Picture.from_array(image) if isinstance(image, np.ndarray) else Picture.open(image)
         job = self.job(picture)
         most = self.encoder.batch_size
-        with self.packer(next(size for size in buckets(most) if size >= min(len(job.layout), most))) as packer:
-            packer.prepare(job)
-            packer.add(job)
-            packer.flush()
-        return self.judge(job)
+        with self.batcher(next(size for size in buckets(most) if size >= min(len(job.layout), most))) as batcher:
+            batcher.prepare(job)
+            batcher.add(job)
+            batcher.flush()
+        return self.score_features(job)
 
     def job(self, picture: Picture) -> Job:
         """The work that a picture is for this detector; the picture need not be decoded yet.
@@ -116,7 +116,7 @@ class Detector(Closing):
             raise ImageError(f"{width}×{height} pixels would be padded past the limit of {limit} pixels; crop it")
         return Job(picture, self.manifest.views.layout(height, width), self.manifest.features)
 
-    def packer(self, batch_size: int | None = None, decoder: JpegDecoder | None = None) -> Packer:
+    def batcher(self, batch_size: int | None = None, decoder: JpegDecoder | None = None) -> Batcher:
         """What gathers views of many jobs into batches of this detector's encoder.
 
         :param batch_size: views; None is what the encoder's engine is fastest with
@@ -124,23 +124,23 @@ class Detector(Closing):
         """
         batch_size = batch_size or self.encoder.batch_size
         if isinstance(self.encoder, DeviceEngine):
-            return DevicePacker(self.encoder, batch_size, decoder)
+            return DeviceBatcher(self.encoder, batch_size, decoder)
         assert decoder is None
-        return HostPacker(self.encoder, self.manifest.views.size, batch_size)
+        return HostBatcher(self.encoder, self.manifest.views.size, batch_size)
 
-    def judge(self, job: Job) -> Score:
+    def score_features(self, job: Job) -> Score:
         """Features of all views of an image → its score.
 
-        :raises ImageError: see `judge_all`
+        :raises ImageError: see `score_features_all`
         :raises EngineError: the head does not take so many views, or cannot run
         """
-        (score,) = self.judge_all([job])
+        (score,) = self.score_features_all([job])
         if isinstance(score, UserError):
             raise score
         return score
 
-    def judge_all(self, jobs: Sequence[Job]) -> list[Score | UserError]:
-        """As `judge` of each, which the head is given all at once; what is wrong with one image stands in its place.
+    def score_features_all(self, jobs: Sequence[Job]) -> list[Score | UserError]:
+        """As `score_features` of each, all given to the head at once; what is wrong with one image stands in its place.
 
         An ImageError: it has no features, or a logit that is not a finite number, whatever it did to the graphs. An
         EngineError: it has more views than the head takes.

@@ -1,6 +1,5 @@
 """detector.json: what the runtime needs to know of an exported detector."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from msgspec import Meta
 
 from spai_runtime.calibration import Calibration
 from spai_runtime.errors import ManifestError
+from spai_runtime.files.digest import sha256_of
 from spai_runtime.views import ViewPolicy
 
 SCHEMA = 2  # the newest that is read; 2 came with the calibration
@@ -30,8 +30,7 @@ class Graph:
     @classmethod
     def of(cls, path: Path) -> "Graph":
         """Of the file as it lies there."""
-        with path.open("rb") as file:
-            return cls(path.name, hashlib.file_digest(file, "sha256").hexdigest())
+        return cls(path.name, sha256_of(path))
 
 
 @dataclass(frozen=True)

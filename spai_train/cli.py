@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from spai_runtime.commands import VersionOption, execute
+from spai_runtime.cli.commands import VersionOption, execute
 from spai_train.commands import (
     augment,
     baselines,

@@ -24,9 +24,9 @@ import yaml
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DatabaseError
 
-from spai_runtime.commands import say
+from spai_runtime.cli.commands import say
 from spai_runtime.errors import UserError
-from spai_train.files import appearing
+from spai_runtime.files.atomic import atomic_write
 from spai_train.space import Scalar, Space
 from spai_train.training.stopping import Metric, higher_is_better
 
@@ -210,5 +210,5 @@ def _cell(value: Scalar) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with appearing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spai_export.directory import export
-from spai_runtime.cli import main
+from spai_runtime.cli.run import main
 from spai_train.checkpoint import Card, save_checkpoint
 from spai_train.models.spai import SPAI, SPAIConfig
 
@@ -107,7 +107,7 @@ def spawn(*arguments: object, prelude: str = "", **environment: str) -> Ran:
     :param prelude: Python that runs first
     :param environment: beside that of this process
     """
-    code = f"{prelude}\nimport sys\nfrom spai_runtime.cli import main\nsys.exit(main())"
+    code = f"{prelude}\nimport sys\nfrom spai_runtime.cli.run import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", env={**os.environ, **environment}, check=False

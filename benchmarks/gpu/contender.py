@@ -11,7 +11,7 @@ Tiles = NDArray[np.uint8]
 Features = NDArray[np.float32]
 
 
-class Lane(Protocol):
+class BatchInFlight(Protocol):
     """One of the two batches that are under way at a time; its tiles lie on the GPU already."""
 
     def launch(self) -> None:
@@ -31,7 +31,7 @@ class Runner(Protocol):
     default_batch: int | None
 
     @property
-    def lanes(self) -> Sequence[Lane]: ...
+    def lanes(self) -> Sequence[BatchInFlight]: ...
 
     def close(self) -> None:
         """Gives all GPU memory back."""

@@ -19,9 +19,9 @@ from gpu.engine_runners import EngineRunner
 from gpu.results import Row, named
 from gpu.timing import Peak, steady, warm_up
 from spai_runtime.detector import Detector
+from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
-from spai_runtime.pipeline import GPU_WORKERS, score_items
-from spai_runtime.sources import Item
+from spai_runtime.scoring.pipeline import GPU_WORKERS, score_items
 
 # Width, height and number of files; a file is read as often as it takes to fill the time, from the page cache.
 SETS = {

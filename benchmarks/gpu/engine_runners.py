@@ -6,7 +6,7 @@ from pathlib import Path
 
 from models import exported
 
-from gpu.contender import Contender, Features, Lane, Tiles
+from gpu.contender import BatchInFlight, Contender, Features, Tiles
 from gpu.plans import planned
 from spai_export.choices import Precision
 from spai_runtime.detector import Detector, demo_directory
@@ -42,7 +42,7 @@ class EngineRunner:
         self._slots: list[Slot] = []
 
     @cached_property
-    def lanes(self) -> Sequence[Lane]:
+    def lanes(self) -> Sequence[BatchInFlight]:
         """Slots are taken when they are first wanted: a run of the whole pipeline takes its own."""
         self._slots = [self._engine.acquire(len(self._tiles)) for _ in range(2)]
         return [SlotLane(slot, self._tiles) for slot in self._slots]

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from gpu.contender import Features, Lane, Runner
+from gpu.contender import BatchInFlight, Features, Runner
 
 FEWEST, MOST = 20, 5000  # launches that a latency is taken over
 WARM_UP = 5  # launches of each lane: CUDA graphs are captured in the first two or three
@@ -25,7 +25,7 @@ def warm_up(runner: Runner) -> Features:
     return runner.lanes[0].wait().copy()
 
 
-def latencies(lane: Lane, seconds: float, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+def latencies(lane: BatchInFlight, seconds: float, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Seconds from a launch until its features lie on the host, one launch at a time.
 
     :param seconds: that it goes on for, though never for fewer than FEWEST launches
@@ -46,7 +46,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {"latency_p50_ms": 1e3 * float(half), "latency_p99_ms": 1e3 * float(last), "launches": len(seconds)}
 
 
-def steady(lanes: Sequence[Lane], launches: int) -> None:
+def steady(lanes: Sequence[BatchInFlight], launches: int) -> None:
     """Launches back to back: a lane is begun again as soon as it is done, while the others are under way."""
     for index in range(launches):
         lane = lanes[index % len(lanes)]

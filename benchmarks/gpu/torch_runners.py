@@ -6,7 +6,7 @@ from copy import deepcopy
 import torch
 from baseline import BaselineEncoder
 
-from gpu.contender import Contender, Features, Lane, Tiles
+from gpu.contender import BatchInFlight, Contender, Features, Tiles
 from spai_export.precision import Precision, cast
 from spai_train.models.spai import SPAI
 
@@ -48,7 +48,7 @@ class TorchRunner:
     def __init__(self, module: Encoder, tiles: Tiles, device: str, forget: Callable[[], None] = lambda: None) -> None:
         self._forget = forget
         on_device = torch.from_numpy(tiles).to(device)
-        self.lanes: Sequence[Lane] = [TorchLane(module, on_device) for _ in range(2)]
+        self.lanes: Sequence[BatchInFlight] = [TorchLane(module, on_device) for _ in range(2)]
 
     def close(self) -> None:
         self.lanes = ()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from spai_runtime.engines import Contract, DeviceEngine, Engine
 from spai_runtime.engines.devices import gpus
-from spai_runtime.engines.onnx import OnnxEngine
-from spai_runtime.engines.onnx_cuda import OnnxCudaEngine
+from spai_runtime.engines.onnxruntime import OnnxEngine
+from spai_runtime.engines.onnxruntime_cuda import OnnxCudaEngine
 from spai_runtime.engines.replicas import Replicas
 from spai_runtime.engines.tensorrt import TensorRTEngine
 from spai_runtime.errors import EngineError

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spai_runtime.engines import Contract, Tensor
-from spai_runtime.engines.cuda import CudaEngine
-from spai_runtime.engines.gpu import Gpu
+from spai_runtime.engines.cuda.engine import CudaEngine
+from spai_runtime.engines.cuda.gpu import Gpu
 from spai_runtime.engines.tensorrt_execution import Loaded, TensorRTExecution
 from spai_runtime.engines.tensorrt_log import log_of
 from spai_runtime.errors import EngineError

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from spai_runtime.engines import Contract
-from spai_runtime.engines.gpu import Gpu, import_cupy
-from spai_runtime.engines.program import Shape
+from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.program import Shape
 from spai_runtime.errors import EngineError
 
 _CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCapture…

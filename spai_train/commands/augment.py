@@ -14,10 +14,10 @@ from typing import Annotated
 import PIL.Image
 import typer
 
-from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.errors import ImageError, UserError
+from spai_runtime.files.sources import printable
 from spai_runtime.images import Picture
-from spai_runtime.sources import printable
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import RecipeOption
 from spai_train.data import Image

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import VerboseOption
+from spai_runtime.cli.commands import VerboseOption
 from spai_train.commands.edges import extra, writable
 
 EPILOG = (

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import VerboseOption
+from spai_runtime.cli.commands import VerboseOption
 from spai_runtime.errors import UserError
 from spai_train.commands.edges import EPILOG, extra, writable
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Graph

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import VerboseOption
-from spai_runtime.sources import printable
+from spai_runtime.cli.commands import VerboseOption
+from spai_runtime.files.sources import printable
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import (
     BatchOption,

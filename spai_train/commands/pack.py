@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
-from spai_runtime.sources import printable
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
+from spai_runtime.files.sources import printable
 from spai_train.commands.edges import writable
 from spai_train.data.pack import SHARD_BYTES, pack
 from spai_train.data.stores import Files

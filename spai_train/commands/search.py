@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spai_runtime.commands import VerboseOption
+from spai_runtime.cli.commands import VerboseOption
 from spai_runtime.errors import UserError
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import DataOption, DeviceOption, EpochsOption, RecipeOption, SetOption, overrides

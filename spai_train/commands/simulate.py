@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import VerboseOption, say
+from spai_runtime.cli.commands import VerboseOption, say
 from spai_train.commands.edges import EPILOG, extra, writable
 from spai_train.commands.training import SeedOption, SetOption, overrides
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, say
-from spai_runtime.sources import printable
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
+from spai_runtime.files.sources import printable
 from spai_train.commands.edges import extra, writable
 
 __all__ = ["EPILOG", "run"]

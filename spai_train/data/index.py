@@ -15,8 +15,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from spai_runtime.errors import ImageError, UserError
+from spai_runtime.files.sources import printable
 from spai_runtime.images import Picture
-from spai_runtime.sources import printable
 from spai_train.data.layouts import SPLITS, Found
 from spai_train.data.stores import read_file
 from spai_train.data.table import Row

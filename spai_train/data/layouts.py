@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from spai_runtime.errors import UserError
-from spai_runtime.sources import Sources, printable
+from spai_runtime.files.sources import Sources, printable
 from spai_train.data.table import GENERATED, REAL
 
 SPLITS = ("train", "val", "test")

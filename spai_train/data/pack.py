@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spai_runtime.errors import ImageError
-from spai_runtime.sources import printable
+from spai_runtime.files.sources import printable
 from spai_train.data.stores import Store, StoreError, import_lmdb, lmdb_key
 from spai_train.data.table import Row
 

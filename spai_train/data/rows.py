@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from spai_runtime.sources import printable
+from spai_runtime.files.sources import printable
 from spai_train.data.stores import Store, open_store
 from spai_train.data.table import GENERATED, Row, TableError, check_classes, read_tables
 

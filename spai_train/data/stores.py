@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from spai_runtime.errors import ImageError, UserError
-from spai_runtime.sources import printable
+from spai_runtime.files.sources import printable
 from spai_train.data.table import Row
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spai_runtime.errors import UserError
-from spai_runtime.sources import IMAGE_COLUMNS, opened, printable
-from spai_train.files import appearing
+from spai_runtime.files.atomic import atomic_write
+from spai_runtime.files.sources import IMAGE_COLUMNS, opened, printable
 
 REAL, GENERATED = 0, 1
 COLUMNS = ("image", "class", "split", "source")
@@ -65,7 +65,7 @@ def read_tables(paths: Iterable[Path], split: str | None = None, root: Path | No
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
     """Writes COLUMNS; the file appears under its name when it is whole."""
-    with appearing(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows((row.name, row.label, row.split, row.source) for row in rows)

@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 
 from spai_runtime.calibration import Calibration, Isotonic, Platt
 from spai_runtime.errors import UserError
+from spai_runtime.files.atomic import atomic_write
 from spai_runtime.manifest import FILE_NAME, Manifest, Threshold
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Floats
 from spai_train.evaluation.metrics import MARGIN, calibrate, images_needed
 from spai_train.evaluation.scored import ScoredTable
-from spai_train.files import appearing
 
 LOSSLESS = frozenset((".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"))
 
@@ -73,7 +73,7 @@ class Calibrated:
         :raises OSError: it cannot be written
         """
         manifest = replace(Manifest.load(directory), calibration=self.calibration, threshold=self.threshold)
-        with appearing(directory / FILE_NAME) as part:
+        with atomic_write(directory / FILE_NAME) as part:
             part.write_bytes(manifest.dump())
 
 

@@ -1,15 +1,15 @@
 """Evaluation: tables of labelled images → scores → the metrics of a protocol, perhaps after a calibration."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spai_runtime.cli.progress import shown
 from spai_runtime.detector import Detector
+from spai_runtime.files.digest import sha256_of
+from spai_runtime.files.sources import printable
 from spai_runtime.manifest import Threshold
-from spai_runtime.pipeline import Result
-from spai_runtime.progress import shown
-from spai_runtime.sources import printable
+from spai_runtime.scoring.pipeline import Result
 from spai_train.data.perturb import NONE, Perturbation
 from spai_train.data.stores import Store, open_store
 from spai_train.data.table import Row, TableError, read_tables
@@ -98,7 +98,7 @@ def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files:
         measure(table, options.protocol, threshold.value, options.resamples, options.seed) for table in tables
     ]
     about = {"name": detector.manifest.name, "method": detector.manifest.detector, "sha256": dict(files)}
-    digests = {printable(path): _sha256(path) for path in paths}
+    digests = {printable(path): sha256_of(path) for path in paths}
     return Evaluation(options, about, digests, threshold, tuple(tables), tuple(measurements), calibrated)
 
 
@@ -134,8 +134,3 @@ def _check_there(rows: Sequence[Row], store: Store, paths: Sequence[Path]) -> No
             f"none of the {len(rows)} images of {names} is there, {printable(rows[0].path)} for one; --root names the "
             "folder that they lie in"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

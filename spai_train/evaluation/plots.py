@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from spai_runtime.sources import printable
+from spai_runtime.files.sources import printable
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Floats, Interval

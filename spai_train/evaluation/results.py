@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from matplotlib.figure import Figure
 
-from spai_runtime.sources import printable
+from spai_runtime.files.atomic import atomic_write
+from spai_runtime.files.sources import printable
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.table import COLUMNS
 from spai_train.evaluation import plots
@@ -18,7 +19,6 @@ from spai_train.evaluation.bootstrap import CONFIDENCE, Interval
 from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.metrics import METRICS
 from spai_train.evaluation.protocol import Measurement, Rate
-from spai_train.files import appearing
 
 Line = Sequence[Any]
 DPI = 150
@@ -33,7 +33,7 @@ def write(evaluation: Evaluation, output: Path) -> None:
     table, measurement = evaluation.tables[0], evaluation.measurements[0]
     _write_csv(output / "scores.csv", _score_lines(evaluation))
     _write_csv(output / "metrics.csv", _metric_lines(evaluation))
-    with appearing(output / "metrics.json") as part:
+    with atomic_write(output / "metrics.json") as part:
         part.write_text(json.dumps(report(evaluation), indent=2) + "\n", encoding="utf-8")
     if table.scored.any():
         _draw(output / "histogram.png", plots.histogram(table, evaluation.threshold.value))
@@ -128,10 +128,10 @@ def _cells(intervals: Mapping[str, Interval | None], names: Sequence[str]) -> li
 
 
 def _write_csv(path: Path, lines: Iterable[Line]) -> None:
-    with appearing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def _draw(path: Path, figure: Figure) -> None:
-    with appearing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=DPI)

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
+from spai_runtime.cli.progress import shown
 from spai_runtime.errors import UserError
-from spai_runtime.pipeline import score_items
-from spai_runtime.progress import shown
-from spai_runtime.sources import Item, printable
+from spai_runtime.files.atomic import atomic_write
+from spai_runtime.files.sources import Item, printable
+from spai_runtime.scoring.pipeline import score_items
 from spai_train.checkpoint import Checkpoint
 from spai_train.data.table import GENERATED, REAL, Row
 from spai_train.evaluation.plots import COLOURS
-from spai_train.files import appearing
 from spai_train.models.spai import SpectralContextHead
 from spai_train.torch_engine import TorchEngine, as_detector, find_device
 
@@ -110,12 +110,12 @@ def write_map(folder: Path, rows: Sequence[Row], points: Floats, perplexity: flo
     """Writes tsne.csv, of COLUMNS, and tsne.png; each appears under its name when it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "tsne.csv"
-    with appearing(table) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with atomic_write(table) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row, (x, y) in zip(rows, points.tolist(), strict=True):
             writer.writerow((row.name, row.label, row.split, row.source, f"{x:.6g}", f"{y:.6g}"))
-    with appearing(folder / "tsne.png") as part:
+    with atomic_write(folder / "tsne.png") as part:
         draw(rows, points, perplexity).savefig(part, format="png", dpi=150)
 
 

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from spai_runtime.commands import say
+from spai_runtime.cli.commands import say
 from spai_runtime.errors import OutputError
-from spai_runtime.sources import printable
+from spai_runtime.files.sources import printable
 from spai_train.recipe import RecipeError, differing_keys, dump_recipe, load_recipe
 from spai_train.training.settings import RESUMABLE, TrainingSettings
 

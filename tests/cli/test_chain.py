@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from spai_export.cli import main as spai_export
-from spai_runtime.cli import main as spai_run
+from spai_runtime.cli.run import main as spai_run
 from spai_train.cli import main as spai_train
 from spai_train.data.table import read_table
 

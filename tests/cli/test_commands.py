@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from spai_runtime.commands import EXIT_ERROR, EXIT_INTERRUPTED, execute, say
+from spai_runtime.cli.commands import EXIT_ERROR, EXIT_INTERRUPTED, execute, say
 from spai_runtime.errors import ImageError, UserError
 
 

@@ -130,7 +130,7 @@ def test_an_installed_wheel_has_the_demo(tmp_path: Path) -> None:
     assert run(f"{pip} install --no-deps --target site {wheel}", tmp_path).returncode == 0
     assert (tmp_path / "site" / "spai_export" / "examples" / "photo_china.jpg").is_file()  # the gate's images
     shutil.copy(ROOT / "examples" / "photo_china.jpg", tmp_path)
-    code = "import sys, spai_runtime.cli as cli; print(cli.__file__); sys.exit(cli.main(['photo_china.jpg']))"
+    code = "import sys, spai_runtime.cli.run as cli; print(cli.__file__); sys.exit(cli.main(['photo_china.jpg']))"
     done = run(f'PYTHONPATH={tmp_path}/site {sys.executable} -c "{code}"', tmp_path)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "site") in done.stdout

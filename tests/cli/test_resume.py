@@ -13,7 +13,7 @@ IMAGES = 12
 # What a run does to itself, before its command starts; `die` leaves no time to clean up.
 DIE = """
 import os, pathlib, signal
-from spai_runtime import rows, sinks
+from spai_runtime.files import rows, sinks
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

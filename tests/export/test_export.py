@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 import torch
 from golden import CHECKPOINT, IMAGES, expected, golden_views
-from onnx import TensorProto, helper
 from golden.test_spai import TINY
+from onnx import TensorProto, helper
 
 from spai_export import directory, verify
 from spai_export.cli import main

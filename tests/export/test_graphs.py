@@ -14,10 +14,10 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper, parse
 from test_backbones import CONFIGS
 from torch import nn
 
+from spai_export.float32 import to_float32
 from spai_export.onnx import FUSED_OPSET, OPSET, export_encoder
 from spai_export.precision import Half, Precision, cast
 from spai_export.verify import sample_views
-from spai_export.widen import widen
 from spai_train.models.spai import SPAI, SpectralEncoder
 from spai_train.models.vit import BackboneName
 
@@ -231,7 +231,7 @@ def test_onnx_runtime_gives_the_copys_features(export: Export) -> None:
 
 def test_widened_it_is_the_copy_with_float32_arithmetic(export: Export) -> None:
     """The rounded weights, and nothing else rounded; but for the 1.702 of CLIP's GELU, which the graph rounds too."""
-    wide = widen(export.model)
+    wide = to_float32(export.model)
     onnx.checker.check_model(wide, full_check=True)
     assert not set(elements_of(wide).values()) & {TensorProto.FLOAT16, TensorProto.BFLOAT16}
     copy = single_arithmetic(export)
@@ -263,7 +263,7 @@ def test_widen_reaches_constants_and_branches_and_leaves_its_argument() -> None:
     half = helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.float16([3, 0.1]), "k"))
     model.graph.node.insert(0, half)
     before = model.SerializeToString()
-    wide = widen(model)
+    wide = to_float32(model)
     assert model.SerializeToString() == before
     assert numpy_helper.to_array(wide.graph.node[0].attribute[0].t).tolist() == [3.0, float(np.float16(0.1))]
     session = onnxruntime.InferenceSession(wide.SerializeToString())

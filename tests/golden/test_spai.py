@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from golden import CHECKPOINT, IMAGES, expected, golden_views
 from torch import nn
 from torch.nn import functional as F
 
+from golden import CHECKPOINT, IMAGES, expected, golden_views
 from spai_train.checkpoint import load_checkpoint
 from spai_train.models.dropout import Dropout
 from spai_train.models.spai import SPAI, Projector, SPAIConfig, _mean_std, _similarity_statistics

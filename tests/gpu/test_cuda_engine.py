@@ -13,7 +13,7 @@ from conftest import pixels
 from numpy.typing import NDArray
 
 from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, Tensor
-from spai_runtime.engines.cuda import CudaEngine, CudaSlot, Gpu
+from spai_runtime.engines.cuda.engine import CudaEngine, CudaSlot, Gpu
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import ViewPolicy

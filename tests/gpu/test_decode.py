@@ -18,12 +18,12 @@ from test_batches import Sums
 from test_device_pipeline import cuda_engine, detector, summary
 
 from spai_runtime import Detector, EngineError
-from spai_runtime.decode import DECODERS, OPTIONS, JpegDecoder, parameters
-from spai_runtime.engines.gpu import Gpu
+from spai_runtime.engines.cuda.gpu import Gpu
+from spai_runtime.engines.cuda.jpeg import DECODERS, OPTIONS, JpegDecoder, parameters
 from spai_runtime.engines.replicas import Replicas
+from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture, read_image
-from spai_runtime.pipeline import score_items
-from spai_runtime.sources import Item
+from spai_runtime.scoring.pipeline import score_items
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

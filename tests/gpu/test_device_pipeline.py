@@ -22,11 +22,11 @@ from test_pipeline import SIZES, Mean, decoding, in_time, items, stops_after
 
 from spai_runtime import Detector, EngineError, Result, Threshold
 from spai_runtime.engines import Array, Contract, DeviceLostError, Engine
-from spai_runtime.engines.cuda import CudaEngine, Gpu
+from spai_runtime.engines.cuda.engine import CudaEngine, Gpu
 from spai_runtime.engines.replicas import Replicas
+from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
-from spai_runtime.pipeline import _workers, open_file, score_items
-from spai_runtime.sources import Item
+from spai_runtime.scoring.pipeline import _workers, open_file, score_items
 
 FEATURES = 3
 HUGE = (300, 301)
@@ -88,7 +88,7 @@ def test_no_deadlock(
     """Batches hold the pixels that decoders wait for, and would wait for views that the decoders hold."""
     wanted, results = items(tmp_path, sizes), list[Result]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spai_runtime.pipeline.GPU_PIXEL_BYTES", budget)
+        patch.setattr("spai_runtime.scoring.pipeline.GPU_PIXEL_BYTES", budget)
         watch = Watch(patch)
         scored = score_items(detector(gpu(fast=fast)), wanted, batch_size=batch_size, workers=workers)
         in_time(lambda: results.extend(scored))
@@ -103,7 +103,7 @@ def test_batches_are_full_though_decoders_starve(
 ) -> None:
     """Room is made by batches that run, before one is sent off that is not full."""
     room = 7 * 64 * 64 + 4 * 3 * 64 * 64  # one that is decoded, and four that were
-    monkeypatch.setattr("spai_runtime.pipeline.GPU_PIXEL_BYTES", room)
+    monkeypatch.setattr("spai_runtime.scoring.pipeline.GPU_PIXEL_BYTES", room)
     encoder = gpu()
     results = list(score_items(detector(encoder), items(tmp_path, [(64, 64)] * 40), batch_size=batch_size, workers=3))
     assert len(results) == 40
@@ -111,7 +111,7 @@ def test_batches_are_full_though_decoders_starve(
 
 
 def test_an_image_above_the_budget_goes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spai_runtime.pipeline.GPU_PIXEL_BYTES", 3 * 7 * 64 * 64)
+    monkeypatch.setattr("spai_runtime.scoring.pipeline.GPU_PIXEL_BYTES", 3 * 7 * 64 * 64)
     watch, large = Watch(monkeypatch), 3 * HUGE[0] * HUGE[1]
     wanted = items(tmp_path, [(64, 64)] * 8 + [HUGE] + [(64, 64)] * 8)
     in_time(lambda: list(score_items(detector(gpu()), wanted, workers=4)).clear())
@@ -222,7 +222,7 @@ def test_the_head_is_given_what_is_ready_at_once(tmp_path: Path, monkeypatch: py
     given = []
     run_all = Mean.run_all
     monkeypatch.setattr(Mean, "run_all", lambda self, batches: (given.append(len(batches)), run_all(self, batches))[1])
-    monkeypatch.setattr("spai_runtime.pipeline.JUDGED", 5)
+    monkeypatch.setattr("spai_runtime.scoring.pipeline.SCORED_AT_ONCE", 5)
     assert len(list(score_items(detector(gpu()), items(tmp_path, [(40, 40)] * 12), batch_size=1000))) == 12
     assert given == [5, 5, 2]
 

@@ -12,7 +12,7 @@ from conftest import TINY, pixels
 from numpy.typing import NDArray
 
 from spai_runtime.engines import Contract, Cut, DeviceEngine, Engine, load_engine
-from spai_runtime.engines.cuda import CudaEngine, Gpu
+from spai_runtime.engines.cuda.engine import CudaEngine, Gpu
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Plan

@@ -18,7 +18,7 @@ from conftest import pixels
 from small_graphs import ENCODER, HEAD, SIDE, encode, write_encoder, write_head
 
 from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, load_engine
-from spai_runtime.engines.cuda import CudaEngine
+from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import ViewPolicy

@@ -7,7 +7,7 @@ import fake_cupy
 import numpy as np
 import pytest
 
-from spai_runtime.pinned import pinned_pixels
+from spai_runtime.engines.cuda.pinned import pinned_pixels
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_pixels_are_pinned(machine: Any) -> None:
 def test_where_there_is_none(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that is too large for the pool, a GPU that was lost, no GPU."""
     with monkeypatch.context() as patch:
-        patch.setattr("spai_runtime.pinned.PINNED_BYTES", 30 * 20 * 3)
+        patch.setattr("spai_runtime.engines.cuda.pinned.PINNED_BYTES", 30 * 20 * 3)
         assert is_pinned(machine, pinned_pixels("cuda:0", (30, 20, 3)))
         assert not is_pinned(machine, pinned_pixels("cuda:0", (30, 21, 3)))
     machine.lose(0)

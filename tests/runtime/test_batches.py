@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spai_runtime.batches import HostPacker, Job
 from spai_runtime.detector import Detector
 from spai_runtime.engines import HostEngine
 from spai_runtime.images import Picture
+from spai_runtime.scoring.batcher import HostBatcher, Job
 from spai_runtime.views import ViewPolicy
 
 POLICY = ViewPolicy(size=8, stride=8, minimum=0)
@@ -71,23 +71,23 @@ def test_a_job_that_failed_is_done() -> None:
 def test_what_a_job_costs() -> None:
     """Nothing any more once its views are cut, though some wait in the buffer."""
     taken = job(3)
-    with HostPacker(Sums(), POLICY.size, 2) as packer:
-        cost = packer.cost(taken)
-        packer.prepare(taken)
-        assert (cost, packer.cost(taken)) == (8 * 24 * 4, 8 * 24 * 4)
-        packer.add(taken)
-        assert (taken.missing, packer.cost(taken), packer.advance()) == (1, 0, False)
+    with HostBatcher(Sums(), POLICY.size, 2) as batcher:
+        cost = batcher.cost(taken)
+        batcher.prepare(taken)
+        assert (cost, batcher.cost(taken)) == (8 * 24 * 4, 8 * 24 * 4)
+        batcher.add(taken)
+        assert (taken.missing, batcher.cost(taken), batcher.advance()) == (1, 0, False)
 
 
 @given(views=st.lists(st.integers(1, 20), max_size=8), batch_size=st.integers(1, 9))
 @settings(max_examples=100, deadline=None)
 def test_batches_are_full_and_rows_find_their_image(views: list[int], batch_size: int) -> None:
     engine, jobs = Sums(), [job(count, seed) for seed, count in enumerate(views)]
-    packer = HostPacker(engine, POLICY.size, batch_size)
+    batcher = HostBatcher(engine, POLICY.size, batch_size)
     for taken in jobs:
-        packer.add(taken)
+        batcher.add(taken)
         assert taken.picture is None  # its pixels are no longer held
-    packer.flush()
+    batcher.flush()
     full, rest = divmod(sum(views), batch_size)
     assert engine.batches == [batch_size] * full + [rest] * bool(rest)
     for seed, taken in enumerate(jobs):
@@ -96,13 +96,13 @@ def test_batches_are_full_and_rows_find_their_image(views: list[int], batch_size
 
 def test_an_image_is_done_when_its_last_batch_ran() -> None:
     engine, first, second = Sums(), job(3), job(2)
-    packer = HostPacker(engine, POLICY.size, 4)
-    packer.add(first)
+    batcher = HostBatcher(engine, POLICY.size, 4)
+    batcher.add(first)
     assert (first.done, engine.batches) == (False, [])
-    packer.add(second)
+    batcher.add(second)
     assert (first.done, second.done, engine.batches) == (True, False, [4])
-    packer.flush()
-    packer.flush()
+    batcher.flush()
+    batcher.flush()
     assert (second.done, engine.batches) == (True, [4, 1])
 
 
@@ -127,10 +127,10 @@ def test_features_do_not_depend_on_other_images(tiny_detector: Path, batch_size:
     with Detector.load(tiny_detector, device="cpu") as detector:
 
         def features(which: list[NDArray[np.uint8]], size: int) -> list[NDArray[np.float32]]:
-            packer, jobs = detector.packer(size), [detector.job(Picture.from_array(image)) for image in which]
+            batcher, jobs = detector.batcher(size), [detector.job(Picture.from_array(image)) for image in which]
             for taken in jobs:
-                packer.add(taken)
-            packer.flush()
+                batcher.add(taken)
+            batcher.flush()
             return [taken.features for taken in jobs]
 
         together = features(images, batch_size)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spai_runtime.budget import Budget
+from spai_runtime.scoring.budget import Budget
 
 PATIENCE = 30  # seconds
 

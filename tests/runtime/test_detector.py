@@ -52,10 +52,10 @@ def edit(directory: Path, **changes: Any) -> None:
 def test_upstreams_numbers(golden: Detector, path: Path) -> None:
     key = path.stem.split("_")[1]
     job = golden.job(Picture.open(path).load())
-    packer = golden.packer(3)
-    packer.add(job)
-    packer.flush()
-    score = golden.judge(job)
+    batcher = golden.batcher(3)
+    batcher.add(job)
+    batcher.flush()
+    score = golden.score_features(job)
     assert (score.layout.grid is None) == bool(EXPECTED[f"{key}/five_crop"])
     np.testing.assert_allclose(job.features, EXPECTED[f"{key}/features"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(score.attention, EXPECTED[f"{key}/attention"].mean(axis=0), rtol=0, atol=1e-5)

@@ -18,9 +18,9 @@ from test_manifest import MANIFEST
 
 from spai_runtime import Detector, Result, Threshold, score_all
 from spai_runtime.engines import HostEngine
+from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
-from spai_runtime.pipeline import score_items
-from spai_runtime.sources import Item
+from spai_runtime.scoring.pipeline import score_items
 
 PATIENCE = 30  # seconds; a test that waits as long has found a deadlock
 
@@ -153,7 +153,7 @@ def test_pixels_in_flight_stay_within_the_budget(
     detector: Detector, watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget = 3 * 64 * 64 * 4
-    monkeypatch.setattr("spai_runtime.pipeline.PIXEL_BYTES", budget)
+    monkeypatch.setattr("spai_runtime.scoring.pipeline.PIXEL_BYTES", budget)
     wanted = items(tmp_path, [(64, 64)] * 40 + [(100, 30), (64, 64), (8, 8)] * 5)
     assert len(list(score_items(detector, wanted, batch_size=2, workers=6))) == len(wanted)
     assert 64 * 64 * 4 <= watch.peak <= budget
@@ -164,7 +164,7 @@ def test_an_image_above_the_budget_goes_alone(
     detector: Detector, watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget = 3 * 64 * 64 * 4
-    monkeypatch.setattr("spai_runtime.pipeline.PIXEL_BYTES", budget)
+    monkeypatch.setattr("spai_runtime.scoring.pipeline.PIXEL_BYTES", budget)
     large = 300 * 301 * 4
     wanted = items(tmp_path, [(64, 64)] * 8 + [(300, 301)] + [(64, 64)] * 8)
     in_time(lambda: deque(score_items(detector, wanted, workers=4), maxlen=0).clear())
@@ -205,7 +205,7 @@ def test_a_consumer_that_stops_early(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """While decoders wait for a budget that nobody gives back."""
-    monkeypatch.setattr("spai_runtime.pipeline.PIXEL_BYTES", 1)
+    monkeypatch.setattr("spai_runtime.scoring.pipeline.PIXEL_BYTES", 1)
     results = score_items(detector, items(tmp_path, SIZES), workers=4)
     stops_after(after, results)
 

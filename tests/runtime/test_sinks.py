@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from spai_runtime import OutputError, Result, Score, ViewPolicy
-from spai_runtime.rows import FORMATS, RESULT_COLUMNS, format_of, row_of
-from spai_runtime.sinks import ResultFile, Stream
-from spai_runtime.sources import Item
+from spai_runtime.files.rows import FORMATS, RESULT_COLUMNS, format_of, row_of
+from spai_runtime.files.sinks import ResultFile, Stream
+from spai_runtime.files.sources import Item
 
 RUN = {"detector": "test", "threshold": 0.5}
 COLUMNS = ("image", "score", "class")

@@ -8,7 +8,7 @@ import pytest
 from conftest import as_nobody
 
 from spai_runtime.errors import SourceError
-from spai_runtime.sources import Sources, printable
+from spai_runtime.files.sources import Sources, printable
 
 
 @pytest.fixture(autouse=True)

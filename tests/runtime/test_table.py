@@ -2,7 +2,7 @@
 
 import pytest
 
-from spai_runtime.table import Table
+from spai_runtime.cli.table import Table
 
 ROW = {
     "path": "a.jpg",

@@ -12,7 +12,7 @@ import typer
 from conftest import Ran, Write, write_bad_images
 from PIL import Image
 
-from spai_runtime.commands import execute
+from spai_runtime.cli.commands import execute
 from spai_runtime.images import Picture, read_image
 from spai_train.commands import augment as command
 from spai_train.data.table import read_table
@@ -227,7 +227,7 @@ def test_help_says_what_the_exit_code_means(augment: Augmenting) -> None:
 def test_without_torch_there_is_help_and_a_sentence(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['yaml'] = None\n"
-        "import typer; from spai_train.commands import augment; from spai_runtime.commands import execute\n"
+        "import typer; from spai_train.commands import augment; from spai_runtime.cli.commands import execute\n"
         "app = typer.Typer(); app.command()(augment.run)\n"
         "assert execute(app, 'spai-train', ['--help']) == 0\n"
         "sys.exit(execute(app, 'spai-train', ['images.csv', '--output', sys.argv[1]]))"

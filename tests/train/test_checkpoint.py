@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from golden import CHECKPOINT
-from safetensors.torch import save_file
 from golden.test_spai import TINY
+from safetensors.torch import save_file
 
 from spai_train.checkpoint import (
     Card,

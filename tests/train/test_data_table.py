@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spai_runtime.sources import Sources
+from spai_runtime.files.sources import Sources
 from spai_train.data.table import Row, TableError, check_classes, counts, read_table, read_tables, write_table
 
 LINES = [

@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from test_boundary import HEAVY, python
 
 from spai_runtime.calibration import Platt
-from spai_runtime.commands import execute
+from spai_runtime.cli.commands import execute
 from spai_runtime.detector import Detector
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Threshold
@@ -181,7 +181,7 @@ def test_without_torch(tables: list[Path], engine: Path, tmp_path: Path) -> None
     blocked = tuple(name for name in HEAVY if name not in ("sklearn", "spai_train"))
     code = """
 import sys, typer
-from spai_runtime.commands import execute
+from spai_runtime.cli.commands import execute
 from spai_train.commands import evaluate
 app = typer.Typer()
 app.command()(evaluate.run)
@@ -196,7 +196,7 @@ assert not Block.asked, Block.asked
 def test_help_without_the_extra() -> None:
     code = """
 import sys, typer
-from spai_runtime.commands import execute
+from spai_runtime.cli.commands import execute
 from spai_train.commands import evaluate
 app = typer.Typer()
 app.command()(evaluate.run)

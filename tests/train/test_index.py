@@ -14,9 +14,9 @@ import typer
 from conftest import Ran, Run, Write, pixels, write_bad_images, write_odd_images
 from PIL import Image
 
-from spai_runtime.commands import execute
+from spai_runtime.cli.commands import execute
 from spai_runtime.errors import UserError
-from spai_runtime.sources import Sources
+from spai_runtime.files.sources import Sources
 from spai_train.commands import index as command
 from spai_train.data.index import Checked, Index, Splitting, read_images, relative_to, tabulate
 from spai_train.data.layouts import Found

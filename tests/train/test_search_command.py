@@ -7,7 +7,7 @@ import pytest
 import typer
 import yaml
 
-from spai_runtime.commands import execute
+from spai_runtime.cli.commands import execute
 from spai_train.commands import search as command
 from spai_train.data.order import PlanError
 from spai_train.fit import FitRecipe

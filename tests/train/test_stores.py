@@ -16,7 +16,7 @@ import pytest
 import typer
 from conftest import Ran, Run
 
-from spai_runtime.commands import execute
+from spai_runtime.cli.commands import execute
 from spai_runtime.errors import ImageError
 from spai_train.commands import pack as command
 from spai_train.data import pack as packing

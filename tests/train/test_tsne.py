@@ -13,7 +13,7 @@ from conftest import Write
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from spai_runtime.commands import execute
+from spai_runtime.cli.commands import execute
 from spai_runtime.images import Picture
 from spai_runtime.views import ViewPolicy
 from spai_train.checkpoint import load_checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A file beside the path, which becomes it when the block ends without an error."""
     part = path.with_name(path.name + ".partial")
     yield part

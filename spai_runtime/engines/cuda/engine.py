@@ -7,10 +7,10 @@ from contextlib import suppress
 import numpy as np
 
 from spai_runtime.engines import Array, Contract, Slot
-from spai_runtime.engines.cut import cutter
-from spai_runtime.engines.gpu import Gpu, import_cupy
-from spai_runtime.engines.program import Execution, Program, Shape, pair
-from spai_runtime.engines.slot import CudaImage, CudaSlot
+from spai_runtime.engines.cuda.crop import crop_kernel
+from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.program import Execution, Program, Shape, pair
+from spai_runtime.engines.cuda.slot import CudaImage, CudaSlot
 from spai_runtime.errors import EngineError
 
 __all__ = ["CudaEngine", "CudaImage", "CudaSlot", "Gpu"]
@@ -26,10 +26,10 @@ class CudaEngine:
     def __init__(self, gpu: Gpu, program: Program, contract: Contract, label: str, batch_size: int) -> None:
         self.device, self.label, self.batch_size = gpu.device, f"{label}, {gpu.device}", batch_size
         self._gpu, self._program, self._contract = gpu, program, contract
-        self._lock = threading.RLock()  # of what follows: slots are their packer's own
+        self._lock = threading.RLock()  # of what follows: slots are their batcher's own
         self._free: list[CudaSlot] = []
         with gpu:
-            self._kernel = cutter() if contract.input.dtype == "uint8" else None
+            self._kernel = crop_kernel() if contract.input.dtype == "uint8" else None
             self._execution = program.execution(import_cupy().cuda.Stream(non_blocking=True))
 
     @property

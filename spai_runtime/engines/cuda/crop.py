@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.engines.gpu import import_cupy
+from spai_runtime.engines.cuda.gpu import import_cupy
 from spai_runtime.errors import EngineError
 
 COLUMNS = 5  # of the table
@@ -38,7 +38,7 @@ _CUT = """
 """
 
 
-def cutter() -> Any:
+def crop_kernel() -> Any:
     """`kernel(table, side, views)`: fills `views` (bucket, side, side, 3) uint8 from `table` (bucket, 5) int64.
 
     :raises EngineError: CuPy cannot compile it

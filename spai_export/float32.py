@@ -13,24 +13,24 @@ HALVES = TensorProto.FLOAT16, TensorProto.BFLOAT16
 ELEMENT_ATTRIBUTES = "to", "dtype", "output_dtype", "softmax_precision"  # that hold a TensorProto.DataType
 
 
-def widen(model: ModelProto) -> ModelProto:
+def to_float32(model: ModelProto) -> ModelProto:
     """A copy in which every tensor of 16 bits, and every cast to one, is of 32; a cast that widened does nothing."""
     copy = ModelProto()
     copy.CopyFrom(model)
-    _widen(copy.graph)
+    _convert(copy.graph)
     return copy
 
 
-def _widen(graph: GraphProto) -> None:
+def _convert(graph: GraphProto) -> None:
     for tensor in graph.initializer:
-        _widen_tensor(tensor)
+        _convert_tensor(tensor)
     for value in (*graph.input, *graph.output, *graph.value_info):
-        _widen_value(value)
+        _convert_value(value)
     for attribute in _attributes(graph):
         if attribute.type == AttributeProto.TENSOR:
-            _widen_tensor(attribute.t)
+            _convert_tensor(attribute.t)
         elif attribute.type == AttributeProto.GRAPH:
-            _widen(attribute.g)
+            _convert(attribute.g)
         elif attribute.name in ELEMENT_ATTRIBUTES and attribute.i in HALVES:
             attribute.i = TensorProto.FLOAT
 
@@ -40,12 +40,12 @@ def _attributes(graph: GraphProto) -> Iterator[AttributeProto]:
         yield from node.attribute
 
 
-def _widen_value(value: ValueInfoProto) -> None:
+def _convert_value(value: ValueInfoProto) -> None:
     if value.type.tensor_type.elem_type in HALVES:
         value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
-def _widen_tensor(tensor: TensorProto) -> None:
+def _convert_tensor(tensor: TensorProto) -> None:
     if tensor.data_type in HALVES:
         values = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_batches import Sums
 
-from spai_runtime.batches import HostPacker, Job
-from spai_runtime.device_batches import DevicePacker
 from spai_runtime.engines import DeviceEngine, DeviceLostError, DeviceMemoryError
 from spai_runtime.images import Picture
+from spai_runtime.scoring.batcher import HostBatcher, Job
+from spai_runtime.scoring.device_batcher import DeviceBatcher
 from spai_runtime.views import ViewPolicy
 
 POLICY = ViewPolicy(size=8, stride=8, minimum=4)
@@ -28,8 +28,8 @@ def allocate(_: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.full(shape, 0xCD, np.uint8)
 
 
-def packer(engine: DeviceEngine, batch_size: int = 4) -> DevicePacker:
-    return DevicePacker(engine, batch_size, allocate=allocate)
+def batcher(engine: DeviceEngine, batch_size: int = 4) -> DeviceBatcher:
+    return DeviceBatcher(engine, batch_size, allocate=allocate)
 
 
 def jobs(sizes: list[tuple[int, int]] = SIZES) -> list[Job]:
@@ -40,13 +40,13 @@ def jobs(sizes: list[tuple[int, int]] = SIZES) -> list[Job]:
 def expected(sizes: list[tuple[int, int]] = SIZES) -> Iterator[NDArray[np.float32]]:
     """What the host computes of the same images."""
     for job in jobs(sizes):
-        host = HostPacker(Sums(), POLICY.size, 3)
+        host = HostBatcher(Sums(), POLICY.size, 3)
         host.add(job)
         host.flush()
         yield job.features
 
 
-def pack(packed: DevicePacker, taken: list[Job]) -> None:
+def pack(packed: DeviceBatcher, taken: list[Job]) -> None:
     with packed:
         for job in taken:
             packed.prepare(job)
@@ -75,7 +75,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_what_the_host_computes(sizes: list[tuple[int, int]], batch_size: int, gpus: int, fast: bool) -> None:
     cards = [FakeGpu(f"cuda:{index}", fast=fast) for index in range(gpus)]
     taken = jobs(sizes)
-    pack(packer(FakeReplicas(*cards), batch_size), taken)
+    pack(batcher(FakeReplicas(*cards), batch_size), taken)
     check(taken, sizes)
     launched = [bucket for card in cards for bucket in card.launched]
     assert launched == [batch_size] * -(-sum(len(job.layout) for job in taken) // batch_size)
@@ -106,7 +106,7 @@ def test_whatever_fails(
     taken, engine = jobs(SIZES * 2), FakeReplicas(*cards)
     left = iter(taken)
     try:
-        with packer(engine, batch_size) as packed:
+        with batcher(engine, batch_size) as packed:
             for call in [*calls, *["add"] * len(taken), "flush"]:
                 if call == "add" and (job := next(left, None)):
                     packed.prepare(job)
@@ -133,7 +133,7 @@ def test_whatever_fails(
 
 def test_a_batch_is_sent_before_the_last_is_done() -> None:
     gpu = FakeGpu()
-    with packer(gpu) as packed:
+    with batcher(gpu) as packed:
         (job,) = jobs([(8, 80)])
         packed.prepare(job)
         packed.add(job)
@@ -144,7 +144,7 @@ def test_a_batch_is_sent_before_the_last_is_done() -> None:
 
 def test_every_gpu_gets_its_batches() -> None:
     cards = FakeGpu("cuda:0"), FakeGpu("cuda:1")
-    with packer(FakeReplicas(*cards)) as packed:
+    with batcher(FakeReplicas(*cards)) as packed:
         (job,) = jobs([(8, 8 * 16)])
         packed.prepare(job)
         packed.add(job)
@@ -155,7 +155,7 @@ def test_every_gpu_gets_its_batches() -> None:
 
 def test_what_is_done_is_taken_without_waiting_for_a_full_batch() -> None:
     gpu = FakeGpu(fast=True)
-    with packer(gpu) as packed:
+    with batcher(gpu) as packed:
         first, second = jobs([(8, 32), (1, 1)])
         for job in (first, second):
             packed.prepare(job)
@@ -164,7 +164,7 @@ def test_what_is_done_is_taken_without_waiting_for_a_full_batch() -> None:
 
 
 def test_advance_takes_the_oldest() -> None:
-    with packer(FakeGpu()) as packed:
+    with batcher(FakeGpu()) as packed:
         first, second = jobs([(8, 32), (8, 32)])
         assert not packed.advance()
         for job in (first, second):
@@ -179,7 +179,7 @@ def test_advance_takes_the_oldest() -> None:
 
 def test_pixels_are_held_until_the_image_is_done() -> None:
     held = []
-    with packer(FakeGpu()) as packed:
+    with batcher(FakeGpu()) as packed:
         first, second = jobs([(5, 30), (1, 1)])
         for job in (first, second):
             decoded = job.picture.nbytes if job.picture else 0
@@ -197,7 +197,7 @@ def test_pixels_are_held_until_the_image_is_done() -> None:
 
 def test_what_is_left_when_a_run_ends_early() -> None:
     gpu, held = FakeGpu(), []
-    with suppress(RuntimeError), packer(gpu) as packed:
+    with suppress(RuntimeError), batcher(gpu) as packed:
         (job,) = jobs([(8, 80)])
         packed.prepare(job)
         job.dropped = lambda: held.append(job)
@@ -211,7 +211,7 @@ def test_what_is_left_when_a_run_ends_early() -> None:
 @pytest.mark.parametrize("step", ["acquire", "upload", "launch", "wait"])
 def test_too_little_memory_halves_the_batch(step: str, caplog: pytest.LogCaptureFixture) -> None:
     gpu, taken = FakeGpu(failing={(step, 1): "memory"}), jobs()
-    pack(packer(gpu, 6), taken)
+    pack(batcher(gpu, 6), taken)
     check(taken)
     assert gpu.launched == sorted(gpu.launched, reverse=True)
     assert gpu.launched[-1] == 4
@@ -220,7 +220,7 @@ def test_too_little_memory_halves_the_batch(step: str, caplog: pytest.LogCapture
 
 def test_two_batches_that_fail_together_halve_once(caplog: pytest.LogCaptureFixture) -> None:
     gpu, taken = FakeGpu(failing={("wait", 0): "memory", ("wait", 1): "memory"}), jobs()
-    pack(packer(gpu, 8), taken)
+    pack(batcher(gpu, 8), taken)
     check(taken)
     assert warnings(caplog) == ["cuda:0 is out of memory; going on with batches of 4 views"]
 
@@ -228,7 +228,7 @@ def test_two_batches_that_fail_together_halve_once(caplog: pytest.LogCaptureFixt
 def test_slots_are_as_large_as_memory_allows(caplog: pytest.LogCaptureFixture) -> None:
     gpu, taken = FakeGpu(), jobs()
     gpu.memory = 2 * 4 * gpu.view_bytes + 24 * 24 * 3 + 5 * 30 * 3
-    pack(packer(gpu, 32), taken)
+    pack(batcher(gpu, 32), taken)
     check(taken)
     assert gpu.peak <= gpu.memory
     assert warnings(caplog)[:3] == [
@@ -240,7 +240,7 @@ def test_an_image_that_no_batch_leaves_room_for(caplog: pytest.LogCaptureFixture
     """It alone is an error; the batches of the others are full again."""
     sizes = [(8, 32), (80, 80), (24, 24)]
     gpu, taken = FakeGpu(memory=80 * 80 * 3), jobs(sizes)
-    pack(packer(gpu), taken)
+    pack(batcher(gpu), taken)
     assert taken[1].error == "80×80 pixels do not fit into the memory of cuda:0; resize it"
     assert taken[1].images == {}
     check([taken[0], taken[2]][:1], sizes[:1])
@@ -256,14 +256,14 @@ def test_no_room_for_a_single_view() -> None:
     gpu = FakeGpu()
     gpu.memory = gpu.view_bytes - 1
     with pytest.raises(DeviceMemoryError):
-        pack(packer(gpu), jobs())
+        pack(batcher(gpu), jobs())
 
 
 @pytest.mark.parametrize("step", ["acquire", "upload", "launch", "wait"])
 def test_a_lost_gpu_is_replaced(step: str, caplog: pytest.LogCaptureFixture) -> None:
     cards = FakeGpu("cuda:0", failing={(step, 1): "lost"}), FakeGpu("cuda:1")
     taken, engine = jobs(), FakeReplicas(*cards)
-    pack(packer(engine), taken)
+    pack(batcher(engine), taken)
     check(taken)
     assert list(engine.replicas) == [cards[1]]
     assert warnings(caplog) == [f"{LOST}; its images go to cuda:1"]
@@ -273,7 +273,7 @@ def test_a_lost_gpu_is_replaced(step: str, caplog: pytest.LogCaptureFixture) -> 
 def test_the_last_gpu(step: str) -> None:
     """What was finished before stays finished."""
     gpu, taken = FakeGpu(failing={(step, 1): "lost"}), jobs([(8, 32), *SIZES])
-    with pytest.raises(DeviceLostError) as caught, packer(gpu) as packed:
+    with pytest.raises(DeviceLostError) as caught, batcher(gpu) as packed:
         for job in taken:
             packed.prepare(job)
             packed.add(job)

@@ -2,8 +2,8 @@
 
 It is told to interpolate chroma as libjpeg does; without that, levels of usual photographs are off by tens at
 coloured edges. What remains is the rounding of another inverse cosine transform, and a detector that looks at the
-faintest frequencies sees it: tests/gpu/test_decode.py says how much it moves scores. The GPU's own JPEG engine is left out,
-since how that one interpolates is not documented.
+faintest frequencies sees it: tests/gpu/test_decode.py says how much it moves scores. The GPU's own JPEG engine is left
+out, since how that one interpolates is not documented.
 """
 
 import io
@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from spai_runtime.engines import DeviceEngine, DeviceImage, Engine
-from spai_runtime.engines.gpu import Gpu, import_cupy
-from spai_runtime.engines.slot import CudaImage
+from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.slot import CudaImage
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 

@@ -69,7 +69,7 @@ class Job:
         dropped()
 
 
-class Packer(Closing, Protocol):
+class Batcher(Closing, Protocol):
     """Gathers views of many jobs into batches. Use it in a `with`, or `close` it.
 
     One thread adds jobs; those that it adds may have been prepared in others, ahead of it.
@@ -100,7 +100,7 @@ class Packer(Closing, Protocol):
         """Lets go of what it holds, jobs that are not done included."""
 
 
-class HostPacker(Packer):
+class HostBatcher(Batcher):
     """Cuts views into one reused buffer and runs the encoder whenever it is full.
 
     :param size: side S of a view
@@ -113,19 +113,19 @@ class HostPacker(Packer):
         self._views: list[tuple[Job, int]] = []  # whose view lies at each place of the buffer
 
     def ready(self) -> None:
-        """See `Packer`: it needs nothing more."""
+        """See `Batcher`: it needs nothing more."""
 
     def cost(self, job: Job) -> int:
-        """See `Packer`."""
+        """See `Batcher`."""
         return job.picture.nbytes if job.picture else 0
 
     def prepare(self, job: Job) -> None:
-        """See `Packer`; the picture stays in the mode that it was decoded to."""
+        """See `Batcher`; the picture stays in the mode that it was decoded to."""
         assert job.picture is not None
         job.picture.load()
 
     def add(self, job: Job) -> None:
-        """See `Packer`; its pixels are no longer needed afterwards, though some of its views may wait in the buffer."""
+        """See `Batcher`; its pixels are not needed afterwards, though some of its views may wait in the buffer."""
         assert job.picture is not None
         for index in range(len(job.layout)):
             job.layout.cut(job.picture, index, self._buffer[len(self._views)])
@@ -135,11 +135,11 @@ class HostPacker(Packer):
         job.drop()
 
     def advance(self) -> bool:
-        """See `Packer`: a batch has ended when `add` returns."""
+        """See `Batcher`: a batch has ended when `add` returns."""
         return False
 
     def flush(self) -> None:
-        """See `Packer`."""
+        """See `Batcher`."""
         if not self._views:
             return
         (features,) = self._encoder.run(self._buffer[: len(self._views)])
@@ -148,4 +148,4 @@ class HostPacker(Packer):
         self._views.clear()
 
     def close(self) -> None:
-        """See `Packer`; it holds no pixels but those in its buffer."""
+        """See `Batcher`; it holds no pixels but those in its buffer."""

@@ -14,15 +14,15 @@ from typing import Annotated
 import msgspec
 import typer
 
-from spai_runtime.commands import EXIT_SOME_ERRORS, VerboseOption, VersionOption, execute, say
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, VersionOption, execute, say
+from spai_runtime.cli.progress import shown
+from spai_runtime.cli.table import Table
 from spai_runtime.detector import Detector
 from spai_runtime.errors import OutputError
-from spai_runtime.pipeline import Result, score_items
-from spai_runtime.progress import shown
-from spai_runtime.rows import FORMATS
-from spai_runtime.sinks import ResultFile, Stream
-from spai_runtime.sources import Item, Sources
-from spai_runtime.table import Table
+from spai_runtime.files.rows import FORMATS
+from spai_runtime.files.sinks import ResultFile, Stream
+from spai_runtime.files.sources import Item, Sources
+from spai_runtime.scoring.pipeline import Result, score_items
 
 EXIT_SCORED = 0
 
@@ -183,7 +183,7 @@ def _to_file(detector: Detector, sources: Sources, total: int, options: Options)
 def _results(detector: Detector, items: Iterator[Item], options: Options) -> Iterator[Result]:
     decoder = None
     if options.decode is Decode.NVIMGCODEC:
-        from spai_runtime.decode import JpegDecoder  # noqa: PLC0415  an extra
+        from spai_runtime.engines.cuda.jpeg import JpegDecoder  # noqa: PLC0415  an extra
 
         decoder = JpegDecoder(detector.encoder)
     return score_items(detector, items, batch_size=options.batch_size, workers=options.workers, decoder=decoder)

@@ -12,7 +12,7 @@ class Budget:
     waits for would never get its share. An image larger than the limit is granted when nothing else is in flight.
 
     Whoever consumes images in the order of the tickets never waits forever. Be ticket k the next it consumes, and not
-    granted yet: then all bytes in use are those of images before k, which it has. A packer that holds some of them
+    granted yet: then all bytes in use are those of images before k, which it has. A batcher that holds some of them
     until their features are there is told by `starves` to get them done, and with nothing in use k is granted. If k is
     granted, only its decoder is waited for, which waits for nobody.
     """

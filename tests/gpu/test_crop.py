@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spai_runtime.engines.cut import COLUMNS, cutter, fill
+from spai_runtime.engines.cuda.crop import COLUMNS, crop_kernel, fill
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Layout, ViewPolicy
@@ -44,7 +44,7 @@ def cut_on_gpu(images: Sequence[Image], layouts: Sequence[Layout], bucket: int |
         fill(table, rows)
         on_gpu, views = cupy.empty(table.shape, np.int64), cupy.empty((len(table), *[layouts[0].size] * 2, 3), np.uint8)
         on_gpu.set(table, stream=stream)
-        cutter()(on_gpu, layouts[0].size, views)
+        crop_kernel()(on_gpu, layouts[0].size, views)
         return np.array(views.get(stream=stream))
 
 
@@ -101,11 +101,11 @@ def test_a_compiler_that_does_not_work(cupy: Any, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         EngineError, match=r"cannot compile for this GPU \(cannot open .*h\): pip install 'spai-toolkit"
     ):
-        cutter()
+        crop_kernel()
 
 
 def test_too_little_memory_is_not_the_compilers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = fake_cupy.install(monkeypatch)
     machine.fail_allocation()
     with pytest.raises(MemoryError):
-        cutter()
+        crop_kernel()

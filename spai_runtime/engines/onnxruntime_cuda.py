@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spai_runtime.engines import GPU_BATCH_SIZE, Contract, DeviceLostError
-from spai_runtime.engines.cuda import CudaEngine
-from spai_runtime.engines.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.engine import CudaEngine
+from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.program import Shape
 from spai_runtime.engines.onnx_session import CUDA, import_for_cuda, import_runtime, open_session
-from spai_runtime.engines.program import Shape
 from spai_runtime.errors import EngineError
 
 # What its messages say: of its arena, CUDA, cuBLAS and cuDNN; of CUDA's errors 900 and 901.

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spai_runtime.engines import Contract, Cut, DeviceImage
-from spai_runtime.engines.cut import COLUMNS, fill
-from spai_runtime.engines.gpu import Gpu, import_cupy
-from spai_runtime.engines.program import Program, pair, view_sizes
+from spai_runtime.engines.cuda.crop import COLUMNS, fill
+from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.program import Program, pair, view_sizes
 from spai_runtime.errors import EngineError
 
 
@@ -32,7 +32,7 @@ class CudaImage:
 class CudaSlot:
     """See `Slot`. One thread at a time uses it.
 
-    :param kernel: `cut.cutter`'s
+    :param kernel: `cut.crop_kernel`'s
     :param unfinished: it was launched, and not waited for since or not with success
     """
 

@@ -1,16 +1,16 @@
-"""Lanes: the ways of batches through GPUs, as the host sees them."""
+"""Batches in flight: the ways of batches through GPUs, as the host sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from spai_runtime.batches import Job
 from spai_runtime.engines import Cut, DeviceEngine, DeviceLostError, Slot
+from spai_runtime.scoring.batcher import Job
 
 View = tuple[Job, int]  # of an image, by its index in the layout
 
 
 @dataclass(eq=False)
-class Lane:
+class BatchInFlight:
     """A slot of a GPU, and the batch in it.
 
     :param home: that the slot was acquired from

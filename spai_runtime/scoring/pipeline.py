@@ -11,20 +11,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from spai_runtime.batches import Job, Packer
-from spai_runtime.budget import Budget
-from spai_runtime.decode import JpegDecoder
 from spai_runtime.detector import Detector, Score
 from spai_runtime.engines import DeviceEngine, DeviceLostError
+from spai_runtime.engines.cuda.jpeg import JpegDecoder
 from spai_runtime.errors import ImageError, UserError
+from spai_runtime.files.sources import Item, printable
 from spai_runtime.images import Picture
-from spai_runtime.sources import Item, printable
+from spai_runtime.scoring.batcher import Batcher, Job
+from spai_runtime.scoring.budget import Budget
 
 PIXEL_BYTES = 128 << 20  # decoded pixels that wait for the encoder; one larger image waits alone
 GPU_PIXEL_BYTES = 512 << 20  # the same for each GPU, whose batches hold on to their images until they are through
 WORKERS = 8  # decoding threads at most
 GPU_WORKERS = 32
-JUDGED = 64  # images that the head is given at once
+SCORED_AT_ONCE = 64  # images that the head is given at once
 POOL_BLOCKS = 64  # of 16 MiB, that Pillow keeps for the next image: more than the largest that it decodes
 
 
@@ -80,16 +80,16 @@ def score_items(
     """
     pending = deque[_Read]()
     with (
-        detector.packer(batch_size, decoder) as packer,
-        _read_ahead(detector, packer, items, workers or _workers(detector), opened) as images,
+        detector.batcher(batch_size, decoder) as batcher,
+        _read_ahead(detector, batcher, items, workers or _workers(detector), opened) as images,
     ):
-        packer.ready()  # before the first image is asked for, and with it the first thread starts
+        batcher.ready()  # before the first image is asked for, and with it the first thread starts
         try:
             for image in images:
                 pending.append(image)
-                image.hand_to(packer)
+                image.hand_to(batcher)
                 yield from _finished(detector, pending)
-            packer.flush()
+            batcher.flush()
             yield from _finished(detector, pending)
         except DeviceLostError as lost:
             yield from _last(detector, pending, str(lost))
@@ -116,13 +116,13 @@ class _Read:
         """Whether what becomes of it is known, but for the head."""
         return self.job is None or self.job.done
 
-    def hand_to(self, packer: Packer) -> None:
-        """Gives its views to the packer, if it has any."""
+    def hand_to(self, batcher: Batcher) -> None:
+        """Gives its views to the batcher, if it has any."""
         if self.job is None:
             self.keep(0)
             return
         self.job.dropped = lambda: self.keep(0)
-        packer.add(self.job)
+        batcher.add(self.job)
 
     def keep(self, nbytes: int) -> None:
         """Gives the rest of its share back."""
@@ -141,8 +141,8 @@ def _finished(detector: Detector, pending: deque[_Read]) -> Iterator[Result]:
 
     What is finished behind an image that is not has no pixels any more, and waits with its features alone.
     """
-    while front := list(islice(takewhile(lambda image: image.done, pending), JUDGED)):
-        scores = iter(detector.judge_all([image.job for image in front if image.job is not None]))
+    while front := list(islice(takewhile(lambda image: image.done, pending), SCORED_AT_ONCE)):
+        scores = iter(detector.score_features_all([image.job for image in front if image.job is not None]))
         for image in front:
             pending.popleft()
             yield image.result(next(scores) if image.job is not None else None)
@@ -168,7 +168,7 @@ def _pixel_bytes(detector: Detector) -> int:
 
 @contextmanager
 def _read_ahead(
-    detector: Detector, packer: Packer, items: Iterable[Item], workers: int, opened: Callable[[Item], Picture]
+    detector: Detector, batcher: Batcher, items: Iterable[Item], workers: int, opened: Callable[[Item], Picture]
 ) -> Iterator[Iterator[_Read]]:
     """Images in the order of the items, decoded in threads ahead of whoever iterates."""
     # Else the malloc arena of every thread holds on to what its largest image took.
@@ -179,13 +179,13 @@ def _read_ahead(
     def images() -> Iterator[_Read]:
         ahead = deque[tuple[int, Future[_Read]]]()
         for ticket, item in enumerate(items):
-            future = pool.submit(_read, detector, packer, item, opened, budget, ticket)
+            future = pool.submit(_read, detector, batcher, item, opened, budget, ticket)
             budget.watch(future)
             ahead.append((ticket, future))
             if len(ahead) > 2 * workers:
-                yield _arrived(*ahead.popleft(), budget, packer)
+                yield _arrived(*ahead.popleft(), budget, batcher)
         while ahead:
-            yield _arrived(*ahead.popleft(), budget, packer)
+            yield _arrived(*ahead.popleft(), budget, batcher)
 
     try:
         yield images()
@@ -194,23 +194,23 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _arrived(ticket: int, future: Future[_Read], budget: Budget, packer: Packer) -> _Read:
+def _arrived(ticket: int, future: Future[_Read], budget: Budget, batcher: Batcher) -> _Read:
     """Waits until an image is read. A decoder that finds no room gets that of the batches that run.
 
     Only where there are none, and it is this very image that finds none, is a batch run that is not full: what has
     been added so far is all that holds room then.
     """
     while budget.starves(future):
-        if not packer.advance():
+        if not batcher.advance():
             if budget.granted(ticket):
                 break
-            packer.flush()
+            batcher.flush()
     return future.result()
 
 
 def _read(
     detector: Detector,
-    packer: Packer,
+    batcher: Batcher,
     item: Item,
     opened: Callable[[Item], Picture],
     budget: Budget,
@@ -222,15 +222,15 @@ def _read(
         picture = opened(item)
         image.width, image.height = picture.width, picture.height
         job = detector.job(picture)
-        image.nbytes = packer.cost(job)
+        image.nbytes = batcher.cost(job)
     except ImageError as error:
         image.error = str(error)
     budget.take(ticket, image.nbytes)
     if image.error:
         return image
     try:
-        packer.prepare(job)
-        image.keep(packer.cost(job))
+        batcher.prepare(job)
+        image.keep(batcher.cost(job))
         image.job = job
     except ImageError as error:
         image.error = str(error)

@@ -13,20 +13,20 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.batches import Job, Packer
-from spai_runtime.decode import JpegDecoder
 from spai_runtime.engines import DeviceEngine, DeviceLostError, DeviceMemoryError, buckets
+from spai_runtime.engines.cuda.jpeg import JpegDecoder
+from spai_runtime.engines.cuda.pinned import pinned_pixels
 from spai_runtime.errors import EngineError
-from spai_runtime.lanes import Lane, View
-from spai_runtime.pinned import pinned_pixels
+from spai_runtime.scoring.batcher import Batcher, Job
+from spai_runtime.scoring.in_flight import BatchInFlight, View
 
-LANES = 2  # a GPU: one runs while the next is prepared
+BATCHES_IN_FLIGHT = 2  # a GPU: one runs while the next is prepared
 
 log = logging.getLogger("spai_runtime")
 
 
-class DevicePacker(Packer):
-    """See `Packer`; `add` waits only where all slots are busy.
+class DeviceBatcher(Batcher):
+    """See `Batcher`; `add` waits only where all slots are busy.
 
     Where memory does not suffice, batches get smaller for good; where a GPU stops working, the others take over.
 
@@ -48,11 +48,11 @@ class DevicePacker(Packer):
         self._full_size = self._size = batch_size
         self._open: dict[Job, None] = {}  # that are not done, in the order in which they came
         self._waiting: deque[View] = deque()
-        self._running: deque[Lane] = deque()  # the oldest first
-        self._idle: deque[Lane] = deque()
+        self._running: deque[BatchInFlight] = deque()  # the oldest first
+        self._idle: deque[BatchInFlight] = deque()
 
     def ready(self) -> None:
-        """See `Packer`. Slots record CUDA graphs, which an allocation in a decoding thread would spoil.
+        """See `Batcher`. Slots record CUDA graphs, which an allocation in a decoding thread would spoil.
 
         What fails here for want of memory or of a GPU fails once more, and is made good, when it is needed.
         """
@@ -61,11 +61,11 @@ class DevicePacker(Packer):
                 self._open_lane(home)
 
     def cost(self, job: Job) -> int:
-        """See `Packer`: while it is prepared, what was decoded and what the GPU shall fetch are there at once."""
+        """See `Batcher`: while it is prepared, what was decoded and what the GPU shall fetch are there at once."""
         return 3 * job.layout.height * job.layout.width + (job.picture.nbytes if job.picture else 0)
 
     def prepare(self, job: Job) -> None:
-        """See `Packer`."""
+        """See `Batcher`."""
         assert job.picture is not None
         image = self._decoder.decode(job.picture) if self._decoder else None
         if image is not None:
@@ -78,7 +78,7 @@ class DevicePacker(Packer):
         job.picture = None
 
     def add(self, job: Job) -> None:
-        """See `Packer`."""
+        """See `Batcher`."""
         assert job.pixels is not None or job.images, "not prepared"
         assert not job.done
         assert job not in self._open
@@ -91,21 +91,21 @@ class DevicePacker(Packer):
             self._launch()
 
     def advance(self) -> bool:
-        """See `Packer`."""
+        """See `Batcher`."""
         if self._running:
             self._receive(self._running[0])
             return True
         return False
 
     def flush(self) -> None:
-        """See `Packer`."""
+        """See `Batcher`."""
         while self._waiting or self.advance():
             if self._waiting:
                 self._launch()
         assert not self._open
 
     def close(self) -> None:
-        """See `Packer`; the slots go back to the engine once nothing reads or writes what they hold."""
+        """See `Batcher`; the slots go back to the engine once nothing reads or writes what they hold."""
         for lane in self._running:
             with suppress(DeviceMemoryError, DeviceLostError):
                 lane.slot.wait()
@@ -128,7 +128,7 @@ class DevicePacker(Packer):
             lane.launch(views)
             self._running.append(lane)
 
-    def _free_lane(self) -> Lane | None:
+    def _free_lane(self) -> BatchInFlight | None:
         """One that is idle, or new, or the first to be done; None where that failed, or nothing is left to launch."""
         if not self._idle and (home := self._short_of_lanes()):
             with self._mending(home.device, self._size):
@@ -138,15 +138,15 @@ class DevicePacker(Packer):
         return self._idle.popleft() if self._idle and self._waiting else None
 
     def _open_lane(self, home: DeviceEngine) -> None:
-        self._idle.append(Lane(home, home.acquire(self._size), self._size))
+        self._idle.append(BatchInFlight(home, home.acquire(self._size), self._size))
 
     def _short_of_lanes(self) -> DeviceEngine | None:
         """The GPU with the fewest batches, unless all have their share."""
         counts = Counter(lane.device for lane in (*self._running, *self._idle))
         home = min(self._engine.replicas, key=lambda replica: counts[replica.device])
-        return home if counts[home.device] < LANES else None
+        return home if counts[home.device] < BATCHES_IN_FLIGHT else None
 
-    def _receive(self, lane: Lane) -> None:
+    def _receive(self, lane: BatchInFlight) -> None:
         """Waits for a batch; a job that has all its features then needs no pixels any more."""
         self._running.remove(lane)
         with self._mending(lane.device, lane.size, lane):
@@ -156,7 +156,7 @@ class DevicePacker(Packer):
             self._idle.append(lane)
 
     @contextmanager
-    def _mending(self, device: str, size: int, lane: Lane | None = None) -> Iterator[None]:
+    def _mending(self, device: str, size: int, lane: BatchInFlight | None = None) -> Iterator[None]:
         """Makes good what fails inside, on a device, with batches of a size.
 
         :param lane: which is given up then, and whose views wait again, before all others

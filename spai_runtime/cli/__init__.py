@@ -1,0 +1,5 @@
+"""spai-run."""
+
+from spai_runtime.cli.run import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Many images through detectors: decoded ahead, batched across images, scored in order, in bounded memory."""
