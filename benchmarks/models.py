@@ -15,7 +15,7 @@ from spai_export import onnx as exporter
 from spai_export import precision as casting
 from spai_export.choices import Precision
 from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 from spai_train import spectral
 from spai_train.models import spai, vit
 from spai_train.models.spai import SPAI, SPAIConfig
@@ -58,7 +58,7 @@ def manifest(name: str, precision: Precision, directory: Path) -> Manifest:
     return Manifest(
         name=name,
         detector="spai",
-        views=ViewPolicy(config.tile_size, config.tile_stride, config.minimum_tiles),
+        views=Tiles(config.tile_size, config.tile_stride, config.minimum_tiles),
         features=config.features,
         encoder=Graph.of(directory / "encoder.onnx"),
         head=Graph.of(directory / "head.onnx"),

@@ -20,7 +20,7 @@ from spai_runtime.detector import Detector
 from spai_runtime.engines import Contract, Engine
 from spai_runtime.engines.onnxruntime import OnnxEngine
 from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 from spai_train.checkpoint import Checkpoint, load_checkpoint
 from spai_train.torch_engine import TorchEngine, as_detector
 
@@ -56,7 +56,7 @@ class Source:
         self.checkpoint, self.settings, self.model = checkpoint, settings, checkpoint.model()
         self.encoder = cast(self.model.encoder, settings.precision, fused=settings.fused)
         config = checkpoint.config
-        self.policy = ViewPolicy(config.tile_size, config.tile_stride, config.minimum_tiles)
+        self.policy = Tiles(config.tile_size, config.tile_stride, config.minimum_tiles)
 
     @classmethod
     def load(cls, ckpt: Path, settings: Settings) -> Self:

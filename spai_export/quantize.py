@@ -90,7 +90,7 @@ def _cut(path: Path, layout: Layout, indices: Sequence[int]) -> NDArray[np.uint8
     try:
         picture = Picture.open(path).load()
         for index, view in zip(indices, views, strict=True):
-            layout.cut(picture, index, view)
+            layout.crop(picture, index, view)
     except ImageError:
         return views[:0]
     return views

@@ -9,7 +9,7 @@ from spai_runtime.detector import Detector, Score
 from spai_runtime.errors import EngineError, ImageError, ManifestError, OutputError, SourceError, UserError
 from spai_runtime.manifest import Manifest, Threshold
 from spai_runtime.scoring.pipeline import Result, score_all
-from spai_runtime.views import Layout, ViewPolicy
+from spai_runtime.views import Layout, Tiles, ViewPolicy
 
 __all__ = [
     "Detector",
@@ -23,6 +23,7 @@ __all__ = [
     "Score",
     "SourceError",
     "Threshold",
+    "Tiles",
     "UserError",
     "ViewPolicy",
     "score_all",

@@ -13,7 +13,7 @@ from torch import nn
 from spai_runtime.detector import Detector
 from spai_runtime.engines import HostEngine
 from spai_runtime.manifest import Graph, Manifest, Threshold
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 from spai_train.checkpoint import Card, load_checkpoint
 from spai_train.models.spai import SPAI
 
@@ -63,7 +63,7 @@ def as_detector(
     manifest = Manifest(
         name=card.name,
         detector="spai",
-        views=ViewPolicy(config.tile_size, config.tile_stride, config.minimum_tiles),
+        views=Tiles(config.tile_size, config.tile_stride, config.minimum_tiles),
         features=config.features,
         encoder=no_graph,
         head=no_graph,

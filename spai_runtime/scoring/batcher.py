@@ -128,7 +128,7 @@ class HostBatcher(Batcher):
         """See `Batcher`; its pixels are not needed afterwards, though some of its views may wait in the buffer."""
         assert job.picture is not None
         for index in range(len(job.layout)):
-            job.layout.cut(job.picture, index, self._buffer[len(self._views)])
+            job.layout.crop(job.picture, index, self._buffer[len(self._views)])
             self._views.append((job, index))
             if len(self._views) == len(self._buffer):
                 self.flush()

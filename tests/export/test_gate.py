@@ -12,7 +12,7 @@ from PIL import Image
 from spai_export.gate import LIMIT, Deviation, Gate, examples, sample
 from spai_export.onnx import ExportError
 from spai_runtime.detector import Detector
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 from spai_train.models.spai import SPAI
 from spai_train.torch_engine import as_detector
 
@@ -72,7 +72,7 @@ def test_images_that_cannot_be_scored_are_left_out(tiny_model: SPAI, photographs
 
 
 def test_a_sample_keeps_to_its_views(photographs: list[Path]) -> None:
-    policy = ViewPolicy(32, 32, 4)
+    policy = Tiles(32, 32, 4)
     (photographs[0].parent / "notes.jpg").write_bytes(b"no image")
     views = {path: len(policy.layout(*Image.open(path).size[::-1])) for path in photographs}
     assert sample(photographs[0].parent, policy, 10_000) == sorted(photographs)
@@ -86,4 +86,4 @@ def test_a_sample_keeps_to_its_views(photographs: list[Path]) -> None:
 
 
 def test_the_examples_are_there() -> None:
-    assert len(sample(examples(), ViewPolicy(), 10_000)) >= 8
+    assert len(sample(examples(), Tiles(), 10_000)) >= 8

@@ -25,10 +25,10 @@ from spai_export.precision import cast
 from spai_export.quantize import calibration_views, excluded_nodes, quantize
 from spai_export.verify import sample_views
 from spai_runtime.images import Picture
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 from spai_train.models.spai import SPAI, SPAIConfig
 
-POLICY = ViewPolicy(size=32, stride=32, minimum=4)
+POLICY = Tiles(size=32, stride=32, minimum=4)
 SMALL = replace(TINY, width=32, projection=16)  # the least that ModelOpt quantises: a head and a projection of 16
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spai_runtime.engines.cuda.crop import COLUMNS, crop_kernel, fill
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
-from spai_runtime.views import Layout, ViewPolicy
+from spai_runtime.views import Layout, Tiles
 
 Image = NDArray[np.uint8]
 
@@ -60,7 +60,7 @@ def cut_on_host(images: Sequence[Image], layouts: Sequence[Layout]) -> Image:
 @settings(max_examples=60, deadline=None)
 def test_views_of_many_images(sizes: list[tuple[int, int]], stride: int) -> None:
     images = [pixels(height, width, seed) for seed, (height, width) in enumerate(sizes)]
-    layouts = [ViewPolicy(16, stride, 4).layout(height, width) for height, width in sizes]
+    layouts = [Tiles(16, stride, 4).layout(height, width) for height, width in sizes]
     np.testing.assert_array_equal(cut_on_gpu(images, layouts), cut_on_host(images, layouts))
 
 
@@ -78,13 +78,13 @@ def test_origins_anywhere(height: int, width: int, origins: list[tuple[int, int]
 def test_published_views() -> None:
     """Sides of 224, where the offset of the last byte of a batch is not small."""
     images = [pixels(460, 700), pixels(223, 1000)]
-    layouts = [ViewPolicy().layout(*image.shape[:2]) for image in images]
+    layouts = [Tiles().layout(*image.shape[:2]) for image in images]
     np.testing.assert_array_equal(cut_on_gpu(images, layouts), cut_on_host(images, layouts))
 
 
 def test_a_bucket_is_filled_with_its_last_view() -> None:
     image = pixels(40, 40)
-    layout = ViewPolicy(16, 16, 4).layout(40, 40)
+    layout = Tiles(16, 16, 4).layout(40, 40)
     expected = cut_on_host([image], [layout])
     views = cut_on_gpu([image], [layout], bucket=8)
     np.testing.assert_array_equal(views, expected[[0, 1, 2, 3, 3, 3, 3, 3]])

@@ -16,14 +16,14 @@ from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, D
 from spai_runtime.engines.cuda.engine import CudaEngine, CudaSlot, Gpu
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 
 SIDE = 8
 ENCODER = Contract.encoder(SIDE, 3)
 LENGTHS = Contract(
     Tensor("features", "float32", ("images", "views", 2)), (Tensor("sum", "float32", ("images", "views")),)
 )
-POLICY = ViewPolicy(SIDE, SIDE, 4)
+POLICY = Tiles(SIDE, SIDE, 4)
 
 Image = NDArray[np.uint8]
 

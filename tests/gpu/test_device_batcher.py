@@ -17,9 +17,9 @@ from spai_runtime.engines import DeviceEngine, DeviceLostError, DeviceMemoryErro
 from spai_runtime.images import Picture
 from spai_runtime.scoring.batcher import HostBatcher, Job
 from spai_runtime.scoring.device_batcher import DeviceBatcher
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 
-POLICY = ViewPolicy(size=8, stride=8, minimum=4)
+POLICY = Tiles(size=8, stride=8, minimum=4)
 SIZES = [(8, 32), (1, 1), (5, 30), (24, 24), (8, 80), (17, 9)]
 LOST = f"cuda:0 stopped working: {REASON}"
 

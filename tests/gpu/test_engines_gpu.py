@@ -16,13 +16,13 @@ from spai_runtime.engines.cuda.engine import CudaEngine, Gpu
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Plan
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 
 pytestmark = pytest.mark.gpu
 
 SIDE = TINY.tile_size
 CONTRACTS = {"encoder": Contract.encoder(SIDE, TINY.features), "head": Contract.head(TINY.features)}
-POLICY = ViewPolicy(SIDE, SIDE, 4)
+POLICY = Tiles(SIDE, SIDE, 4)
 BATCH = 8
 
 Image = NDArray[np.uint8]

@@ -21,7 +21,7 @@ from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, D
 from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 
 Real = onnxruntime.InferenceSession
 NO_GRAPH = "-1"
@@ -163,7 +163,7 @@ def encoder(tmp_path: Path, sessions: list[Session]) -> CudaEngine:
 def launch(slot: Slot, seed: int, bucket: int) -> Any:
     """:returns: what `wait` must return"""
     image = pixels(2 * SIDE, 2 * SIDE, seed)
-    sent, layout = slot.upload(image), ViewPolicy(SIDE, SIDE, 4).layout(*image.shape[:2])
+    sent, layout = slot.upload(image), Tiles(SIDE, SIDE, 4).layout(*image.shape[:2])
     cuts = [Cut(sent, int(top), int(left)) for top, left in layout.origins][:bucket]
     slot.launch(cuts, bucket)
     return encode(layout.stack(Picture.from_array(image)))[:bucket]

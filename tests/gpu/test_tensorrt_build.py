@@ -23,7 +23,7 @@ from spai_export.onnx import ExportError
 from spai_export.tensorrt import BuildOptions, Built, TensorRTMissingError, available, build
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Plan
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 
 VERSIONS = ["10.12.0.36", "11.4.0.106"]
 SIZE, FEATURES = TINY.tile_size, TINY.features
@@ -132,9 +132,9 @@ def test_profiles(directory: Path) -> None:
 def test_the_head_takes_every_image_that_pillow_decodes() -> None:
     most = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # above it, Pillow raises DecompressionBombError
     sides = [*range(224, 14_000, 224), most // 224]
-    views = [len(ViewPolicy().layout(height, most // height)) for height in sides]
+    views = [len(Tiles().layout(height, most // height)) for height in sides]
     assert max(views) == most // 224**2 == 3566 < HEAD_VIEWS
-    strip = ViewPolicy()
+    strip = Tiles()
     assert len(strip.layout(1, 4096 * 224)) == HEAD_VIEWS
     assert len(strip.layout(1, 4097 * 224)) > HEAD_VIEWS
 

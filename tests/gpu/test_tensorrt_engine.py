@@ -20,7 +20,7 @@ from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Graph, Plan
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 
 VERSION = "11.4.0.106"
 NOTHING = Graph("model.plan", "0" * 64)
@@ -86,7 +86,7 @@ def head(tmp_path: Path, trt: Any) -> CudaEngine:
 def launch(slot: Slot, seed: int, bucket: int) -> NDArray[np.float32]:
     """:returns: what `wait` must return"""
     image = pixels(2 * SIDE, 2 * SIDE, seed)
-    sent, layout = slot.upload(image), ViewPolicy(SIDE, SIDE, 4).layout(*image.shape[:2])
+    sent, layout = slot.upload(image), Tiles(SIDE, SIDE, 4).layout(*image.shape[:2])
     slot.launch([Cut(sent, int(top), int(left)) for top, left in layout.origins][:bucket], bucket)
     return encode(layout.stack(Picture.from_array(image)))[:bucket]
 

@@ -15,9 +15,9 @@ from spai_runtime.detector import Detector
 from spai_runtime.engines import HostEngine
 from spai_runtime.images import Picture
 from spai_runtime.scoring.batcher import HostBatcher, Job
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 
-POLICY = ViewPolicy(size=8, stride=8, minimum=0)
+POLICY = Tiles(size=8, stride=8, minimum=0)
 
 
 @dataclass

@@ -11,14 +11,14 @@ import pytest
 from spai_runtime.calibration import Calibration, Isotonic, Platt
 from spai_runtime.errors import ManifestError
 from spai_runtime.manifest import FILE_NAME, SCHEMA, Graph, Manifest, Threshold
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 
 SHA = "0123456789abcdef" * 4
 
 MANIFEST = Manifest(
     name="d\u00e9mo",
     detector="spai",
-    views=ViewPolicy(32, 16, 0),
+    views=Tiles(32, 16, 0),
     features=20,
     encoder=Graph("encoder.onnx", SHA),
     head=Graph("head.onnx", SHA),

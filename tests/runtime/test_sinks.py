@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from spai_runtime import OutputError, Result, Score, ViewPolicy
+from spai_runtime import OutputError, Result, Score, Tiles
 from spai_runtime.files.rows import FORMATS, RESULT_COLUMNS, format_of, row_of
 from spai_runtime.files.sinks import ResultFile, Stream
 from spai_runtime.files.sources import Item
@@ -18,7 +18,7 @@ from spai_runtime.files.sources import Item
 RUN = {"detector": "test", "threshold": 0.5}
 COLUMNS = ("image", "score", "class")
 NAMES = ["image", "input_score", "class", *RESULT_COLUMNS]
-LAYOUT = ViewPolicy(8, 8, 0).layout(16, 24)
+LAYOUT = Tiles(8, 8, 0).layout(16, 24)
 
 
 def scored(name: str, value: float, *own: str) -> Result:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torchvision.transforms.functional import five_crop
 
 from spai_runtime.images import Picture
-from spai_runtime.views import Layout, ViewPolicy, reflect
+from spai_runtime.views import Layout, Tiles, reflect
 
 BOUNDARIES = (1, 2, 3, 111, 112, 113, 223, 224, 225, 447, 448, 449, 671, 672, 673, 895, 896, 897, 1200)
 SIDES = st.integers(1, 1200) | st.sampled_from(BOUNDARIES)
@@ -52,7 +52,7 @@ def brute_force(image: NDArray[np.uint8], size: int, stride: int, minimum: int) 
 @settings(max_examples=80, deadline=None)
 def test_views_are_those_of_the_padded_image(height: int, width: int) -> None:
     image = pixels(height, width)
-    layout = ViewPolicy().layout(height, width)
+    layout = Tiles().layout(height, width)
     np.testing.assert_array_equal(layout.stack(Picture.from_array(image)), brute_force(image, 224, 224, 4))
 
 
@@ -66,14 +66,14 @@ def test_views_are_those_of_the_padded_image(height: int, width: int) -> None:
 @settings(max_examples=150, deadline=None)
 def test_other_policies(height: int, width: int, size: int, stride: int, minimum: int) -> None:
     image = pixels(height, width)
-    layout = ViewPolicy(size, stride, minimum).layout(height, width)
+    layout = Tiles(size, stride, minimum).layout(height, width)
     np.testing.assert_array_equal(layout.stack(Picture.from_array(image)), brute_force(image, size, stride, minimum))
 
 
 @pytest.mark.parametrize("other", BOUNDARIES)
 def test_geometry_of_every_side(other: int) -> None:
     """All of 1 … 1200 against each boundary, both ways round: origins alone, in pixels of the padded image."""
-    policy = ViewPolicy()
+    policy = Tiles()
     for side in range(1, 1201):
         for height, width in ((side, other), (other, side)):
             check_geometry(policy.layout(height, width), height, width)
@@ -97,11 +97,11 @@ def check_geometry(layout: Layout, height: int, width: int) -> None:
     [(224, 224, 5), (448, 448, 4), (447, 448, 5), (224, 896, 4), (224, 895, 5), (700, 1000, 12), (50, 900, 4)],
 )
 def test_number_of_views(height: int, width: int, views: int) -> None:
-    assert len(ViewPolicy().layout(height, width)) == views
+    assert len(Tiles().layout(height, width)) == views
 
 
 def test_centre_crop_rounds_halves_to_even() -> None:
-    assert ViewPolicy().layout(225, 227).origins[4].tolist() == [0, 2]  # 0.5 → 0, 1.5 → 2
+    assert Tiles().layout(225, 227).origins[4].tolist() == [0, 2]  # 0.5 → 0, 1.5 → 2
 
 
 @given(start=st.integers(-500, 500), length=st.integers(1, 400), side=st.integers(2, 300))
@@ -116,10 +116,10 @@ def test_a_side_of_one_pixel_repeats() -> None:
 
 
 def test_the_odd_pixel_of_padding_goes_right_and_down() -> None:
-    assert ViewPolicy(4, 4, 0).layout(3, 1).origins.tolist() == [[0, -1]]
+    assert Tiles(4, 4, 0).layout(3, 1).origins.tolist() == [[0, -1]]
 
 
 @pytest.mark.parametrize(("size", "stride"), [(0, 1), (1, 0), (-5, 5)])
 def test_impossible_policies(size: int, stride: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        ViewPolicy(size, stride)
+        Tiles(size, stride)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from spai_runtime.cli.commands import execute
 from spai_runtime.images import Picture
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Tiles
 from spai_train.checkpoint import load_checkpoint
 from spai_train.commands import tsne as command
 from spai_train.data.table import COLUMNS as TABLE
@@ -41,7 +41,7 @@ def rows(photo: Write) -> list[Row]:
 def test_embeddings_are_what_the_model_makes_of_the_images_views(
     tiny_model: SPAI, tiny_checkpoint: Path, rows: list[Row]
 ) -> None:
-    policy = ViewPolicy(tiny_model.config.tile_size, tiny_model.config.tile_stride, tiny_model.config.minimum_tiles)
+    policy = Tiles(tiny_model.config.tile_size, tiny_model.config.tile_stride, tiny_model.config.minimum_tiles)
     found = list(embed(load_checkpoint(tiny_checkpoint), rows, "cpu"))
     assert [image.row for image in found] == rows
     for image in found:
@@ -61,7 +61,7 @@ def test_images_that_are_judged_together_keep_their_own_embeddings(
     found = list(embed(load_checkpoint(tiny_checkpoint), [row(path.name, folder=path.parent) for path in paths], "cpu"))
     for path, image in zip(paths, found, strict=True):
         picture = Picture.open(path).load()
-        views = ViewPolicy(32, 32, 4).layout(picture.height, picture.width).stack(picture)
+        views = Tiles(32, 32, 4).layout(picture.height, picture.width).stack(picture)
         with torch.inference_mode():
             expected = tiny_model(torch.from_numpy(views)[None]).embedding[0]
         assert image.embedding is not None

@@ -1,7 +1,7 @@
 """Cutting views on the GPU: one kernel for a whole batch, whose views lie in any number of images.
 
 Its input is a table with a row (pointer, height, width, top, left) a view. Coordinates outside an image are reflected
-as `spai_runtime.views.reflect` does, so that a view is bit for bit what `Layout.cut` makes of the same image.
+as `spai_runtime.views.reflect` does, so that a view is bit for bit what `Layout.crop` makes of the same image.
 """
 
 from collections.abc import Iterable
