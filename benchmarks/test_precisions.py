@@ -7,20 +7,16 @@ fp8 are rows that say so. bf16 is computed by torch, the others by ONNX Runtime.
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from conftest import Report
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
-
-from golden import CHECKPOINT, IMAGES
-
 from spai_export.choices import Precision
 from spai_export.directory import Settings, export
 from spai_runtime.errors import UserError
 from spai_train.checkpoint import load_checkpoint
+from tests.golden import CHECKPOINT, IMAGES
 
 CKPT = Path(os.environ.get("SPAI_BENCH_CKPT", CHECKPOINT))
 FOLDER = Path(os.environ.get("SPAI_BENCH_FOLDER", IMAGES[0].parent))

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Run, Write, spawn
 from onnx import TensorProto, helper
-from test_detector import edit
+
+from tests.support.commands import Run, spawn
+from tests.support.images import Write
+from tests.support.manifests import edit
 
 Spoil = Callable[[Path], None]
 

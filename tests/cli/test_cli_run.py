@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, Run, Write, as_nobody, pixels, spawn, write_bad_images, write_odd_images
 from PIL import Image
-from test_detector import edit
 
 from spai_runtime import Detector
+from tests import golden
+from tests.support.commands import Run, spawn
+from tests.support.images import Write, pixels, write_bad_images, write_odd_images
+from tests.support.manifests import edit
+from tests.support.users import as_nobody
 
 COLUMNS = ["path", "score", "logit", "label", "width", "height", "views", "error"]
 
@@ -77,9 +80,9 @@ def test_bad_images_among_odd_ones(run: Run, open_folder: Path, tiny_detector: P
                 assert float(row["logit"]) == detector.score(folder / name).logit, name
 
 
-@pytest.mark.parametrize("path", sorted((GOLDEN / "images").iterdir()), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((golden.FOLDER / "images").iterdir()), ids=lambda path: path.stem)
 def test_upstreams_logits(run: Run, golden_detector: Path, path: Path, tmp_path: Path) -> None:
-    expected, key = np.load(GOLDEN / "spai_small_expected.npz"), path.stem.split("_")[1]
+    expected, key = np.load(golden.FOLDER / "spai_small_expected.npz"), path.stem.split("_")[1]
     assert run(path, "--engine", golden_detector, "--output", tmp_path / "s.csv").code == 0
     (row,) = rows((tmp_path / "s.csv").read_text())
     assert float(row["logit"]) == pytest.approx(expected[f"{key}/logit"].item(), abs=1e-4)
@@ -88,8 +91,8 @@ def test_upstreams_logits(run: Run, golden_detector: Path, path: Path, tmp_path:
 
 def test_all_of_upstreams_images_at_once(run: Run, golden_detector: Path) -> None:
     """Views of different images share batches."""
-    expected = np.load(GOLDEN / "spai_small_expected.npz")
-    found = rows(run(GOLDEN / "images", "--engine", golden_detector, "--batch-size", 7).stdout)
+    expected = np.load(golden.FOLDER / "spai_small_expected.npz")
+    found = rows(run(golden.FOLDER / "images", "--engine", golden_detector, "--batch-size", 7).stdout)
     logits = [expected[f"{key}/logit"].item() for key in range(8)]
     np.testing.assert_allclose([float(row["logit"]) for row in found], logits, rtol=0, atol=1e-4)
 

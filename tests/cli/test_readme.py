@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden import CHECKPOINT, IMAGES
 
 from spai_train.cli import COMMANDS
+from tests.golden import CHECKPOINT, IMAGES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

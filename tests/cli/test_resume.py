@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Ran, Write, spawn
-from test_detector import edit
+
+from tests.support.commands import Ran, spawn
+from tests.support.images import Write
+from tests.support.manifests import edit
 
 IMAGES = 12
 

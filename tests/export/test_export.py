@@ -11,8 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from golden import CHECKPOINT, IMAGES, expected, golden_views
-from golden.test_spai import TINY
 from onnx import TensorProto, helper
 
 from spai_export import directory, verify
@@ -23,6 +21,8 @@ from spai_runtime.detector import Detector
 from spai_runtime.manifest import Manifest, Threshold
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
 from spai_train.models.spai import SPAI
+from tests.golden import CHECKPOINT, IMAGES, expected, golden_views
+from tests.support.models import UNEVEN
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def tiny_exported(tiny: Path) -> Exported:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
-    save_checkpoint(path, SPAI(TINY), Card(name="tiny", notice="beware", threshold=0.25, threshold_source="a guess"))
+    save_checkpoint(path, SPAI(UNEVEN), Card(name="tiny", notice="beware", threshold=0.25, threshold_source="a guess"))
     return path
 
 
@@ -131,7 +131,7 @@ def test_a_difference_above_tolerance_writes_nothing(
 ) -> None:
     def other_weights(_: SPAI, size: int, path: Path, opset: int) -> None:
         torch.manual_seed(1)
-        export_encoder(SPAI(TINY).encoder, size, path, opset)
+        export_encoder(SPAI(UNEVEN).encoder, size, path, opset)
 
     monkeypatch.setattr(directory, "export_encoder", other_weights)
     with pytest.raises(ExportError, match="differ from the checkpoint: features"):

@@ -10,8 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Run, pixels
-from golden import CHECKPOINT, IMAGES, expected
 from onnx import TensorProto
 from PIL import Image
 
@@ -29,6 +27,9 @@ from spai_runtime.manifest import Manifest
 from spai_train.checkpoint import Card, save_checkpoint
 from spai_train.models.spai import SPAI
 from spai_train.torch_engine import as_detector
+from tests.golden import CHECKPOINT, IMAGES, expected
+from tests.support.commands import Run
+from tests.support.images import pixels
 
 GOLDEN_SCORES = [float(1 / (1 + np.exp(-expected(f"{index}/logit").item()))) for index in range(len(IMAGES))]
 

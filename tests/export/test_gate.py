@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import pixels
 from PIL import Image
 
 from spai_export.gate import LIMIT, Deviation, Gate, examples, sample
@@ -15,6 +14,7 @@ from spai_runtime.detector import Detector
 from spai_runtime.views import Tiles
 from spai_train.models.spai import SPAI
 from spai_train.torch_engine import as_detector
+from tests.support.images import pixels
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 import torch
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper, parser
-from test_backbones import CONFIGS
 from torch import nn
 
 from spai_export.float32 import to_float32
@@ -20,6 +19,7 @@ from spai_export.precision import Half, Precision, cast
 from spai_export.verify import sample_views
 from spai_train.models.spai import SPAI, SpectralEncoder
 from spai_train.models.vit import BackboneName
+from tests.support.models import CONFIGS
 
 DEPTH = 2
 ELEMENTS = {

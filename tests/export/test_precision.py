@@ -10,12 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import TINY
-from golden import CHECKPOINT, expected, golden_views
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
-from test_backbones import CONFIGS, model_of
 from torch import Tensor, nn
 
 from spai_export.onnx import FUSED_OPSET, OPSET, export_encoder
@@ -25,6 +22,8 @@ from spai_runtime.detector import demo_directory
 from spai_train.checkpoint import load_checkpoint
 from spai_train.models.spai import SPAI
 from spai_train.models.vit import BackboneName, ShapelessAttention
+from tests.golden import CHECKPOINT, expected, golden_views
+from tests.support.models import CONFIGS, TINY, model_of
 
 LOWER = [precision for precision in Precision if precision is not Precision.FP32]
 HALF = re.compile(r"backbone\.(patch_embed|blocks\.\d+\.(attn|mlp))\.|projectors\.\d+\.layers\.")

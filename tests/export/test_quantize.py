@@ -14,7 +14,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import TINY, Write, write_bad_images
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
@@ -27,6 +26,8 @@ from spai_export.verify import sample_views
 from spai_runtime.images import Picture
 from spai_runtime.views import Tiles
 from spai_train.models.spai import SPAI, SPAIConfig
+from tests.support.images import Write, write_bad_images
+from tests.support.models import TINY
 
 POLICY = Tiles(size=32, stride=32, minimum=4)
 SMALL = replace(TINY, width=32, projection=16)  # the least that ModelOpt quantises: a head and a projection of 16

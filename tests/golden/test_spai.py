@@ -8,25 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from golden import CHECKPOINT, IMAGES, expected, golden_views
 from spai_train.checkpoint import load_checkpoint
 from spai_train.models.dropout import Dropout
 from spai_train.models.spai import SPAI, Projector, SPAIConfig, _mean_std, _similarity_statistics
 from spai_train.models.vit import ShapelessAttention
-
-TINY = SPAIConfig(
-    tile_size=32,
-    tile_stride=32,
-    mask_radius=3,
-    patch_size=8,
-    width=24,
-    depth=3,
-    heads=2,
-    blocks=(0, 2),
-    projection=8,
-    attention_width=12,
-    attention_heads=3,
-)
+from tests.golden import CHECKPOINT, IMAGES, expected, golden_views
+from tests.support.models import UNEVEN
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +68,7 @@ def test_published_dimensions() -> None:
     ],
 )
 def test_any_configuration(change: dict[str, object]) -> None:
-    config = replace(TINY, **change)  # type: ignore[arg-type]
+    config = replace(UNEVEN, **change)  # type: ignore[arg-type]
     model = SPAI(config).eval()
     views = torch.randint(0, 256, (2, 3, config.tile_size, config.tile_size, 3), dtype=torch.uint8)
     logit, attention, embedding = model(views)
@@ -129,18 +116,18 @@ def test_dropout_comes_after_the_activation() -> None:
 
 def test_the_logit_is_that_of_the_embedding() -> None:
     """Contrastive losses compare what the classifier reads: a layer-normalised vector."""
-    model = SPAI(TINY).eval()
+    model = SPAI(UNEVEN).eval()
     logit, attention, embedding = model(random_views())
     torch.testing.assert_close(model.head.classify(embedding), logit)
     found = model.head(model.encoder(random_views().flatten(0, 1)).unflatten(0, (2, 4)))
     torch.testing.assert_close(found, (logit, attention))
-    torch.testing.assert_close(embedding, F.layer_norm(embedding, (TINY.features,)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(embedding, F.layer_norm(embedding, (UNEVEN.features,)), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_autocast_leaves_pixels_and_statistics_in_single_precision(precision: torch.dtype) -> None:
     torch.manual_seed(0)
-    model = SPAI(TINY).eval()
+    model = SPAI(UNEVEN).eval()
     views = random_views().flatten(0, 1)
     expected, branches = model.encoder(views), model.encoder.branches(views)
     with torch.autocast("cpu", precision):
@@ -154,7 +141,7 @@ def test_autocast_leaves_pixels_and_statistics_in_single_precision(precision: to
 
 def test_autocast_trains() -> None:
     torch.manual_seed(0)
-    model = SPAI(TINY).train()
+    model = SPAI(UNEVEN).train()
     with torch.autocast("cpu", torch.bfloat16):
         verdict = model(random_views())
     assert {part.dtype for part in verdict} == {torch.float32}
@@ -168,7 +155,7 @@ def random_views() -> torch.Tensor:
 
 
 def test_a_frozen_backbone_leaves_the_rest_trainable() -> None:
-    model = SPAI(TINY)
+    model = SPAI(UNEVEN)
     model.freeze_backbone()
     assert not any(tokens.requires_grad for tokens in model.encoder.block_tokens(random_views()[0]))
     model(random_views()).logit.sum().backward()

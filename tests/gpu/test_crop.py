@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import pytest
-from conftest import pixels
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,6 +13,8 @@ from spai_runtime.engines.cuda.crop import COLUMNS, crop_kernel, fill
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Layout, Tiles
+from tests.gpu.fakes import fake_cupy
+from tests.support.images import pixels
 
 Image = NDArray[np.uint8]
 

@@ -6,10 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import pytest
-from conftest import pixels
 from numpy.typing import NDArray
 
 from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, Tensor
@@ -17,6 +15,9 @@ from spai_runtime.engines.cuda.engine import CudaEngine, CudaSlot, Gpu
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Tiles
+from tests.gpu.fakes import fake_cupy
+from tests.support.images import pixels
+from tests.support.programs import SumsProgram, summed
 
 SIDE = 8
 ENCODER = Contract.encoder(SIDE, 3)
@@ -28,59 +29,7 @@ POLICY = Tiles(SIDE, SIDE, 4)
 Image = NDArray[np.uint8]
 
 
-class Sums:
-    """A program whose output is the input summed over its middle axes, or over the last where there is but one.
-
-    :param own: it has one stream for all executions
-    """
-
-    def __init__(self, machine: Any, largest: Sequence[int | None], *, own: bool) -> None:
-        import cupy  # noqa: PLC0415  the fake
-
-        self.machine, self.largest = machine, largest
-        self.stream = cupy.cuda.Stream(non_blocking=True) if own else None
-        self.prepared: list[tuple[int, ...]] = []
-        self.shapes: list[tuple[int, ...]] = []
-        self.closed = False
-
-    def execution(self, stream: Any) -> "SumsExecution":
-        return SumsExecution(self, self.stream or stream)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class SumsExecution:
-    def __init__(self, program: Sums, stream: Any) -> None:
-        self.program, self.stream = program, stream
-
-    def prepare(self, shape: tuple[int, ...], source: int, targets: Sequence[int]) -> None:
-        self.enqueue(shape, source, targets)
-        self.stream.synchronize()
-        self.program.prepared.append(self.program.shapes.pop())
-
-    def enqueue(self, shape: tuple[int, ...], source: int, targets: Sequence[int]) -> None:
-        machine, device = self.program.machine, self.stream.device_id
-        self.program.shapes.append(shape)
-
-        def run() -> None:
-            values = machine.view(source, shape, np.uint8 if len(shape) == 4 else np.float32, device)
-            sums = summed(values)
-            machine.view(targets[0], sums.shape, np.float32, device, write=True)[...] = sums
-
-        self.stream.enqueue(run, launch=True)
-
-
-def summed(values: NDArray[Any]) -> NDArray[np.float32]:
-    return values.sum((1, 2) if values.ndim == 4 else 2, dtype=np.float32)
-
-
 Start = Callable[..., CudaEngine]
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return fake_cupy.install(monkeypatch, gpus=2)
 
 
 @pytest.fixture(params=[False, True], ids=["a stream each", "one stream"])
@@ -90,7 +39,7 @@ def start(machine: Any, request: pytest.FixtureRequest) -> Start:
     ) -> Any:
         gpu = Gpu.find(device)
         with gpu:
-            program = Sums(machine, largest, own=request.param)
+            program = SumsProgram(machine, largest, own=request.param)
         made = CudaEngine(gpu, program, contract, "Sums 1.0", 4)
         made.program = program  # type: ignore[attr-defined]
         return made

@@ -8,14 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import pytest
-from conftest import pixels
 from numpy.typing import NDArray
 from PIL import Image
-from test_batches import Sums
-from test_device_pipeline import cuda_engine, detector, summary
 
 from spai_runtime import Detector, EngineError
 from spai_runtime.engines.cuda.gpu import Gpu
@@ -24,6 +20,10 @@ from spai_runtime.engines.replicas import Replicas
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture, read_image
 from spai_runtime.scoring.pipeline import score_items
+from tests.support.detectors import detector, summary
+from tests.support.engines import Sums
+from tests.support.images import pixels
+from tests.support.programs import cuda_engine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -98,11 +98,6 @@ class FakeDecoder:
             return Decoded(image - (image > 0), cuda_stream)
         finally:
             self.turn.release()
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return fake_cupy.install(monkeypatch, gpus=2)
 
 
 @pytest.fixture

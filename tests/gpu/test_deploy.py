@@ -5,23 +5,18 @@ import json
 import shutil
 from pathlib import Path
 
-import fake_cupy
-import fake_tensorrt
 import pytest
-from conftest import Run, pixels
-from fake_machine import Machine
-from fake_tensorrt_types import FakeTensorRT
 from PIL import Image
 
 from spai_export.cli import main
 from spai_export.gate import Deviation, Gate
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Manifest
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return fake_cupy.install(monkeypatch, gpus=2)
+from tests.gpu.fakes import fake_cupy, fake_tensorrt
+from tests.gpu.fakes.fake_machine import Machine
+from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT
+from tests.support.commands import Run
+from tests.support.images import pixels
 
 
 @pytest.fixture

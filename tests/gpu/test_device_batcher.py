@@ -6,18 +6,18 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from conftest import pixels
-from fake_slots import REASON, FakeGpu, FakeReplicas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_batches import Sums
 
 from spai_runtime.engines import DeviceEngine, DeviceLostError, DeviceMemoryError
 from spai_runtime.images import Picture
 from spai_runtime.scoring.batcher import HostBatcher, Job
 from spai_runtime.scoring.device_batcher import DeviceBatcher
 from spai_runtime.views import Tiles
+from tests.gpu.fakes.fake_slots import REASON, FakeGpu, FakeReplicas
+from tests.support.engines import Sums
+from tests.support.images import pixels
 
 POLICY = Tiles(size=8, stride=8, minimum=4)
 SIZES = [(8, 32), (1, 1), (5, 30), (24, 24), (8, 80), (17, 9)]

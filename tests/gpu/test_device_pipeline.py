@@ -3,47 +3,34 @@
 import os
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import pytest
-from conftest import Write, pixels
-from fake_slots import REASON, FakeGpu, FakeReplicas
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_batches import Sums
-from test_cuda_engine import Sums as SumsProgram
-from test_manifest import MANIFEST
-from test_pipeline import SIZES, Mean, decoding, in_time, items, stops_after
 
-from spai_runtime import Detector, EngineError, Result, Threshold
-from spai_runtime.engines import Array, Contract, DeviceLostError, Engine
-from spai_runtime.engines.cuda.engine import CudaEngine, Gpu
+from spai_runtime import EngineError, Result
+from spai_runtime.engines import Array, DeviceLostError
 from spai_runtime.engines.replicas import Replicas
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
 from spai_runtime.scoring.pipeline import _workers, open_file, score_items
+from tests.gpu.fakes.fake_slots import REASON, FakeGpu, FakeReplicas
+from tests.support.detectors import detector, summary
+from tests.support.engines import Mean, Sums
+from tests.support.images import Write, pixels
+from tests.support.programs import cuda_engine
+from tests.support.scoring import SIZES, decoding, in_time, items, stops_after
 
-FEATURES = 3
 HUGE = (300, 301)
 LOST = f"cuda:0 stopped working: {REASON}"
 
 
-def detector(encoder: Engine, head: Engine | None = None) -> Detector:
-    """Counts channels; its views are tiles of 32, stride 16."""
-    return Detector(replace(MANIFEST, features=FEATURES), encoder, head or Mean(), Threshold(0.5, "test"))
-
-
 def gpu(**options: Any) -> FakeGpu:
     return FakeGpu(side=32, **options)
-
-
-def summary(results: Sequence[Result]) -> list[tuple[str, float | None, str]]:
-    return [(result.item.name, result.score and result.score.logit, result.error) for result in results]
 
 
 class Watch:
@@ -251,18 +238,6 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, host, device in ((None, 1, 1), (4, 4, 4), (96, 8, 32)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         assert (_workers(detector(Sums())), _workers(detector(gpu()))) == (host, device)
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return fake_cupy.install(monkeypatch, gpus=2)
-
-
-def cuda_engine(machine: Any, device: str) -> CudaEngine:
-    card = Gpu.find(device)
-    with card:
-        program = SumsProgram(machine, (None,) * 4, own=False)
-    return CudaEngine(card, program, Contract.encoder(32, FEATURES), "Sums 1.0", 4)
 
 
 @pytest.mark.parametrize("devices", [["cuda:0"], ["cuda:0", "cuda:1"]], ids=len)

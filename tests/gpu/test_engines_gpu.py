@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, pixels
 from numpy.typing import NDArray
 
 from spai_runtime.engines import Contract, Cut, DeviceEngine, Engine, load_engine
@@ -17,6 +16,8 @@ from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Plan
 from spai_runtime.views import Tiles
+from tests.support.images import pixels
+from tests.support.models import TINY
 
 pytestmark = pytest.mark.gpu
 

@@ -8,15 +8,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import fake_cupy
-import fake_tensorrt
 import numpy as np
 import onnx
 import pytest
-from fake_cupy import Machine
-from fake_tensorrt import FakeTensorRT
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+
+from tests.gpu.fakes import fake_cupy, fake_tensorrt
+from tests.gpu.fakes.fake_cupy import Machine
+from tests.gpu.fakes.fake_tensorrt import FakeTensorRT
 
 POISON = 0xCD
 

@@ -16,34 +16,30 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fake_cupy
-import fake_tensorrt
+import measure
+import models
 import numpy as np
 import pytest
 import torch
-from fake_tensorrt_types import FakeTensorRT
+from gpu import table
+from gpu.bench import Bench, Gpu
+from gpu.contender import Contender
+from gpu.end_to_end import Photographs, end_to_end
+from gpu.engine_runners import engine_contenders
+from gpu.reference import DisagreementError, Reference
+from gpu.results import Results, first_line, pathless, slug
+from gpu.settings import Settings
+from gpu.timing import FEWEST, Peak, latencies, percentiles, steady
+from gpu.torch_runners import torch_contenders
 from numpy.typing import NDArray
 
 from spai_runtime.engines import DeviceMemoryError
 from spai_runtime.errors import EngineError
 from spai_train.models.spai import SPAI, SPAIConfig
+from tests.gpu.fakes import fake_cupy, fake_tensorrt
+from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-
-import measure  # noqa: E402
-import models  # noqa: E402
-from gpu import table  # noqa: E402
-from gpu.bench import Bench, Gpu  # noqa: E402
-from gpu.contender import Contender  # noqa: E402
-from gpu.end_to_end import Photographs, end_to_end  # noqa: E402
-from gpu.engine_runners import engine_contenders  # noqa: E402
-from gpu.reference import DisagreementError, Reference  # noqa: E402
-from gpu.results import Results, first_line, pathless, slug  # noqa: E402
-from gpu.settings import Settings  # noqa: E402
-from gpu.timing import FEWEST, Peak, latencies, percentiles, steady  # noqa: E402
-from gpu.torch_runners import torch_contenders  # noqa: E402
-
 MARKER = "<!-- from benchmarks/results/gpu-*.json -->"
 FACTS = {
     "model": "vitb",

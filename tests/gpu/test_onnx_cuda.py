@@ -10,18 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import pixels
-from small_graphs import ENCODER, HEAD, SIDE, encode, write_encoder, write_head
 
 from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, load_engine
 from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Tiles
+from tests.support.images import pixels
+from tests.support.small_graphs import ENCODER, HEAD, SIDE, encode, write_encoder, write_head
 
 Real = onnxruntime.InferenceSession
 NO_GRAPH = "-1"
@@ -131,11 +130,6 @@ class Session:
                 assert not memory.freed
                 bind(name, "cpu", 0, dtype, shape, pointer)
         return lambda: self.real.run_with_iobinding(real)
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return fake_cupy.install(monkeypatch, gpus=2)
 
 
 @pytest.fixture

@@ -3,16 +3,10 @@
 import sys
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import pytest
 
 from spai_runtime.engines.cuda.pinned import pinned_pixels
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return fake_cupy.install(monkeypatch, gpus=2)
 
 
 def is_pinned(machine: Any, array: np.ndarray) -> bool:  # type: ignore[type-arg]

@@ -7,14 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fake_cupy
-import fake_tensorrt
 import msgspec
 import onnx
 import pytest
-from conftest import TINY
-from fake_tensorrt_engine import EngineInspector
-from fake_tensorrt_types import FakeTensorRT, Header, Severity, read_plan
 from PIL import Image
 
 from spai_export.builder import HEAD_VIEWS
@@ -24,6 +19,10 @@ from spai_export.tensorrt import BuildOptions, Built, TensorRTMissingError, avai
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Plan
 from spai_runtime.views import Tiles
+from tests.gpu.fakes import fake_cupy, fake_tensorrt
+from tests.gpu.fakes.fake_tensorrt_engine import EngineInspector
+from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT, Header, Severity, read_plan
+from tests.support.models import TINY
 
 VERSIONS = ["10.12.0.36", "11.4.0.106"]
 SIZE, FEATURES = TINY.tile_size, TINY.features

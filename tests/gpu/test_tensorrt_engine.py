@@ -7,13 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fake_cupy
-import fake_tensorrt
 import numpy as np
 import pytest
-from conftest import pixels
 from numpy.typing import NDArray
-from small_graphs import ENCODER, HEAD, SIDE, WIDTH, encode, write_encoder, write_head
 
 from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, load_engine
 from spai_runtime.engines.cuda.engine import CudaEngine
@@ -21,17 +17,15 @@ from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Graph, Plan
 from spai_runtime.views import Tiles
+from tests.gpu.fakes import fake_tensorrt
+from tests.support.images import pixels
+from tests.support.small_graphs import ENCODER, HEAD, SIDE, WIDTH, encode, write_encoder, write_head
 
 VERSION = "11.4.0.106"
 NOTHING = Graph("model.plan", "0" * 64)
 PLAN = Plan(NOTHING, NOTHING, VERSION, "NVIDIA H100", "9.0", batch_size=8)
 
 Shapes = Sequence[tuple[int, ...]]
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return fake_cupy.install(monkeypatch, gpus=2)
 
 
 @pytest.fixture

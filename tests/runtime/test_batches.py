@@ -1,40 +1,21 @@
 """Full batches, in order, and features that do not depend on what else is in a batch."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from spai_runtime.detector import Detector
-from spai_runtime.engines import HostEngine
 from spai_runtime.images import Picture
 from spai_runtime.scoring.batcher import HostBatcher, Job
 from spai_runtime.views import Tiles
+from tests.support.engines import Sums
+from tests.support.images import pixels
 
 POLICY = Tiles(size=8, stride=8, minimum=0)
-
-
-@dataclass
-class Sums(HostEngine):
-    """An engine whose features of a view are the sums of its channels."""
-
-    device: str = "cpu"
-    label: str = "sums, cpu"
-    batch_size: int = 8
-    batches: list[int] = field(default_factory=list)
-
-    def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
-        self.batches.append(len(batch))
-        return [batch.sum(axis=(1, 2), dtype=np.float32)]
-
-    def close(self) -> None:
-        pass
 
 
 def job(views: int, seed: int = 0) -> Job:

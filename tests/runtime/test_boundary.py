@@ -1,28 +1,13 @@
 """The runtime stands alone: no torch, nothing of training or export, no engine until one is loaded."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import Write, spawn
 
-HEAVY = ("torch", "torchvision", "timm", "safetensors", "onnx", "onnxscript", "sklearn", "spai_train", "spai_export")
-ENGINES = ("onnxruntime", "tensorrt", "openvino", "cupy")
-
-BLOCK = """
-import sys
-
-class Block:
-    asked = []
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names}:
-            self.asked.append(name)
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Block())
-"""
+from tests.support.boundary import BLOCK, ENGINES, HEAVY, python
+from tests.support.commands import spawn
+from tests.support.images import Write
 
 EVERY_MODULE = """
 import importlib, pkgutil
@@ -41,11 +26,6 @@ with Detector.load(sys.argv[1], device="cpu") as detector:
     print(repr(detector.score(sys.argv[2])))
 assert not Block.asked, Block.asked
 """
-
-
-def python(code: str, *arguments: object, blocked: tuple[str, ...] = HEAVY) -> str:
-    command = [sys.executable, "-c", BLOCK.format(names=blocked) + code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_block_blocks() -> None:

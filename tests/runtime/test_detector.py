@@ -1,7 +1,5 @@
 """A detector loads what was exported, refuses anything else, and computes what upstream does."""
 
-import hashlib
-import json
 import math
 import os
 import shutil
@@ -11,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, Write, pixels
 from PIL import Image
 
 from spai_runtime import Detector, EngineError, ImageError, ManifestError, Score
 from spai_runtime.detector import demo_directory
 from spai_runtime.images import Picture
 from spai_train.models.spai import SPAI
+from tests import golden
+from tests.support.images import Write, pixels
+from tests.support.manifests import edit
 
-EXPECTED = np.load(GOLDEN / "spai_small_expected.npz")
-IMAGES = sorted((GOLDEN / "images").iterdir())
+EXPECTED = np.load(golden.FOLDER / "spai_small_expected.npz")
+IMAGES = sorted((golden.FOLDER / "images").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +37,6 @@ def golden(golden_detector: Path) -> Detector:
 def copied(tiny_detector: Path, tmp_path: Path) -> Path:
     """An exported directory to spoil."""
     return Path(shutil.copytree(tiny_detector, tmp_path / "m"))
-
-
-def edit(directory: Path, **changes: Any) -> None:
-    """Changes detector.json, and writes the digests of the graphs as they are."""
-    path = directory / "detector.json"
-    fields = {**json.loads(path.read_bytes()), **changes}
-    for graph in (fields["encoder"], fields["head"]):
-        graph["sha256"] = hashlib.sha256((directory / graph["file"]).read_bytes()).hexdigest()
-    path.write_text(json.dumps(fields))
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)

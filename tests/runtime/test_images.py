@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Write, as_nobody, pixels, png, write_bad_images, write_odd_images
 from PIL import Image
 
 from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture, read_image
+from tests.support.images import Write, pixels, png, write_bad_images, write_odd_images
+from tests.support.users import as_nobody
 
 BAD = (
     "truncated.jpg",

@@ -10,23 +10,8 @@ import pytest
 
 from spai_runtime.calibration import Calibration, Isotonic, Platt
 from spai_runtime.errors import ManifestError
-from spai_runtime.manifest import FILE_NAME, SCHEMA, Graph, Manifest, Threshold
-from spai_runtime.views import Tiles
-
-SHA = "0123456789abcdef" * 4
-
-MANIFEST = Manifest(
-    name="d\u00e9mo",
-    detector="spai",
-    views=Tiles(32, 16, 0),
-    features=20,
-    encoder=Graph("encoder.onnx", SHA),
-    head=Graph("head.onnx", SHA),
-    precision="fp32",
-    threshold=Threshold(0.25, "measured"),
-    notice="a notice",
-    provenance={"tools": {"torch": "2.9"}},
-)
+from spai_runtime.manifest import FILE_NAME, SCHEMA, Manifest
+from tests.support.manifests import MANIFEST, SHA
 
 
 def written(folder: Path, **changes: Any) -> Path:

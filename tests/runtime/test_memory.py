@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Write, spawn
 from PIL import Image
-from test_detector import edit
+
+from tests.support.commands import spawn
+from tests.support.images import Write
+from tests.support.manifests import edit
 
 MIB = 1 << 20
 CONSTANT = 60 * MIB  # what decoders and batches may add to the pixels themselves

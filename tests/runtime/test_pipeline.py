@@ -3,40 +3,23 @@
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Write, pixels, write_bad_images, write_odd_images
 from numpy.typing import NDArray
-from PIL import Image
-from test_batches import Sums
-from test_manifest import MANIFEST
 
 from spai_runtime import Detector, Result, Threshold, score_all
-from spai_runtime.engines import HostEngine
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
 from spai_runtime.scoring.pipeline import score_items
-
-PATIENCE = 30  # seconds; a test that waits as long has found a deadlock
-
-
-class Mean(HostEngine):
-    """A head whose logit is the mean of an image's features."""
-
-    device = "cpu"
-    label = "mean, cpu"
-    batch_size = 8
-
-    def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
-        return [batch.mean(axis=(1, 2))[:, None], np.full(batch.shape[:2], 1 / batch.shape[1], np.float32)]
-
-    def close(self) -> None:
-        pass
+from tests.support.engines import Mean, Sums
+from tests.support.images import Write, pixels, write_bad_images, write_odd_images
+from tests.support.manifests import MANIFEST
+from tests.support.scoring import PATIENCE, SIZES, decoding, in_time, items, stops_after
 
 
 @dataclass
@@ -73,31 +56,6 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 def detector() -> Detector:
     """Counts channels; its views are tiles of 32, stride 16."""
     return Detector(replace(MANIFEST, features=3), Sums(), Mean(), Threshold(0.5, "test"))
-
-
-def items(folder: Path, sizes: list[tuple[int, int]]) -> list[Item]:
-    """One PNG of each size."""
-    found = []
-    for index, (height, width) in enumerate(sizes):
-        path = folder / f"{index}.png"
-        Image.fromarray(pixels(height, width, index)).save(path)
-        found.append(Item(path, path.name))
-    return found
-
-
-def decoding() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
-
-
-def in_time(action: Callable[[], None]) -> None:
-    """Runs it in a thread, and fails where it does not end."""
-    thread = threading.Thread(target=action, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    assert not thread.is_alive(), "deadlock"
-
-
-SIZES = [(40, 40), (33, 90), (1, 1), (64, 64), (200, 120), (50, 300), (32, 32)] * 4
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 1000])
@@ -186,18 +144,6 @@ def test_nothing_is_read_far_ahead(detector: Detector, tmp_path: Path) -> None:
     assert [next(results).item.name for _ in range(10)] == [str(index) for index in range(10)]
     assert len(taken) < 30
     results.close()  # type: ignore[attr-defined]
-
-
-def stops_after(after: int, results: Iterator[Result]) -> None:
-    """Takes so many results and no more: no decoding thread is left."""
-
-    def stop() -> None:
-        for _ in range(after):
-            next(results)
-        results.close()  # type: ignore[attr-defined]
-
-    in_time(stop)
-    assert decoding() == []
 
 
 @pytest.mark.parametrize("after", [0, 1, 7])

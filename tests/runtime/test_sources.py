@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import as_nobody
 
 from spai_runtime.errors import SourceError
 from spai_runtime.files.sources import Sources, printable
+from tests.support.users import as_nobody
 
 
 @pytest.fixture(autouse=True)

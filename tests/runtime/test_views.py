@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import pixels
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from torchvision.transforms.functional import five_crop
 
 from spai_runtime.images import Picture
 from spai_runtime.views import Layout, Tiles, reflect
+from tests.support.images import pixels
 
 BOUNDARIES = (1, 2, 3, 111, 112, 113, 223, 224, 225, 447, 448, 449, 671, 672, 673, 895, 896, 897, 1200)
 SIDES = st.integers(1, 1200) | st.sampled_from(BOUNDARIES)

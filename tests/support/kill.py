@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import fit_recipe, pretrain_recipe
 
 from spai_train.fit import fit
 from spai_train.pretrain import pretrain
 from spai_train.training import loop as looping
 from spai_train.training.loop import Loop
 from spai_train.training.run import RunFolder
+from tests.support.training import fit_recipe, pretrain_recipe
 
 FILES = ("last.safetensors", "best.safetensors", "last.pth", "metrics.jsonl")
 

@@ -2,15 +2,12 @@
 
 import io
 import math
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
 import torch
-from conftest import pixels
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from scipy.stats import kstest
@@ -19,22 +16,8 @@ from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture
 from spai_train.data.augment import FINETUNE, PLAIN, PRETRAIN, Augment, Augmentation
 from spai_train.data.window import draw_window
-
-SIZE = 48
-IMAGE = pixels(SIZE, SIZE)
-PICTURE = Picture.from_array(IMAGE)
-PROBABILITIES = [field.name for field in fields(FINETUNE) if isinstance(getattr(FINETUNE, field.name), float)]
-PROBABILITIES.remove("degrees")
-ALL = replace(FINETUNE, **dict.fromkeys(PROBABILITIES, 1.0))
-
-
-def alone(picture: Picture = PICTURE, seed: int = 0, **settings: Any) -> NDArray[np.uint8]:
-    """A view of a picture of SIZE × SIZE by what the settings name, and nothing else."""
-    return Augment(replace(PLAIN, **settings), SIZE)(picture, seed)
-
-
-def grey(level: int) -> Picture:
-    return Picture.from_array(np.full((SIZE, SIZE, 3), level, np.uint8))
+from tests.support.augmenting import ALL, IMAGE, PICTURE, PROBABILITIES, SIZE, alone, grey
+from tests.support.images import pixels
 
 
 def test_plain_view_of_a_picture_of_its_size_is_the_picture() -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import typer
-from conftest import Ran, Write, write_bad_images
 from PIL import Image
 
 from spai_runtime.cli.commands import execute
 from spai_runtime.images import Picture, read_image
 from spai_train.commands import augment as command
 from spai_train.data.table import read_table
+from tests.support.commands import Ran
+from tests.support.images import Write, write_bad_images
 
 app = typer.Typer()
 app.command("augment", epilog=command.EPILOG)(command.run)

@@ -11,13 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import pixels
 from PIL import Image
 from scipy.stats import binom, kstest
-from test_augment import ALL, IMAGE, PICTURE, PROBABILITIES, SIZE, alone, grey
 
 from spai_runtime.images import Picture
 from spai_train.data.augment import FINETUNE, PLAIN, Augment
+from tests.support.augmenting import ALL, IMAGE, PICTURE, PROBABILITIES, SIZE, alone, grey
+from tests.support.images import pixels
 
 
 def likely(count: int, trials: int, probability: float) -> bool:

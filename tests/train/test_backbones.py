@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from conftest import TINY
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -28,22 +27,9 @@ from spai_train.checkpoint import (
 )
 from spai_train.models.spai import SPAI, SPAIConfig
 from spai_train.models.vit import FAMILIES, Backbone, BackboneName
+from tests.support.models import CONFIGS, TINY, model_of
 
-CONFIGS: dict[BackboneName, SPAIConfig] = {
-    "mfm": TINY,
-    "clip": replace(TINY, backbone="clip"),
-    "dinov2": replace(TINY, backbone="dinov2", tile_size=28, tile_stride=28, patch_size=7),
-}
 OTHERS: tuple[BackboneName, ...] = ("clip", "dinov2")
-
-
-def model_of(family: BackboneName) -> SPAI:
-    """With weights far from their first ones, so that no scale or bias is 1 or 0."""
-    torch.manual_seed(0)
-    model = SPAI(CONFIGS[family]).eval()
-    for parameter in model.encoder.backbone.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 def registered(family: BackboneName, **changes: Any) -> nn.Module:

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from golden import CHECKPOINT
-from golden.test_spai import TINY
 from safetensors.torch import save_file
 
 from spai_train.checkpoint import (
@@ -25,6 +23,8 @@ from spai_train.checkpoint import (
 )
 from spai_train.cli import main
 from spai_train.models.spai import SPAI
+from tests.golden import CHECKPOINT
+from tests.support.models import UNEVEN
 
 UNUSED = ("cls_pos_embed", "actual_cls_token", "cls_blocks", "fc_norm", "vit.head")
 
@@ -39,7 +39,7 @@ def official() -> dict[str, Any]:
 @pytest.fixture
 def model() -> SPAI:
     torch.manual_seed(0)
-    return SPAI(TINY).eval()
+    return SPAI(UNEVEN).eval()
 
 
 def written(path: Path, content: object) -> Path:
@@ -105,7 +105,7 @@ def test_safetensors_carries_configuration_and_card(model: SPAI, tmp_path: Path)
     card = Card(name="mine", notice="beware", threshold=0.25, threshold_source="a guess")
     save_checkpoint(tmp_path / "mine.safetensors", model, card)
     loaded = load_checkpoint(tmp_path / "mine.safetensors")
-    assert (loaded.config, loaded.card) == (TINY, card)
+    assert (loaded.config, loaded.card) == (UNEVEN, card)
     assert_same_output(model, loaded.model())
 
 
@@ -113,7 +113,7 @@ def test_a_header_from_before_backbones_had_a_choice(model: SPAI, tmp_path: Path
     header = {"config": asdict(model.config), "card": asdict(Card(name="old"))}
     del header["config"]["backbone"]
     save_file(model.state_dict(), tmp_path / "old.safetensors", {"spai": json.dumps(header)})
-    assert load_checkpoint(tmp_path / "old.safetensors").config == TINY
+    assert load_checkpoint(tmp_path / "old.safetensors").config == UNEVEN
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_what_we_train_is_written_for_upstream(model: SPAI, tmp_path: Path) -> N
     assert content["model"]["mfvit.frequencies_mask"].dtype == torch.int64
     assert "patch_aggregator" in content["model"]
     loaded = load_checkpoint(tmp_path / "up.pth")
-    assert loaded.config == TINY
+    assert loaded.config == UNEVEN
     assert_same_output(model, loaded.model())
 
 
@@ -254,18 +254,18 @@ def test_other_contents(tmp_path: Path) -> None:
 
 def test_masked_frequency_pretraining_loads_into_the_backbone(model: SPAI, tmp_path: Path) -> None:
     backbone = model.encoder.backbone
-    state = to_upstream(model.state_dict(), TINY)
+    state = to_upstream(model.state_dict(), UNEVEN)
     vit = {f"encoder.{name[10:]}": t for name, t in state.items() if name.startswith("mfvit.vit.")}
     extra = {"encoder.norm.weight": torch.ones(24), "encoder.cls_norm.bias": torch.ones(24)}  # as upstream's have
     extra["decoder.0.weight"] = torch.ones(3)
-    fresh = SPAI(TINY).encoder.backbone.eval()
+    fresh = SPAI(UNEVEN).encoder.backbone.eval()
     load_pretrained(fresh, written(tmp_path / "mfm.pth", {"model": {**vit, **extra}}))
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(fresh(images), backbone(images))
     with pytest.raises(CheckpointError, match=r"no tensor under `encoder\.`"):
         load_pretrained(fresh, written(tmp_path / "bare.pth", {"model": state}))
     with pytest.raises(CheckpointError, match="other shapes in"):
-        load_pretrained(SPAI(replace(TINY, width=48)).encoder.backbone, tmp_path / "mfm.pth")
+        load_pretrained(SPAI(replace(UNEVEN, width=48)).encoder.backbone, tmp_path / "mfm.pth")
 
 
 def assert_same_output(one: SPAI, other: SPAI) -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from training import write_labelled
 
 from spai_train.data.augment import FINETUNE, PLAIN, Augment, Augmentation
 from spai_train.data.dataset import Batch, PackedRows, Sample, TrainingImages, collate, load_batches
 from spai_train.data.order import Order, Plan, Ticket, permutation
 from spai_train.data.stores import Files
 from spai_train.data.table import Row, TableError, read_table
+from tests.support.training import write_labelled
 
 SIZE = 32
 PLAN = Plan(images=24, batch_size=8, epochs=2, accumulate=2)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import pixels
 from PIL import Image
 from scipy import ndimage
 
 from spai_runtime.errors import ImageError
 from spai_train.data.degrade import Codec, add_noise, blur, gaussian_kernel, recompress, rescale
+from tests.support.images import pixels
 
 SIZES = [(1, 1), (1, 40), (40, 1), (2, 3), (37, 50)]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import fit_recipe, largest_difference, metrics_of, tensors, write_labelled
 
 from spai_train.fit import FitRecipe, fit
 from spai_train.recipe import dump_recipe
+from tests.support.training import fit_recipe, largest_difference, metrics_of, tensors, write_labelled
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
 

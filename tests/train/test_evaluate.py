@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from conftest import Ran, Run, Write
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
-from test_boundary import HEAVY, python
 
 from spai_runtime.calibration import Platt
 from spai_runtime.cli.commands import execute
@@ -27,6 +25,9 @@ from spai_train.data.stores import open_store
 from spai_train.data.table import Row, read_table
 from spai_train.evaluation.calibration import Calibrated
 from spai_train.evaluation.scored import PerturbedPicture, score_rows
+from tests.support.boundary import HEAVY, python
+from tests.support.commands import Ran, Run
+from tests.support.images import Write
 
 Evaluate = Callable[..., Ran]
 IMAGES = 6  # of a class

@@ -11,17 +11,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training import (
-    contents,
-    fit_recipe,
-    largest_difference,
-    metrics_of,
-    pretrain_recipe,
-    same,
-    tensors,
-    write_labelled,
-)
-from written_out import AdamW, cross_entropy, decays, layer_share, logits
 
 from spai_runtime.errors import OutputError
 from spai_train import fit as fitting
@@ -39,6 +28,17 @@ from spai_train.training.launch import LaunchError, launch
 from spai_train.training.losses import supervised_contrast, triplet_margin
 from spai_train.training.run import RunFolder
 from spai_train.training.start import draw_model
+from tests.support.training import (
+    contents,
+    fit_recipe,
+    largest_difference,
+    metrics_of,
+    pretrain_recipe,
+    same,
+    tensors,
+    write_labelled,
+)
+from tests.support.written_out import AdamW, cross_entropy, decays, layer_share, logits
 
 # Rounding must not decide the direction of a step where a gradient is next to nothing.
 STEADY: dict[str, Any] = {"model__dropout": 0.0, "optimizer__eps": 1e-4}

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Ran
-from training import MODEL, metrics_of, write_labelled
 
 from spai_train.cli import main
+from tests.support.commands import Ran
+from tests.support.training import MODEL, metrics_of, write_labelled
 
 SMALL = {
     "fit": {"model": MODEL, "initial": "fan_in", "views": 1, "trackers": []},

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import Ran, Run, Write, pixels, write_bad_images, write_odd_images
 from PIL import Image
 
 from spai_runtime.cli.commands import execute
@@ -21,6 +20,8 @@ from spai_train.commands import index as command
 from spai_train.data.index import Checked, Index, Splitting, read_images, relative_to, tabulate
 from spai_train.data.layouts import Found
 from spai_train.data.table import Row, read_table
+from tests.support.commands import Ran, Run
+from tests.support.images import Write, pixels, write_bad_images, write_odd_images
 
 
 def checked(name: str, content: str, label: int = 0, source: str = "s", split: str = "") -> Checked:

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY
 from torch import Tensor, nn
 
 from spai_train.models.initial import Scheme, initialise
 from spai_train.models.spai import SPAI
 from spai_train.models.vit import BackboneName
+from tests.support.models import TINY
 
 WIDE = replace(TINY, width=96, projection=64, attention_width=64)
 

@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from training import contents, metrics_of
 
 from spai_train.data.dataset import Batch, Failure, Sample
 from spai_train.data.order import Plan, Ticket, permutation
@@ -27,6 +26,7 @@ from spai_train.training.run import Metrics, RunFolder
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.stopping import EarlyStopping, StoppingSettings
 from spai_train.training.task import Outcome
+from tests.support.training import contents, metrics_of
 
 SETTINGS = TrainingSettings(
     data=DataSettings(workers=0),

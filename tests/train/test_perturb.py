@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import pixels
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from spai_runtime.errors import UserError
 from spai_train.data.perturb import NONE, Kind, Perturbation
+from tests.support.images import pixels
 
 LEVELS = {Kind.NONE: 0, Kind.JPEG: 85, Kind.WEBP: 70, Kind.BLUR: 5, Kind.NOISE: 4, Kind.SCALE: 0.5}
 ALL = [Perturbation(kind, level) for kind, level in LEVELS.items()]

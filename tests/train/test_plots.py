@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from PIL import Image
 from sklearn.metrics import roc_curve
-from test_protocol import SCORES, TABLE, table_of
 
 from spai_train.data.perturb import NONE, Kind, Perturbation
 from spai_train.evaluation import plots
@@ -17,6 +16,7 @@ from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.metrics import auc
 from spai_train.evaluation.protocol import Protocol, measure
 from spai_train.evaluation.results import DPI
+from tests.support.scored import SCORES, TABLE, table_of
 
 
 def rendered(figure: Figure, path: Path) -> tuple[int, int]:

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from training import largest_difference, metrics_of, pretrain_recipe, same, write_labelled
-from written_out import MEAN, STD, AdamW, decays
 
 from spai_runtime.errors import OutputError
 from spai_train.data.augment import Augment
@@ -20,6 +18,8 @@ from spai_train.models.mfm import MaskedFrequencyModel
 from spai_train.pretrain import PretrainRecipe, pretrain
 from spai_train.recipe import RecipeError
 from spai_train.seeds import Use, seed_of
+from tests.support.training import largest_difference, metrics_of, pretrain_recipe, same, write_labelled
+from tests.support.written_out import MEAN, STD, AdamW, decays
 
 STEADY: dict[str, Any] = {"optimizer__eps": 1e-4, "optimizer__learning_rate": 1e-3}
 

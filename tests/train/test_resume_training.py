@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill import MOMENTS, PRETRAINING
-from training import write_labelled
+
+from tests.support.kill import MOMENTS, PRETRAINING
+from tests.support.training import write_labelled
 
 KILLED = [moment for moment in MOMENTS if not moment.startswith("never")]
 KILLED_IN_PRETRAINING = [moment for moment in PRETRAINING if not moment.startswith("never")]

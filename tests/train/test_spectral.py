@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from golden import expected, golden_views
 
 from spai_train.spectral import Mask, SpectralFilter, centred_mask, disc_mask, real_response
+from tests.golden import expected, golden_views
 
 
 def low_by_fft(tiles: torch.Tensor, radius: float, mask_of: Mask = disc_mask) -> torch.Tensor:

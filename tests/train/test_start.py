@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from training import fit_recipe, same, write_labelled
 
 from spai_train.checkpoint import CheckpointError, save_pretrained
 from spai_train.data.augment import PLAIN, Augment
@@ -18,6 +17,7 @@ from spai_train.data.table import read_table
 from spai_train.models.mfm import MaskedFrequencyModel
 from spai_train.models.spai import SPAI
 from spai_train.training.start import draw_model, whiten
+from tests.support.training import fit_recipe, same, write_labelled
 
 CONFIG = fit_recipe(Path("t.csv")).model
 

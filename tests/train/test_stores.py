@@ -14,7 +14,6 @@ import lmdb
 import numpy as np
 import pytest
 import typer
-from conftest import Ran, Run
 
 from spai_runtime.cli.commands import execute
 from spai_runtime.errors import ImageError
@@ -23,6 +22,7 @@ from spai_train.data import pack as packing
 from spai_train.data.pack import pack
 from spai_train.data.stores import Files, Lmdb, Store, StoreError, Tars, open_store
 from spai_train.data.table import Row, write_table
+from tests.support.commands import Ran, Run
 
 NAMES = ("a.png", "deep/er/" + "x" * 150 + ".jpg", "../up.png", "ü/é \n.webp", os.fsdecode(b"latin-\xe9.png"), "z.png")
 NOT_THERE = Row("gone.png", Path("gone.png"), 0, "", "s")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Write
 
 from spai_runtime.detector import Detector
 from spai_train.models.spai import SPAI
@@ -16,6 +15,7 @@ from spai_train.torch_engine import (
     evaluating,
     load_detector,
 )
+from tests.support.images import Write
 
 
 def test_scores_are_those_of_the_exported_detector(tiny_checkpoint: Path, tiny_detector: Path, photo: Write) -> None:

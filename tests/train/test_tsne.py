@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import typer
-from conftest import Write
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -22,6 +21,7 @@ from spai_train.data.table import COLUMNS as TABLE
 from spai_train.data.table import Row, write_table
 from spai_train.evaluation.tsne import COLUMNS, MapError, draw, embed, fitting, project, sample
 from spai_train.models.spai import SPAI
+from tests.support.images import Write
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import pixels
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import accuracy_score, average_precision_score, log_loss, roc_auc_score
@@ -18,6 +17,7 @@ from spai_train.models.spai import SPAI
 from spai_train.training.launch import launch
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.validate import Validation, validate
+from tests.support.images import pixels
 
 SIZES = ((72, 72), (40, 50), (32, 100), (130, 64), (96, 96), (64, 65), (33, 33), (70, 128))
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from torch import nn
 
 from spai_train.models.spai import SPAI
 from spai_train.models.whitening import sample_patches, scale_by_fan_in, whiten_patches
 from spai_train.simulation.drawing import photograph
+from tests.support.models import TINY
 
 
 @pytest.fixture(scope="module")

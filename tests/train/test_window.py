@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import pixels
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
 from spai_runtime.images import Picture
 from spai_train.data.window import draw_window, plain_crop
+from tests.support.images import pixels
 
 SHARE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
 DRAWS = 2000

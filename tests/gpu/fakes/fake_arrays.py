@@ -4,9 +4,10 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
-from fake_machine import Block, Machine, Memory
-from fake_streams import Operation, Stream, current_stream
 from numpy.typing import NDArray
+
+from tests.gpu.fakes.fake_machine import Block, Machine, Memory
+from tests.gpu.fakes.fake_streams import Operation, Stream, current_stream
 
 
 class MemoryPointer:

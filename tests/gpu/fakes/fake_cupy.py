@@ -11,10 +11,11 @@ from types import ModuleType
 from typing import Any, ClassVar, Self
 
 import pytest
-from fake_arrays import alloc, asarray, empty, empty_pinned, ndarray
-from fake_kernels import ElementwiseKernel
-from fake_machine import CUDARuntimeError, Gpu, Machine, OutOfMemoryError
-from fake_streams import Event, Graph, Stream, of_machine
+
+from tests.gpu.fakes.fake_arrays import alloc, asarray, empty, empty_pinned, ndarray
+from tests.gpu.fakes.fake_kernels import ElementwiseKernel
+from tests.gpu.fakes.fake_machine import CUDARuntimeError, Gpu, Machine, OutOfMemoryError
+from tests.gpu.fakes.fake_streams import Event, Graph, Stream, of_machine
 
 
 def install(

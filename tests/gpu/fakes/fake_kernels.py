@@ -12,10 +12,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
-from fake_arrays import ndarray
-from fake_machine import CUDARuntimeError, Machine
-from fake_streams import Stream, current_stream
 from numpy.typing import NDArray
+
+from tests.gpu.fakes.fake_arrays import ndarray
+from tests.gpu.fakes.fake_machine import CUDARuntimeError, Machine
+from tests.gpu.fakes.fake_streams import Stream, current_stream
 
 C_TYPES = {
     "bool": "bool",

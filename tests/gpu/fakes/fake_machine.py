@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from fake_streams import Stream
+    from tests.gpu.fakes.fake_streams import Stream
 
 POISON, GUARD, ALIGNMENT = 0xCD, 0xFD, 512
 STATUSES = {

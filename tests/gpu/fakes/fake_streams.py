@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
-from fake_machine import CUDARuntimeError, Machine
+from tests.gpu.fakes.fake_machine import CUDARuntimeError, Machine
 
 Operation = Callable[[], None]
 

@@ -11,10 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_machine import Machine
-from fake_tensorrt_builder import builder_names
-from fake_tensorrt_engine import EngineInspector, ICudaEngine, IExecutionContext, Runtime
-from fake_tensorrt_types import (
+
+from tests.gpu.fakes.fake_machine import Machine
+from tests.gpu.fakes.fake_tensorrt_builder import builder_names
+from tests.gpu.fakes.fake_tensorrt_engine import EngineInspector, ICudaEngine, IExecutionContext, Runtime
+from tests.gpu.fakes.fake_tensorrt_types import (
     NUMPY,
     DataType,
     Dims,

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import onnx
-from fake_tensorrt_parser import INetworkDefinition, OnnxParser
-from fake_tensorrt_types import (
+
+from tests.gpu.fakes.fake_tensorrt_parser import INetworkDefinition, OnnxParser
+from tests.gpu.fakes.fake_tensorrt_types import (
     FakeTensorRT,
     HardwareCompatibilityLevel,
     Header,

@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx
-from fake_machine import Block, CUDARuntimeError, OutOfMemoryError
-from fake_streams import Stream
-from fake_tensorrt_types import (
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession, SessionOptions
+
+from tests.gpu.fakes.fake_machine import Block, CUDARuntimeError, OutOfMemoryError
+from tests.gpu.fakes.fake_streams import Stream
+from tests.gpu.fakes.fake_tensorrt_types import (
     NUMPY,
     Dims,
     FakeTensorRT,
@@ -23,8 +26,6 @@ from fake_tensorrt_types import (
     TensorIOMode,
     read_plan,
 )
-from numpy.typing import NDArray
-from onnxruntime import InferenceSession, SessionOptions
 
 ALIGNMENT = 256
 OUT_OF_MEMORY = "Error Code 2: OutOfMemory (Requested size was {size} bytes.)"

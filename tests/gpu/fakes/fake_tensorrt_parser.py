@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from fake_tensorrt_types import DataType, FakeTensorRT, ILogger, IOTensor, Severity
+
+from tests.gpu.fakes.fake_tensorrt_types import DataType, FakeTensorRT, ILogger, IOTensor, Severity
 
 UNSUPPORTED = {"DFT", "STFT", "ComplexAbs"}
 

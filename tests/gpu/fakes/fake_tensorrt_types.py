@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from fake_machine import CUDARuntimeError, Machine
+
+from tests.gpu.fakes.fake_machine import CUDARuntimeError, Machine
 
 MAGIC = b"ftrt"
 

@@ -1,0 +1,33 @@
+"""spai-run in a process of its own, and what a command left behind."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ran]
+
+
+def spawn(*arguments: object, prelude: str = "", **environment: str) -> Ran:
+    """spai-run in a process of its own, in a pipe.
+
+    :param prelude: Python that runs first
+    :param environment: beside that of this process
+    """
+    code = f"{prelude}\nimport sys\nfrom spai_runtime.cli.run import main\nsys.exit(main())"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", env={**os.environ, **environment}, check=False
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
