@@ -13,10 +13,10 @@ import torch
 from onnx import TensorProto
 from PIL import Image
 
-from spai_export import directory, verify
+from spai_export import verify
 from spai_export.choices import Attention, Precision
 from spai_export.cli import main
-from spai_export.directory import Exported, Settings, Source, export
+from spai_export.directory import Exported, Settings, export
 from spai_export.gate import LIMIT
 from spai_export.lint import lint
 from spai_export.onnx import ExportError
@@ -80,9 +80,9 @@ def test_bf16_is_held_in_torch(tiny_checkpoint: Path, tmp_path: Path) -> None:
         Detector.load(exported.directory, device="cpu")
 
 
-def test_bf16_gives_upstreams_scores() -> None:
-    source = Source.load(CHECKPOINT, Settings(Precision.BF16, images=IMAGES[0].parent))
-    deviation = directory._deviation(source, Path())  # of torch: no graph is read
+def test_bf16_gives_upstreams_scores(tmp_path: Path) -> None:
+    deviation = export(CHECKPOINT, tmp_path / "m", Settings(Precision.BF16, images=IMAGES[0].parent)).deviation
+    assert deviation is not None
     assert deviation.images == len(IMAGES)
     assert 0 < deviation.largest <= 1e-2
 

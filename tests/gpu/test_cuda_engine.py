@@ -16,8 +16,9 @@ from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Tiles
 from tests.gpu.fakes import fake_cupy
+from tests.gpu.fakes.fake_streams import Stream
 from tests.support.images import pixels
-from tests.support.programs import SumsProgram, summed
+from tests.support.programs import SumsExecution, SumsProgram, summed
 
 SIDE = 8
 ENCODER = Contract.encoder(SIDE, 3)
@@ -217,13 +218,12 @@ def test_a_failed_launch_is_made_good_by_the_next(start: Start, monkeypatch: pyt
     """As after too little memory for a bucket, when a smaller one follows in the same slot."""
     slot = start().acquire(4)
     image = pixels(16, 16)
-    execution = slot._execution  # type: ignore[attr-defined]
 
     def full(*_: object) -> None:
         raise DeviceMemoryError("full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(execution, "enqueue", full)
+        patch.setattr(SumsExecution, "enqueue", full)
         with pytest.raises(DeviceMemoryError):
             slot.launch(cuts_of(slot, pinned(pixels(16, 16, 1))), 4)
     slot.launch(cuts_of(slot, pinned(image))[:2], 2)
@@ -264,9 +264,8 @@ def test_arrays_are_run_in_parts_that_the_graph_takes(start: Start, count: int) 
 
 def test_many_arrays_are_waited_for_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = start(LENGTHS, largest=(None, 9, None))
-    stream = engine._execution.stream
-    waits, wait = [], stream.synchronize
-    monkeypatch.setattr(stream, "synchronize", lambda: (waits.append(len(engine.program.shapes)), wait()))
+    waits, wait = [], Stream.synchronize
+    monkeypatch.setattr(Stream, "synchronize", lambda stream: (waits.append(len(engine.program.shapes)), wait(stream)))
     generator = np.random.default_rng(0)
     batches = [generator.normal(size=(1 + views % 2, views, 2)).astype(np.float32) for views in (3, 9, 1, 4)]
     for found, batch in zip(engine.run_all(batches), batches, strict=True):

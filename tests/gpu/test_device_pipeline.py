@@ -3,6 +3,7 @@
 import os
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from spai_runtime.engines import Array, DeviceLostError
 from spai_runtime.engines.replicas import Replicas
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
-from spai_runtime.scoring.pipeline import _workers, open_file, score_items
+from spai_runtime.scoring.pipeline import open_file, score_items
 from tests.gpu.fakes.fake_slots import REASON, FakeGpu, FakeReplicas
 from tests.support.detectors import detector, summary
 from tests.support.engines import Mean, Sums
@@ -235,9 +236,18 @@ def test_one_image_takes_the_smallest_batch_that_holds_it(photo: Write) -> None:
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, threads: int, *arguments: Any, **options: Any) -> None:
+            asked.append(threads)
+            super().__init__(threads, *arguments, **options)
+
+    monkeypatch.setattr("spai_runtime.scoring.pipeline.ThreadPoolExecutor", Pool)
     for cores, host, device in ((None, 1, 1), (4, 4, 4), (96, 8, 32)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert (_workers(detector(Sums())), _workers(detector(gpu()))) == (host, device)
+        assert [list(score_items(detector(encoder), [])) for encoder in (Sums(), gpu())] == [[], []]
+        assert (asked.pop(0), asked.pop(0)) == (host, device)
 
 
 @pytest.mark.parametrize("devices", [["cuda:0"], ["cuda:0", "cuda:1"]], ids=len)

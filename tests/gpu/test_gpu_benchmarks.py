@@ -93,7 +93,7 @@ class FakeRunner:
 class Desk:
     """A Bench with the tiny model and made-up contenders."""
 
-    def __init__(self, model: SPAI, folder: Path, clock: Clock, **settings: Any) -> None:
+    def __init__(self, model: SPAI, folder: Path, clock: Any, **settings: Any) -> None:
         side = model.config.tile_size
         tiles = np.random.default_rng(0).integers(0, 256, (max(BATCHES), side, side, 3), dtype=np.uint8)
         with torch.inference_mode():
@@ -162,10 +162,7 @@ def real(tiny_config: SPAIConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A clock that goes by itself, and the benchmarks' tiny model, which is exported to a folder of the test's."""
     monkeypatch.setitem(models.CONFIGS, "tiny", tiny_config)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    desk = Desk(models.random_model("tiny"), tmp_path, Clock(), seconds=0.01, rounds=1)
-    desk.bench.clock = time.perf_counter
-    desk.bench._begun = time.perf_counter()
-    return desk
+    return Desk(models.random_model("tiny"), tmp_path, time.perf_counter, seconds=0.01, rounds=1)
 
 
 def raising(error: BaseException, batch: int = 4, call: int = 0) -> Callable[[int, int], None]:
@@ -208,9 +205,9 @@ def test_contenders_take_turns(desk: Desk) -> None:
 
 def test_no_share_of_a_rate_that_was_not_measured(desk: Desk) -> None:
     desk.bench.run([desk.contender("ours", precision="fp8"), desk.contender("theirs", precision="int8")], 4)
-    for row in desk.results.rows:
-        assert row["tiles_per_s"] == pytest.approx(400)
-        assert "fraction_of_matmul" not in row
+    rows = desk.results.rows
+    assert [row["tiles_per_s"] for row in rows] == [pytest.approx(400)] * 2
+    assert not any("fraction_of_matmul" in row for row in rows)
 
 
 def test_a_missing_back_end_is_one_row_with_its_sentence(desk: Desk) -> None:
@@ -599,12 +596,36 @@ def test_the_script_prints_the_table_of_what_is_committed() -> None:
     assert done.stdout == table.markdown(table.committed())
 
 
+def faults(path: Path) -> list[str]:
+    """Why a result file may not be committed."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    rules = {
+        "another device": path.stem != f"gpu-{slug(result['device']['name'])}",
+        "another model": result["model"] != "vitb",
+        "a host's name": "node" in result["machine"],
+    }
+    return [fault for fault, found in rules.items() if found]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        ("gpu-nvidia-h200", {}, []),
+        ("gpu-nvidia-l4", {}, ["another device"]),
+        ("gpu-nvidia-h200", {"model": "tiny"}, ["another model"]),
+        ("gpu-nvidia-h200", {"machine": {"node": "somebody"}}, ["a host's name"]),
+    ],
+)
+def test_which_results_may_be_committed(
+    sample: dict[str, Any], tmp_path: Path, name: str, change: dict[str, Any], fault: list[str]
+) -> None:
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps({**sample, "machine": {}, **change}))
+    assert faults(path) == fault
+
+
 def test_committed_results_are_those_of_devices() -> None:
-    for path in (ROOT / "benchmarks" / "results").glob("gpu-*.json"):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        assert path.stem == f"gpu-{slug(result['device']['name'])}"
-        assert result["model"] == "vitb"
-        assert "node" not in result["machine"]
+    assert {path.name: faults(path) for path in table.RESULTS.glob("gpu-*.json") if faults(path)} == {}
 
 
 def test_the_readme_has_the_table() -> None:

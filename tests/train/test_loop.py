@@ -1,9 +1,10 @@
 """The loop on a task of a dozen weights, whose steps can be written out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from spai_train.data.dataset import Batch, Failure, Sample
-from spai_train.data.order import Plan, Ticket, permutation
+from spai_train.data.order import Order, Plan, Ticket, permutation
 from spai_train.data.rows import DataSettings
 from spai_train.training import loop as looping
 from spai_train.training.failures import TrainingError
@@ -179,15 +180,33 @@ def test_over_fitting_is_said(tmp_path: Path) -> None:
     assert "from epoch 1 to 4 the training loss fell" in lines[0]
 
 
-def test_slow_reading_is_said(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, data=DataSettings(workers=1))
-    task = LineTask(RunFolder(tmp_path))
-    running = loop(task, settings)
-    running._tell({"epoch": 1, "train_loss": 0.5}, "8 images/s", 0.5)
-    running._tell({"epoch": 2, "train_loss": 0.5}, "8 images/s", 0.1)
+def test_slow_reading_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that reading and learning alone move: of a step's half second, reading takes a half, later a tenth."""
+    clock, load, task = SimpleNamespace(now=0.0), looping.load_batches, LineTask(RunFolder(tmp_path))
+    learn = task.loss
+
+    def read(images: Images, order: Order, *_: int, **options: bool) -> Iterator[Batch]:
+        for step, batch in enumerate(load(images, order, 0, 1, **options)):
+            clock.now += 0.25 if step < 2 else 0.05
+            yield batch
+
+    def learned(*arguments: Any) -> Tensor:
+        clock.now += 0.25 if task.calls < 2 else 0.45
+        return learn(*arguments)
+
+    monkeypatch.setattr(looping, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(looping, "load_batches", read)
+    monkeypatch.setattr(task, "loss", learned)
+    loop(task, replace(SETTINGS, data=DataSettings(workers=1))).run(resume=False)
     lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert lines[0].endswith("epoch 1 of 4: train_loss 0.5 (8 images/s, 50% waiting for images)")
-    assert [line for line in lines if "raise data.workers" in line] == lines[1:2]
+    told = [index for index, line in enumerate(lines) if "waiting for images" in line]
+    assert "epoch 1 of 4: " in lines[told[0]]
+    assert f"train_loss {np.mean(written_out()[1][:2]):.4g}" in lines[told[0]]
+    assert [lines[index].rpartition(" (")[2] for index in told] == [
+        "8 images/s, 50% waiting for images)",
+        *["8 images/s, 10% waiting for images)"] * 3,
+    ]
+    assert [index for index, line in enumerate(lines) if "raise data.workers" in line] == [told[0] + 1]
 
 
 @pytest.mark.parametrize("save_every", [None, 1])
