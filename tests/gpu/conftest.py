@@ -1,5 +1,6 @@
 """Two GPUs of NumPy."""
 
+import importlib
 from typing import Any
 
 import pytest
@@ -11,3 +12,9 @@ from tests.gpu.fakes import fake_cupy
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Two GPUs in the place of CuPy's."""
     return fake_cupy.install(monkeypatch, gpus=2)
+
+
+@pytest.fixture
+def cupy(machine: Any) -> Any:  # noqa: ARG001
+    """The fake."""
+    return importlib.import_module("cupy")

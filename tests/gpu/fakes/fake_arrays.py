@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.gpu.fakes.fake_machine import Block, Machine, Memory
+from tests.gpu.fakes.fake_machine import Block, Machine
+from tests.gpu.fakes.fake_memory import Memory
 from tests.gpu.fakes.fake_streams import Operation, Stream, current_stream
 
 

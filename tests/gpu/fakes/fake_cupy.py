@@ -25,14 +25,12 @@ def install(
     *,
     capability: tuple[int, int] = (9, 0),
     name: str = "NVIDIA H100",
-    eager: bool = False,
 ) -> Machine:
     """Puts `cupy` and `cupyx` into sys.modules until the test ends.
 
     :param memory: bytes of each GPU
-    :param eager: see `Machine.eager`
     """
-    machine = Machine([Gpu(memory, capability, name) for _ in range(gpus)], eager=eager)
+    machine = Machine([Gpu(memory, capability, name) for _ in range(gpus)])
     for module in modules(machine):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return machine
@@ -87,11 +85,7 @@ def runtime_functions(machine: Machine) -> dict[str, Any]:
         major, minor = gpu.capability
         return {"name": gpu.name.encode(), "major": major, "minor": minor, "totalGlobalMem": gpu.memory}
 
-    def memory_information() -> tuple[int, int]:
-        gpu = machine.gpus[machine.use()]
-        return gpu.memory - gpu.used, gpu.memory
-
-    return {"getDeviceCount": device_count, "getDeviceProperties": properties, "memGetInfo": memory_information}
+    return {"getDeviceCount": device_count, "getDeviceProperties": properties}
 
 
 class Pool:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from tests.gpu.fakes.fake_memory import Memory
 
 if TYPE_CHECKING:
     from tests.gpu.fakes.fake_streams import Stream
 
-POISON, GUARD, ALIGNMENT = 0xCD, 0xFD, 512
 STATUSES = {
     2: "cudaErrorMemoryAllocation: out of memory",
     35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version",
@@ -46,7 +46,7 @@ class OutOfMemoryError(MemoryError):
 class Gpu:
     """What one GPU has, holds, and still does.
 
-    :param used, peak: bytes allocated, now and at most
+    :param used: bytes allocated
     :param launches_left: before it fails; None: it does not
     :param failed: the status that every call returns from then on
     """
@@ -55,46 +55,9 @@ class Gpu:
     capability: tuple[int, int]
     name: str
     used: int = 0
-    peak: int = 0
     launches_left: int | None = None
     status: int = 46
     failed: int | None = None
-
-
-class Memory:
-    """Bytes of a GPU, or pinned ones (device None), between guards; the machine keeps them when they are freed.
-
-    CuPy gives them to somebody else in the order of the stream that was current when they were allocated: what that
-    stream was to do before may still be done, and what any other does is done to somebody else's.
-    """
-
-    def __init__(self, device: int | None, nbytes: int, stream: "Stream | None") -> None:
-        self.device, self.nbytes, self.stream = device, nbytes, stream
-        self.freed = self.gone = False
-        self.size = max(-(-nbytes // ALIGNMENT), 1) * ALIGNMENT
-        self.arena = np.full(self.size + 3 * ALIGNMENT, GUARD, np.uint8)
-        start = ALIGNMENT + -self.arena.ctypes.data % ALIGNMENT
-        self.bytes = self.arena[start : start + nbytes]
-        self.bytes[:] = POISON
-        self.before, self.after = self.arena[start - ALIGNMENT : start], self.arena[start + nbytes :]
-        self.address = self.arena.ctypes.data + start
-
-    def view(self, address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Those bytes as an array; the arena outlives everyone who looks at it."""
-        return np.ndarray(shape, dtype, buffer=self.bytes.data, offset=address - self.address)
-
-    def access(self, stream: "Stream | None", *, write: bool) -> None:
-        """Every operation on these bytes; where they are somebody else's, it reads poison and must not write."""
-        if self.gone or (self.freed and stream is not self.stream):
-            assert not write, "written to memory that was freed"
-            self.bytes[:] = POISON
-
-    def vanish(self) -> None:
-        self.gone, self.bytes[:] = True, POISON
-
-    @property
-    def intact(self) -> bool:
-        return bool((self.before == GUARD).all() and (self.after == GUARD).all())
 
 
 class Block:
@@ -118,13 +81,10 @@ class Local(threading.local):
 
 
 class Machine:
-    """The GPUs, what happened to them, and the knobs that make it happen.
+    """The GPUs, what happened to them, and the knobs that make it happen."""
 
-    :param eager: every operation runs at once
-    """
-
-    def __init__(self, gpus: list[Gpu], *, eager: bool = False) -> None:
-        self.gpus, self.eager = gpus, eager
+    def __init__(self, gpus: list[Gpu]) -> None:
+        self.gpus = gpus
         self.lock, self.local = threading.RLock(), Local()
         self.memories: list[Memory] = []  # by address, with those that were freed
         self.streams: dict[int, Stream] = {}  # by handle
@@ -227,7 +187,6 @@ class Machine:
         if gpu.used + size > gpu.memory or (not after and times):
             raise OutOfMemoryError(size, gpu.used, gpu.memory)
         gpu.used += size
-        gpu.peak = max(gpu.peak, gpu.used)
 
     def free(self, memory: Memory) -> None:
         with self.lock:

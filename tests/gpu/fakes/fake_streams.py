@@ -52,8 +52,6 @@ class Stream:
                 self.recorded.append(operation)
                 return
             self.queue.append(whole)
-            if self.machine.eager:
-                self.run()
 
     def _launch(self, operation: Operation) -> Operation:
         def run() -> None:

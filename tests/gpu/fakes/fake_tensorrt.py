@@ -5,7 +5,6 @@ errors. Memory and streams are those of `fake_cupy.install`'s machine.
 """
 
 import importlib.machinery
-import math
 import sys
 from types import ModuleType
 from typing import Any
@@ -16,11 +15,9 @@ from tests.gpu.fakes.fake_machine import Machine
 from tests.gpu.fakes.fake_tensorrt_builder import builder_names
 from tests.gpu.fakes.fake_tensorrt_engine import EngineInspector, ICudaEngine, IExecutionContext, Runtime
 from tests.gpu.fakes.fake_tensorrt_types import (
-    NUMPY,
     DataType,
     Dims,
     FakeTensorRT,
-    HardwareCompatibilityLevel,
     IHostMemory,
     ILogger,
     LayerInformationFormat,
@@ -47,13 +44,9 @@ def install(
 def runtime_names(fake: FakeTensorRT) -> dict[str, Any]:
     """What `tensorrt` and `tensorrt_lean` have in common."""
     classes = (ILogger, Logger, ICudaEngine, IExecutionContext, EngineInspector, IHostMemory, Dims)
-    enums = (DataType, TensorIOMode, Strategy, LayerInformationFormat, ProfilingVerbosity, HardwareCompatibilityLevel)
-    types = {"float32": DataType.FLOAT, "float16": DataType.HALF, "uint8": DataType.UINT8}
+    enums = (DataType, TensorIOMode, Strategy, LayerInformationFormat, ProfilingVerbosity)
     return {
         "__version__": fake.version,
         "Runtime": of_fake(fake, Runtime),
-        "nptype": NUMPY.__getitem__,
-        "volume": math.prod,
-        **types,
         **{item.__name__: item for item in (*classes, *enums)},
     }

@@ -8,7 +8,6 @@ import onnx
 from tests.gpu.fakes.fake_tensorrt_parser import INetworkDefinition, OnnxParser
 from tests.gpu.fakes.fake_tensorrt_types import (
     FakeTensorRT,
-    HardwareCompatibilityLevel,
     Header,
     IHostMemory,
     ILogger,
@@ -60,9 +59,6 @@ class IOptimizationProfile:
                 raise RuntimeError(f"Shape provided for {name} is inconsistent with other shapes.")
         self.shapes[input] = [list(shape) for shape in (min, opt, max)]
 
-    def get_shape(self, input: str) -> list[list[int]]:  # noqa: A002
-        return self.shapes[input]
-
     def __bool__(self) -> bool:
         return bool(self.shapes)
 
@@ -86,9 +82,7 @@ class IBuilderConfig:
         "builder_optimization_level",
         "cache",
         "fake",
-        "hardware_compatibility_level",
         "kinds",
-        "max_aux_streams",
         "profiles",
         "profiling_verbosity",
     )
@@ -102,17 +96,12 @@ class IBuilderConfig:
         self.cache: ITimingCache | None = None
         self.builder_optimization_level = 3
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
-        self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
-        self.max_aux_streams = 0
 
     def set_flag(self, flag: Any) -> None:
         self._flags.add(self.kinds(flag))
 
     def clear_flag(self, flag: Any) -> None:
         self._flags.discard(self.kinds(flag))
-
-    def get_flag(self, flag: Any) -> bool:
-        return self.kinds(flag) in self._flags
 
     @property
     def flag_names(self) -> list[str]:
@@ -132,10 +121,6 @@ class IBuilderConfig:
         return len(self.profiles) - 1
 
     @property
-    def num_optimization_profiles(self) -> int:
-        return len(self.profiles)
-
-    @property
     def _cache_header(self) -> bytes:
         gpu = self.fake.machine.gpus[self.fake.machine.current]
         return TIMING + f"{self.fake.version} {gpu.name}".encode()
@@ -149,9 +134,6 @@ class IBuilderConfig:
             return False
         self.cache = cache
         return True
-
-    def get_timing_cache(self) -> ITimingCache | None:
-        return self.cache
 
 
 class Builder:
@@ -194,7 +176,6 @@ class Builder:
             flags=config.flag_names,
             profiles=[profile.shapes for profile in config.profiles],
             verbosity=config.profiling_verbosity.name,
-            hardware_compatibility=config.hardware_compatibility_level.name,
             optimization_level=config.builder_optimization_level,
             workspace=config.get_memory_pool_limit(MemoryPoolType.WORKSPACE),
             layers=layers,

@@ -17,21 +17,10 @@ class INetworkDefinition:
         self.fake, self.strongly_typed = fake, strongly_typed
         self.graph = b""
         self._inputs: list[IOTensor] = []
-        self._outputs: list[IOTensor] = []
-        self.num_inputs = self.num_outputs = self.num_layers = 0
 
     def take(self, model: onnx.ModelProto) -> None:
         self.graph = model.SerializeToString()
         self._inputs = [IOTensor.read(value) for value in model.graph.input]
-        self._outputs = [IOTensor.read(value) for value in model.graph.output]
-        self.num_inputs, self.num_outputs = len(self._inputs), len(self._outputs)
-        self.num_layers = len(model.graph.node)
-
-    def get_input(self, index: int) -> IOTensor:
-        return self._inputs[index]
-
-    def get_output(self, index: int) -> IOTensor:
-        return self._outputs[index]
 
 
 class ParserError:
@@ -45,12 +34,6 @@ class ParserError:
 
     def node(self) -> int:
         return self._index
-
-    def node_name(self) -> str:
-        return self._node
-
-    def node_operator(self) -> str:
-        return self._operator
 
     def __str__(self) -> str:
         where = f"In node {self._index} with name: {self._node} and operator: {self._operator}"
@@ -72,9 +55,6 @@ class OnnxParser:
     def get_error(self, index: int) -> ParserError:
         return self._errors[index]
 
-    def clear_errors(self) -> None:
-        self._errors.clear()
-
     def parse_from_file(self, model: str) -> bool:
         if not isinstance(model, str):
             raise TypeError("parse_from_file(): incompatible function arguments")
@@ -84,18 +64,9 @@ class OnnxParser:
             loaded = onnx.load(model)
         except Exception as error:  # of whatever kind the protobuf library chooses
             return self._fail(ParserError(f"Failed to parse ONNX model from file: {model} ({error})"))
-        return self._parse(loaded)
-
-    def parse(self, model: bytes, path: str | None = None) -> bool:
-        loaded = onnx.load_from_string(bytes(memoryview(model)))
-        if path is None and any(tensor.external_data for tensor in loaded.graph.initializer):
-            return self._fail(ParserError("Failed to open external data: no path was given"))
-        return self._parse(onnx.load(path) if path else loaded)
-
-    def _parse(self, model: onnx.ModelProto) -> bool:
-        for error in unsupported(model.graph):
+        for error in unsupported(loaded.graph):
             return self._fail(error)
-        self.network.take(model)
+        self.network.take(loaded)
         return True
 
     def _fail(self, error: ParserError) -> bool:

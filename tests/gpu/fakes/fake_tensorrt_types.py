@@ -24,7 +24,6 @@ TensorIOMode = members("TensorIOMode", "NONE INPUT OUTPUT")
 Strategy = members("ExecutionContextAllocationStrategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED")
 LayerInformationFormat = members("LayerInformationFormat", "ONELINE JSON")
 ProfilingVerbosity = members("ProfilingVerbosity", "LAYER_NAMES_ONLY NONE DETAILED")
-HardwareCompatibilityLevel = members("HardwareCompatibilityLevel", "NONE AMPERE_PLUS SAME_COMPUTE_CAPABILITY")
 
 TYPES = {
     onnx.TensorProto.FLOAT: DataType.FLOAT,
@@ -60,7 +59,6 @@ class Header:
     flags: list[str]
     profiles: list[dict[str, list[list[int]]]]
     verbosity: str
-    hardware_compatibility: str
     optimization_level: int
     workspace: int
     layers: list[dict[str, Any]]
