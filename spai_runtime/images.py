@@ -5,13 +5,14 @@ the mode it was decoded to and is converted crop by crop, so an image costs its 
 """
 
 import io
+import math
 import os
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
+
+Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]  # Pillow's names of its resamplings
 
 BAND_BYTES = 1 << 20  # of RGB pixels that are converted at a time
 
@@ -88,13 +91,7 @@ class Picture:
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
         """The pixels of a box inside the image, (bottom − top, right − left, 3) uint8 RGB."""
-        part = self._image.crop((left, top, right, bottom))
-        if part.mode.startswith("I;16"):
-            grey = (np.asarray(part) >> 8).astype(np.uint8)  # the high byte, as Pillow reads 16-bit RGB
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "Palette images with Transparency": alpha is dropped on purpose
-            return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+        return np.asarray(_rgb(self._image.crop((left, top, right, bottom))))
 
     def array(self) -> NDArray[np.uint8]:
         """All pixels, (H, W, 3) uint8 RGB: a copy."""
@@ -108,6 +105,17 @@ class Picture:
             bottom = min(top + rows, self.height)
             out[top:bottom] = self.crop(top, 0, bottom, self.width)
         self.close()
+
+    def resized(self, height: int, width: int, filter: Filter) -> "Picture":  # noqa: A002  Pillow's word
+        """A picture in RGB of its own pixels, as Pillow's `Image.resize` makes them of this one's RGB.
+
+        At the size that it has, they are copied. While it runs, a picture that is not RGB is also there in RGB, at 4
+        bytes a pixel.
+
+        :raises ImageError: truncated or corrupt data, or too little memory
+        """
+        with _as_image_error():
+            return Picture(_rgb(self._image).resize((width, height), Image.Resampling[filter.upper()]))
 
     def close(self) -> None:
         """Lets go of the file and of the decoded pixels."""
@@ -135,12 +143,26 @@ class Picture:
             raise ImageError(f"pixels of mode {mode} have no defined 8-bit range; convert the file to 8 or 16 bits RGB")
 
 
+def pixel_limit() -> float:
+    """How many pixels an image may have: above it, Pillow takes a file for a decompression bomb."""
+    return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else math.inf
+
+
 def read_image(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
     """A path or the bytes of a file → (H, W, 3) uint8 RGB.
 
     :raises ImageError: whatever is wrong with it, in one sentence
     """
     return Picture.open(source).load().array()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)  # the high byte, as Pillow reads 16-bit RGB
+        return Image.fromarray(grey).convert("RGB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "Palette images with Transparency": alpha is dropped on purpose
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _formats() -> list[str]:

@@ -2,5 +2,6 @@
 
 from spai_runtime.views.layout import Layout, reflect
 from spai_runtime.views.policy import Tiles, ViewPolicy
+from spai_runtime.views.resize import Resize
 
-__all__ = ["Layout", "Tiles", "ViewPolicy", "reflect"]
+__all__ = ["Layout", "Resize", "Tiles", "ViewPolicy", "reflect"]

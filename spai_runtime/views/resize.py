@@ -1,0 +1,31 @@
+"""Resizing: the size of an image before its views are cropped from it."""
+
+from typing import Literal
+
+import msgspec
+
+from spai_runtime.images import Filter
+
+
+class Resize(msgspec.Struct, frozen=True):
+    """What torchvision's `Resize` does to PIL images: `Picture.resized` to `size`.
+
+    :param side: in pixels
+    :param rule: what gets that side: the `shorter` one, and the other follows; or both, to a `square`
+    :param filter: Pillow's resampling
+    """
+
+    side: int
+    rule: Literal["shorter", "square"] = "shorter"
+    filter: Filter = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise ValueError(f"a resize to a side of {self.side}: it must be at least 1")
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after it (torchvision's `_compute_resized_output_size`, which cuts off fractions)."""
+        if self.rule == "square":
+            return self.side, self.side
+        longer = int(self.side * max(height, width) / min(height, width))
+        return (longer, self.side) if height > width else (self.side, longer)
