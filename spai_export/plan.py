@@ -36,7 +36,7 @@ def add_plan(source: Source, exported: Exported, options: BuildOptions) -> Plann
     """
     started = time.perf_counter()
     directory, manifest = exported.directory, exported.manifest
-    built = build(directory, manifest.views.size, manifest.features, options)
+    built = build(directory, manifest.views.size, manifest.features, options)  # type: ignore[union-attr]
     deviation = _deviation(source, directory, replace(manifest, plan=built.plan), options.device)
     plan = replace(built.plan, options={**built.plan.options, "gate": deviation.as_provenance()})
     write_manifest(replace(manifest, plan=plan), directory)

@@ -23,7 +23,7 @@ from spai_export.modelopt import QuantisationError, require_modelopt, run_modelo
 from spai_export.onnx import check_graph
 from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture
-from spai_runtime.views import Layout, ViewPolicy
+from spai_runtime.views import Layout, Resize, ViewPolicy
 
 PRODUCTS = ("MatMul", "Gemm")
 QUANTISABLE = (*PRODUCTS, "Conv")
@@ -58,7 +58,9 @@ def calibration_views(paths: Sequence[Path], policy: ViewPolicy, count: int = 51
     """
     random = np.random.default_rng(seed)
     views = [
-        view for path, layout, indices in _drawn(paths, policy, count, random) for view in _cut(path, layout, indices)
+        view
+        for path, layout, indices in _drawn(paths, policy, count, random)
+        for view in _cut(path, policy.resize, layout, indices)
     ]
     if not views:
         raise QuantisationError(f"calibration needs images, and none of {len(paths)} can be read: name others")
@@ -84,11 +86,13 @@ def _drawn(
         yield paths[image], layout, [index for _, of, index in chosen if of == image]
 
 
-def _cut(path: Path, layout: Layout, indices: Sequence[int]) -> NDArray[np.uint8]:
+def _cut(path: Path, resize: Resize | None, layout: Layout, indices: Sequence[int]) -> NDArray[np.uint8]:
     """(len(indices), S, S, 3); none where the image, whose header was good, cannot be decoded."""
-    views = np.empty((len(indices), layout.size, layout.size, 3), np.uint8)
+    views = np.empty((len(indices), *layout.shape, 3), np.uint8)
     try:
         picture = Picture.open(path).load()
+        if resize:
+            picture = picture.resized(layout.height, layout.width, resize.filter)
         for index, view in zip(indices, views, strict=True):
             layout.crop(picture, index, view)
     except ImageError:

@@ -9,9 +9,10 @@ from spai_runtime.detector import Detector, Score
 from spai_runtime.errors import EngineError, ImageError, ManifestError, OutputError, SourceError, UserError
 from spai_runtime.manifest import Manifest, Threshold
 from spai_runtime.scoring.pipeline import Result, score_all
-from spai_runtime.views import Layout, Tiles, ViewPolicy
+from spai_runtime.views import CentreCrop, Layout, Resize, TenCrop, Tiles, ViewPolicy, WholeImage
 
 __all__ = [
+    "CentreCrop",
     "Detector",
     "EngineError",
     "ImageError",
@@ -19,12 +20,15 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "OutputError",
+    "Resize",
     "Result",
     "Score",
     "SourceError",
+    "TenCrop",
     "Threshold",
     "Tiles",
     "UserError",
     "ViewPolicy",
+    "WholeImage",
     "score_all",
 ]

@@ -110,7 +110,7 @@ class Detector(Closing):
 
         :raises ImageError: padding a sliver to the side of a view would pass the limit of decompression bombs
         """
-        height, width, side = picture.height, picture.width, self.manifest.views.size
+        height, width, side = picture.height, picture.width, self.manifest.views.size  # type: ignore[union-attr]
         limit = 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else math.inf
         if max(height, side) * max(width, side) > limit:
             raise ImageError(f"{width}×{height} pixels would be padded past the limit of {limit} pixels; crop it")
@@ -126,7 +126,7 @@ class Detector(Closing):
         if isinstance(self.encoder, DeviceEngine):
             return DeviceBatcher(self.encoder, batch_size, decoder)
         assert decoder is None
-        return HostBatcher(self.encoder, self.manifest.views.size, batch_size)
+        return HostBatcher(self.encoder, self.manifest.views.size, batch_size)  # type: ignore[union-attr]
 
     def score_features(self, job: Job) -> Score:
         """Features of all views of an image → its score.

@@ -76,7 +76,8 @@ class _Choice:
 
     def load(self, exported: Exported) -> Engines:
         manifest = exported.manifest
-        contracts = Contract.encoder(manifest.views.size, manifest.features), Contract.head(manifest.features)
+        side = manifest.views.size  # type: ignore[union-attr]
+        contracts = Contract.encoder(side, manifest.features), Contract.head(manifest.features)
         graphs = self.encoder, self.head
         for graph in graphs:
             _check(exported.directory, graph)

@@ -1,7 +1,21 @@
 """Views: the pixels of an image that a detector looks at. A policy is data; a layout applies it to an image."""
 
-from spai_runtime.views.layout import Layout, reflect
-from spai_runtime.views.policy import Tiles, ViewPolicy
+from spai_runtime.views.layout import Layout, Source
+from spai_runtime.views.padding import Padding, reflect, wrap, zero
+from spai_runtime.views.policy import CentreCrop, TenCrop, Tiles, ViewPolicy, WholeImage
 from spai_runtime.views.resize import Resize
 
-__all__ = ["Layout", "Resize", "Tiles", "ViewPolicy", "reflect"]
+__all__ = [
+    "CentreCrop",
+    "Layout",
+    "Padding",
+    "Resize",
+    "Source",
+    "TenCrop",
+    "Tiles",
+    "ViewPolicy",
+    "WholeImage",
+    "reflect",
+    "wrap",
+    "zero",
+]

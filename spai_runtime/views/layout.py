@@ -3,55 +3,96 @@
 Training and deployment share this module, so both see the same pixels.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.images import Picture
+from spai_runtime.images import BAND_BYTES
+from spai_runtime.views.padding import INDICES, Indices, Padding
+
+
+class Source(Protocol):
+    """Pixels that views are cropped from; a `Picture` is one."""
+
+    def crop(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
+        """The pixels of a box inside, (bottom − top, right − left, 3) uint8 RGB."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
     """The views of one image.
 
-    :param height, width: of the image, in pixels
-    :param origins: (V, 2), top and left of each view in pixels of the image; outside it, pixels are reflected
-    :param grid: rows and columns of the tiles, or None for five crops
+    :param height, width: of what views are cropped from, in pixels: the image after the policy's resize
+    :param shape: height and width of a view, in pixels
+    :param origins: (V, 2), top and left of each view in pixels of the image, which it may lie outside of
+    :param grid: rows and columns of the tiles, or None for crops that are no grid
+    :param flips: (V,), or one for all: whether a view is mirrored, left to right, after it was cropped
+    :param padding: what a view shows outside the image
     """
 
     height: int
     width: int
-    size: int
+    shape: tuple[int, int]
     origins: NDArray[np.int64]
     grid: tuple[int, int] | None
+    flips: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, np.bool_))
+    padding: Padding = "reflect"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flips", np.broadcast_to(self.flips, len(self.origins)))
 
     def __len__(self) -> int:
         return len(self.origins)
 
-    def crop(self, picture: Picture, index: int, out: NDArray[np.uint8]) -> None:
-        """Writes one view into `out`, (S, S, 3) uint8; nothing the size of the image is allocated."""
-        top, left = map(int, self.origins[index])
-        if 0 <= top <= self.height - self.size and 0 <= left <= self.width - self.size:
-            out[:] = picture.crop(top, left, top + self.size, left + self.size)
-            return
-        rows, columns = reflect(top, self.size, self.height), reflect(left, self.size, self.width)
-        first_row, first_column = rows.min(), columns.min()
-        patch = picture.crop(int(first_row), int(first_column), int(rows.max()) + 1, int(columns.max()) + 1)
-        out[:] = patch[np.ix_(rows - first_row, columns - first_column)]
+    def crop(self, source: Source, index: int, out: NDArray[np.uint8]) -> None:
+        """Writes one view into `out`, (*shape, 3) uint8; no more than a view is allocated on the way.
 
-    def stack(self, picture: Picture) -> NDArray[np.uint8]:
-        """All views at once, (V, S, S, 3)."""
-        views = np.empty((len(self), self.size, self.size, 3), np.uint8)
+        :param source: of the layout's height and width
+        """
+        (top, left), (height, width) = map(int, self.origins[index]), self.shape
+        view = out[:, ::-1] if self.flips[index] else out
+        if 0 <= top <= self.height - height and 0 <= left <= self.width - width:
+            _copy(source, top, left, view)
+        else:
+            indices = INDICES[self.padding]
+            _gather(source, indices(top, height, self.height), indices(left, width, self.width), view)
+
+    def stack(self, source: Source) -> NDArray[np.uint8]:
+        """All views at once, (V, *shape, 3)."""
+        views = np.empty((len(self), *self.shape, 3), np.uint8)
         for index, view in enumerate(views):
-            self.crop(picture, index, view)
+            self.crop(source, index, view)
         return views
 
 
-def reflect(start: int, length: int, side: int) -> NDArray[np.int64]:
-    """Indices start … start + length − 1 folded into 0 … side − 1 without repeating the edge (numpy's `reflect`)."""
-    if side == 1:
-        return np.zeros(length, np.int64)
-    period = 2 * (side - 1)
-    folded = np.arange(start, start + length) % period
-    return np.minimum(folded, period - folded)
+def _copy(source: Source, top: int, left: int, view: NDArray[np.uint8]) -> None:
+    """Fills a view that lies inside, band by band, since it may be a whole image."""
+    height, width, _ = view.shape
+    rows = max(1, BAND_BYTES // (3 * width))
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        view[start:stop] = source.crop(top + start, left, top + stop, left + width)
+
+
+def _gather(source: Source, rows: Indices, columns: Indices, view: NDArray[np.uint8]) -> None:
+    """Fills a view that shows the pixels of these rows and columns."""
+    view[:] = 0
+    for down in _runs(rows):
+        for across in _runs(columns):
+            (y, bottom), (x, right) = ((part.min(), part.max() + 1) for part in (rows[down], columns[across]))
+            patch = source.crop(int(y), int(x), int(bottom), int(right))
+            view[np.ix_(down, across)] = patch[np.ix_(rows[down] - y, columns[across] - x)]
+
+
+def _runs(indices: Indices) -> Iterator[NDArray[np.intp]]:
+    """Which places of a view show each run of neighbours of the image; a wrapped view shows its two ends.
+
+    No run is longer than the view.
+    """
+    shown = np.unique(indices[indices >= 0])
+    for run in np.split(shown, np.flatnonzero(np.diff(shown) > 1) + 1):
+        if len(run):
+            yield np.flatnonzero((indices >= run[0]) & (indices <= run[-1]))

@@ -1,10 +1,27 @@
-"""View policies: which views of an image a detector looks at. A policy is data, and detector.json holds it."""
+"""View policies: which views of an image a detector looks at. A policy is data, and detector.json holds it.
+
+Each has
+
+- `shape`: height and width of a view in pixels, None where it is the image's own,
+- `resize`: what the image goes through first, or None,
+- `layout(height, width)`: where the views lie of an image that had this size before the resize. A side shorter than a
+  view is padded, half before and half after, the odd pixel after.
+"""
+
+import math
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from spai_runtime.errors import ImageError
+from spai_runtime.images import pixel_limit
 from spai_runtime.views.layout import Layout
+from spai_runtime.views.padding import Padding
+from spai_runtime.views.resize import Resize
+
+Shape = tuple[int | None, int | None]
+Origins = NDArray[np.int64]
 
 
 class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
@@ -13,37 +30,144 @@ class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
     :param size: side S of a view in pixels
     :param stride: between tiles, in pixels
     :param minimum: an image with fewer tiles is looked at in five crops (4 in the published configuration)
+    :param padding: of a side shorter than a view
     """
 
     size: int = 224
     stride: int = 224
     minimum: int = 4
+    padding: Padding = "reflect"
+    resize: Resize | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.stride < 1:
             raise ValueError(f"views of side {self.size} and stride {self.stride}: both must be at least 1")
 
-    def layout(self, height: int, width: int) -> "Layout":
+    @property
+    def shape(self) -> Shape:
+        """(S, S)"""
+        return self.size, self.size
+
+    def layout(self, height: int, width: int) -> Layout:
         """Where the views of an image of this size lie.
 
-        A side shorter than a view is padded by reflection, half before and half after, the odd pixel after.
         Tiles are in row-major order; what is left over at the right and the bottom is not looked at. Five crops are
         top-left, top-right, bottom-left, bottom-right, centre.
+
+        :raises ImageError: resized or padded, it would have too many pixels
         """
-        padding = np.array([max(0, self.size - height) // 2, max(0, self.size - width) // 2])
-        room = max(height, self.size) - self.size, max(width, self.size) - self.size
+        plane = _plane(self, height, width)
+        room, before = _margins(plane, self.size)
         rows, columns = (np.arange(0, free + 1, self.stride) for free in room)
         grid: tuple[int, int] | None = (len(rows), len(columns))
         if len(rows) * len(columns) < self.minimum:
             grid, origins = None, _five_crop(*room)
         else:
             origins = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-        return Layout(height, width, self.size, origins - padding, grid)
+        return Layout(*plane, (self.size, self.size), origins - before, grid, padding=self.padding)
 
 
-ViewPolicy = Tiles  # and others, each with a tag of its own
+class CentreCrop(msgspec.Struct, frozen=True, tag_field="policy", tag="centre_crop"):
+    """One view from the middle: torchvision's `center_crop`.
+
+    :param size: side S of the view in pixels
+    :param padding: of a side shorter than the view; torchvision's is `zero`
+    """
+
+    size: int
+    resize: Resize | None = None
+    padding: Padding = "zero"
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+
+    @property
+    def shape(self) -> Shape:
+        """(S, S)"""
+        return self.size, self.size
+
+    def layout(self, height: int, width: int) -> Layout:
+        """:raises ImageError: resized or padded, it would have too many pixels"""
+        plane = _plane(self, height, width)
+        room, before = _margins(plane, self.size)
+        return Layout(*plane, (self.size, self.size), _five_crop(*room)[4:] - before, None, padding=self.padding)
 
 
-def _five_crop(bottom: int, right: int) -> NDArray[np.int64]:
+class TenCrop(msgspec.Struct, frozen=True, tag_field="policy", tag="ten_crop"):
+    """torchvision's `ten_crop`: five crops of the image, padded where it is short, and five of that image mirrored.
+
+    :param size: side S of a view in pixels
+    :param padding: of a side shorter than a view
+    """
+
+    size: int
+    resize: Resize | None = None
+    padding: Padding = "zero"
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+
+    @property
+    def shape(self) -> Shape:
+        """(S, S)"""
+        return self.size, self.size
+
+    def layout(self, height: int, width: int) -> Layout:
+        """Top-left, top-right, bottom-left, bottom-right, centre; then the same of the mirrored image.
+
+        :raises ImageError: resized or padded, it would have too many pixels
+        """
+        plane = _plane(self, height, width)
+        room, before = _margins(plane, self.size)
+        crops = _five_crop(*room)
+        mirrored = crops * (1, -1) + (0, room[1])  # where they lie in the image that is not
+        origins, flips = np.concatenate((crops, mirrored)) - before, np.repeat([False, True], 5)
+        return Layout(*plane, (self.size, self.size), origins, None, flips, self.padding)
+
+
+class WholeImage(msgspec.Struct, frozen=True, tag_field="policy", tag="whole"):
+    """One view: all of the image."""
+
+    resize: Resize | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W) of a view; None where it depends on the image."""
+        return (self.resize.side,) * 2 if self.resize and self.resize.rule == "square" else (None, None)
+
+    def layout(self, height: int, width: int) -> Layout:
+        """:raises ImageError: resized, it would have too many pixels"""
+        plane = _plane(self, height, width)
+        return Layout(*plane, plane, np.zeros((1, 2), np.int64), None)
+
+
+ViewPolicy = Tiles | CentreCrop | TenCrop | WholeImage
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"views of side {size}: it must be at least 1")
+
+
+def _plane(policy: ViewPolicy, height: int, width: int) -> tuple[int, int]:
+    """Height and width of what views are cropped from: the image after the resize.
+
+    :raises ImageError: padded to the side of a view, it would pass the limit of decompression bombs
+    """
+    plane = policy.resize.size(height, width) if policy.resize else (height, width)
+    limit = pixel_limit()
+    if math.prod(max(side, view or 1) for side, view in zip(plane, policy.shape, strict=True)) > limit:
+        changed = "resized" if policy.resize else "padded"
+        raise ImageError(f"{width}×{height} pixels would be {changed} past the limit of {limit} pixels; crop it")
+    return plane
+
+
+def _margins(plane: tuple[int, int], size: int) -> tuple[tuple[int, int], Origins]:
+    """How far down and right a view may lie in the padded image, and where in that the image itself begins."""
+    bottom, right = (max(0, side - size) for side in plane)
+    return (bottom, right), np.array([max(0, size - side) // 2 for side in plane])
+
+
+def _five_crop(bottom: int, right: int) -> Origins:
     """torchvision's `five_crop`: the centre's offset is rounded, halves to even."""
     return np.array([(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))])

@@ -38,7 +38,7 @@ def plain_crop(picture: Picture, size: int, rng: np.random.Generator) -> Image:
     """Pixels as they are, (S, S, 3), from anywhere in the image; a shorter side is padded as SPAI's views are."""
     corner = [_start(side, size, rng) for side in (picture.height, picture.width)]
     view = np.empty((size, size, 3), np.uint8)
-    Layout(picture.height, picture.width, size, np.array([corner]), grid=None).crop(picture, 0, view)
+    Layout(picture.height, picture.width, (size, size), np.array([corner]), grid=None).crop(picture, 0, view)
     return view
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+from PIL import Image
 
 from spai_export.choices import Precision
 from spai_export.modelopt import QuantisationError
@@ -24,7 +25,7 @@ from spai_export.precision import cast
 from spai_export.quantize import calibration_views, excluded_nodes, quantize
 from spai_export.verify import sample_views
 from spai_runtime.images import Picture
-from spai_runtime.views import Tiles
+from spai_runtime.views import CentreCrop, Resize, Tiles
 from spai_train.models.spai import SPAI, SPAIConfig
 from tests.support.images import Write, write_bad_images
 from tests.support.models import TINY
@@ -124,6 +125,13 @@ def test_views_are_those_of_the_layout_and_none_twice(photo: Write) -> None:
     assert len(set(found)) == 16
     counts = np.bincount([image for image, _ in found], minlength=4)
     assert counts.tolist() == [4, 4, 4, 4]
+
+
+def test_views_of_an_image_that_is_resized(photo: Write) -> None:
+    (path,) = paint(photo, [(50, 81)])
+    resized = Image.open(path).resize((51, 32), Image.Resampling.BICUBIC)
+    (view,) = calibration_views([path], CentreCrop(32, Resize(32)), count=1)
+    np.testing.assert_array_equal(view, np.asarray(resized)[:, 10:42])
 
 
 def test_an_image_of_few_views_leaves_the_rest_to_others(photo: Write) -> None:

@@ -1,4 +1,4 @@
-"""The kernel's own text, compiled for the CPU, cuts what `Layout` cuts, to the bit."""
+"""The kernel's own text, compiled for the CPU, crops what `Layout` and numpy crop, to the bit."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,12 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spai_runtime.engines.cuda.crop import COLUMNS, crop_kernel, fill
+from spai_runtime.engines.cuda.crop import COLUMNS, PADDINGS, crop_kernel, fill
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
-from spai_runtime.views import Layout, Tiles
+from spai_runtime.views import CentreCrop, Layout, TenCrop, Tiles, WholeImage
 from tests.gpu.fakes import fake_cupy
 from tests.support.images import pixels
+from tests.support.padded import pad
 
 Image = NDArray[np.uint8]
 
@@ -30,8 +31,8 @@ def cupy() -> Iterator[Any]:
         yield cupy
 
 
-def cut_on_gpu(images: Sequence[Image], layouts: Sequence[Layout], bucket: int | None = None) -> Image:
-    """All views of all images in one launch, (V, S, S, 3)."""
+def crop_on_gpu(images: Sequence[Image], layouts: Sequence[Layout], bucket: int | None = None) -> Image:
+    """All views of all images in one launch, (V, H, W, 3)."""
     import cupy  # noqa: PLC0415  the fake
 
     with cupy.cuda.Stream(non_blocking=True) as stream:
@@ -39,16 +40,19 @@ def cut_on_gpu(images: Sequence[Image], layouts: Sequence[Layout], bucket: int |
         rows = []
         for image, array, layout in zip(images, arrays, layouts, strict=True):
             array.set(image, stream=stream)
-            rows += [(array.data.ptr, *image.shape[:2], int(top), int(left)) for top, left in layout.origins]
+            rows += [
+                (array.data.ptr, *image.shape[:2], int(top), int(left), int(flipped), PADDINGS[layout.padding])
+                for (top, left), flipped in zip(layout.origins, layout.flips, strict=True)
+            ]
         table = np.empty((bucket or len(rows), COLUMNS), np.int64)
         fill(table, rows)
-        on_gpu, views = cupy.empty(table.shape, np.int64), cupy.empty((len(table), *[layouts[0].size] * 2, 3), np.uint8)
+        on_gpu, views = cupy.empty(table.shape, np.int64), cupy.empty((len(table), *layouts[0].shape, 3), np.uint8)
         on_gpu.set(table, stream=stream)
-        crop_kernel()(on_gpu, layouts[0].size, views)
+        crop_kernel()(on_gpu, *layouts[0].shape, views)
         return np.array(views.get(stream=stream))
 
 
-def cut_on_host(images: Sequence[Image], layouts: Sequence[Layout]) -> Image:
+def crop_on_host(images: Sequence[Image], layouts: Sequence[Layout]) -> Image:
     stacks = [layout.stack(Picture.from_array(image)) for image, layout in zip(images, layouts, strict=True)]
     return np.concatenate(stacks)
 
@@ -61,32 +65,61 @@ def cut_on_host(images: Sequence[Image], layouts: Sequence[Layout]) -> Image:
 def test_views_of_many_images(sizes: list[tuple[int, int]], stride: int) -> None:
     images = [pixels(height, width, seed) for seed, (height, width) in enumerate(sizes)]
     layouts = [Tiles(16, stride, 4).layout(height, width) for height, width in sizes]
-    np.testing.assert_array_equal(cut_on_gpu(images, layouts), cut_on_host(images, layouts))
+    np.testing.assert_array_equal(crop_on_gpu(images, layouts), crop_on_host(images, layouts))
 
 
-@given(
-    height=st.integers(1, 20),
-    width=st.integers(1, 20),
-    origins=st.lists(st.tuples(st.integers(-300, 300), st.integers(-300, 300)), min_size=1, max_size=5),
-)
-@settings(max_examples=60, deadline=None)
-def test_origins_anywhere(height: int, width: int, origins: list[tuple[int, int]]) -> None:
-    image, layout = pixels(height, width), Layout(height, width, 5, np.array(origins), None)
-    np.testing.assert_array_equal(cut_on_gpu([image], [layout]), cut_on_host([image], [layout]))
+@st.composite
+def crops_anywhere(draw: st.DrawFn) -> Layout:
+    """Of a small image: any origins, each mirrored or not, and views of any shape."""
+    height, width = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    places = draw(st.lists(st.tuples(st.integers(-300, 300), st.integers(-300, 300)), min_size=1, max_size=5))
+    flips = draw(st.lists(st.booleans(), min_size=len(places), max_size=len(places)))
+    shape = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    return Layout(height, width, shape, np.array(places), None, np.array(flips), draw(st.sampled_from(list(PADDINGS))))
+
+
+def brute_force(image: Image, layout: Layout) -> Image:
+    """Each view from an image that numpy padded on all sides."""
+    whole, (height, width) = pad(image, [(320, 320)] * 2, layout.padding), layout.shape
+    views = [whole[top + 320 :, left + 320 :][:height, :width] for top, left in layout.origins]
+    return np.stack([view[:, ::-1] if flipped else view for view, flipped in zip(views, layout.flips, strict=True)])
+
+
+@given(layout=crops_anywhere())
+@settings(max_examples=150, deadline=None)
+def test_any_crops(layout: Layout) -> None:
+    image = pixels(layout.height, layout.width)
+    expected = brute_force(image, layout)
+    np.testing.assert_array_equal(crop_on_gpu([image], [layout]), expected)
+    np.testing.assert_array_equal(crop_on_host([image], [layout]), expected)
+
+
+def test_images_whose_paddings_differ() -> None:
+    """In one launch: what a row says holds for its view alone."""
+    policies = CentreCrop(16, padding="wrap"), TenCrop(16, padding="zero"), Tiles(16), TenCrop(16, padding="reflect")
+    images = [pixels(height, 15, height) for height in (3, 20, 40, 9)]
+    layouts = [policy.layout(*image.shape[:2]) for policy, image in zip(policies, images, strict=True)]
+    np.testing.assert_array_equal(crop_on_gpu(images, layouts), crop_on_host(images, layouts))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (300, 7), (61, 83)])
+def test_whole_images(height: int, width: int) -> None:
+    image, layout = pixels(height, width), WholeImage().layout(height, width)
+    np.testing.assert_array_equal(crop_on_gpu([image], [layout]), image[None])
 
 
 def test_published_views() -> None:
     """Sides of 224, where the offset of the last byte of a batch is not small."""
     images = [pixels(460, 700), pixels(223, 1000)]
     layouts = [Tiles().layout(*image.shape[:2]) for image in images]
-    np.testing.assert_array_equal(cut_on_gpu(images, layouts), cut_on_host(images, layouts))
+    np.testing.assert_array_equal(crop_on_gpu(images, layouts), crop_on_host(images, layouts))
 
 
 def test_a_bucket_is_filled_with_its_last_view() -> None:
     image = pixels(40, 40)
     layout = Tiles(16, 16, 4).layout(40, 40)
-    expected = cut_on_host([image], [layout])
-    views = cut_on_gpu([image], [layout], bucket=8)
+    expected = crop_on_host([image], [layout])
+    views = crop_on_gpu([image], [layout], bucket=8)
     np.testing.assert_array_equal(views, expected[[0, 1, 2, 3, 3, 3, 3, 3]])
 
 

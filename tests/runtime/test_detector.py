@@ -177,7 +177,9 @@ def test_swapped_graphs(copied: Path) -> None:
         Detector.load(copied)
 
 
-@pytest.mark.parametrize("changes", [{"features": 21}, {"views": {"size": 33, "stride": 33, "minimum": 4}}])
+@pytest.mark.parametrize(
+    "changes", [{"features": 21}, {"views": {"policy": "tiles", "size": 33, "stride": 33, "minimum": 4}}]
+)
 def test_another_geometry(copied: Path, changes: dict[str, Any]) -> None:
     edit(copied, **changes)
     with pytest.raises(EngineError, match=r"does not match detector\.json"):

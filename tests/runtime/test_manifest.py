@@ -30,7 +30,8 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_the_file_is_json_that_begins_with_its_schema() -> None:
     fields = json.loads(MANIFEST.dump())
     assert next(iter(fields.items())) == ("schema", 1)
-    assert fields["views"] == {"size": 32, "stride": 16, "minimum": 0, "policy": "tiles"}
+    tiles = {"size": 32, "stride": 16, "minimum": 0, "padding": "reflect", "resize": None}
+    assert fields["views"] == {"policy": "tiles", **tiles}
     assert fields["encoder"] == {"file": "encoder.onnx", "sha256": SHA}
     assert fields["name"] == "d\u00e9mo"
 
@@ -113,8 +114,8 @@ def test_a_newer_schema_says_to_upgrade(tmp_path: Path, changes: dict[str, Any])
         ({"threshold": {"value": -0.1, "source": ""}}, "value"),
         ({"threshold": {"value": 0.5}}, "source"),
         ({"precision": "fp12"}, "precision"),
-        ({"views": {"size": 32, "stride": 0}}, "both must be at least 1"),
-        ({"views": {"size": -1, "stride": 32}}, "both must be at least 1"),
+        ({"views": {"policy": "tiles", "size": 32, "stride": 0}}, "both must be at least 1"),
+        ({"views": {"policy": "tiles", "size": -1, "stride": 32}}, "both must be at least 1"),
         ({"views": {"policy": "hexagons"}}, "policy"),
     ],
 )

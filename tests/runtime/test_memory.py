@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the high-water 
 def engine(tiny_detector: Path, tmp_path: Path) -> Path:
     """The tiny detector, looking at one tile in a thousand pixels."""
     directory = Path(shutil.copytree(tiny_detector, tmp_path / "m"))
-    edit(directory, views={"size": 32, "stride": 1000, "minimum": 4})
+    edit(directory, views={"policy": "tiles", "size": 32, "stride": 1000, "minimum": 4})
     return directory
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Write, pixels, write_odd_images
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +16,7 @@ from torchvision.transforms.functional import _compute_resized_output_size
 from spai_runtime.errors import ImageError
 from spai_runtime.images import Filter, Picture
 from spai_runtime.views import Resize
+from tests.support.images import Write, pixels, write_odd_images
 
 FILTERS: tuple[Filter, ...] = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 MODES = {"RGB": "png", "L": "png", "1": "png", "P": "png", "RGBA": "png", "LA": "png", "CMYK": "tif", "YCbCr": "tif"}

@@ -1,10 +1,10 @@
-"""Cutting views on the GPU: one kernel for a whole batch, whose views lie in any number of images.
+"""Cropping views on the GPU: one kernel for a whole batch, whose views lie in any number of images.
 
-Its input is a table with a row (pointer, height, width, top, left) a view. Coordinates outside an image are reflected
-as `spai_runtime.views.reflect` does, so that a view is bit for bit what `Layout.crop` makes of the same image.
+Its input is a table with a row for each view. What a view shows outside its image is what the functions of
+`spai_runtime.views.padding` say, so that it is bit for bit what `Layout.crop` makes of the same image.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,39 +12,54 @@ from numpy.typing import NDArray
 
 from spai_runtime.engines.cuda.gpu import import_cupy
 from spai_runtime.errors import EngineError
+from spai_runtime.views import Padding
 
-COLUMNS = 5  # of the table
+Row = tuple[int, int, int, int, int, int, int]  # pointer, height, width, top, left, whether flipped, code of PADDINGS
 
-_REFLECT = """
-__device__ static inline long long reflect(long long at, long long length) {
+COLUMNS = 7  # of the table
+PADDINGS: Mapping[Padding, int] = {"reflect": 0, "zero": 1, "wrap": 2}
+
+_CODES = f"enum {{ {', '.join(f'{name.upper()} = {code}' for name, code in PADDINGS.items())} }};"
+
+# The coordinate of the pixel to show at a coordinate along one side; -1 is black.
+_SHOWN = """
+__device__ static inline long long shown(long long at, long long length, long long padding) {
+    if (at >= 0 && at < length) return at;
+    if (padding == ZERO) return -1;
     if (length == 1) return 0;
-    const long long period = 2 * (length - 1);
+    const long long period = padding == WRAP ? length : 2 * (length - 1);
     long long folded = at % period;  // of the sign of `at`
     if (folded < 0) folded += period;
-    return folded < period - folded ? folded : period - folded;
+    return folded < length ? folded : period - folded;
 }
 """
 
-# i counts the bytes of the batch, (bucket, side, side, 3).
-_CUT = """
+# i counts the bytes of the batch, (bucket, rows, columns, 3).
+_CROP = f"""
     const long long channel = i % 3;
-    const long long column = i / 3 % side;
-    const long long row = i / (3 * side) % side;
-    const long long view = i / (3 * side * side) * 5;
+    const long long across = i / 3 % columns;
+    const long long down = i / (3 * columns) % rows;
+    const long long view = i / (3 * columns * rows) * {COLUMNS};
     const unsigned char* pixels = (const unsigned char*)table[view];
-    const long long y = reflect(table[view + 3] + row, table[view + 1]);
-    const long long x = reflect(table[view + 4] + column, table[view + 2]);
-    views = pixels[(y * table[view + 2] + x) * 3 + channel];
+    const long long width = table[view + 2];
+    const long long column = table[view + 5] ? columns - 1 - across : across;
+    const long long y = shown(table[view + 3] + down, table[view + 1], table[view + 6]);
+    const long long x = shown(table[view + 4] + column, width, table[view + 6]);
+    views = y < 0 || x < 0 ? 0 : pixels[(y * width + x) * 3 + channel];
 """
 
 
 def crop_kernel() -> Any:
-    """`kernel(table, side, views)`: fills `views` (bucket, side, side, 3) uint8 from `table` (bucket, 5) int64.
+    """`kernel(table, rows, columns, views)`: fills `views` (bucket, rows, columns, 3) uint8.
+
+    `table` is (bucket, COLUMNS) int64, a `Row` for each view.
 
     :raises EngineError: CuPy cannot compile it
     """
     cupy = import_cupy()
-    kernel = cupy.ElementwiseKernel("raw int64 table, int64 side", "uint8 views", _CUT, "cut", preamble=_REFLECT)
+    kernel = cupy.ElementwiseKernel(
+        "raw int64 table, int64 rows, int64 columns", "uint8 views", _CROP, "crop", preamble=_CODES + _SHOWN
+    )
     try:
         _try_out(kernel)
     except (cupy.cuda.runtime.CUDARuntimeError, MemoryError):
@@ -55,11 +70,11 @@ def crop_kernel() -> Any:
     return kernel
 
 
-def fill(table: NDArray[np.int64], cuts: Iterable[tuple[int, int, int, int, int]]) -> None:
-    """Writes the rows of the table (bucket, 5); the last is repeated, since a run is always of the full bucket."""
-    rows = np.array(list(cuts), np.int64)
-    table[: len(rows)] = rows
-    table[len(rows) :] = rows[-1]
+def fill(table: NDArray[np.int64], rows: Iterable[Row]) -> None:
+    """Writes the rows of the table (bucket, COLUMNS); the last is repeated, since a run is always of a full bucket."""
+    filled = np.array(list(rows), np.int64)
+    table[: len(filled)] = filled
+    table[len(filled) :] = filled[-1]
 
 
 def _try_out(kernel: Any) -> None:
@@ -68,6 +83,6 @@ def _try_out(kernel: Any) -> None:
     with cupy.cuda.Stream(non_blocking=True) as stream:
         pixel, view = cupy.empty((1, 1, 3), np.uint8), cupy.empty((1, 1, 1, 3), np.uint8)
         table = cupy.empty((1, COLUMNS), np.int64)
-        table.set(np.array([[pixel.data.ptr, 1, 1, 0, 0]], np.int64), stream=stream)
-        kernel(table, 1, view)
+        table.set(np.array([[pixel.data.ptr, 1, 1, 0, 0, 0, PADDINGS["reflect"]]], np.int64), stream=stream)
+        kernel(table, 1, 1, view)
         stream.synchronize()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spai_runtime.engines import Contract, Cut, DeviceImage
-from spai_runtime.engines.cuda.crop import COLUMNS, fill
+from spai_runtime.engines.cuda.crop import COLUMNS, PADDINGS, Row, fill
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Program, pair, view_sizes
 from spai_runtime.errors import EngineError
@@ -32,7 +32,7 @@ class CudaImage:
 class CudaSlot:
     """See `Slot`. One thread at a time uses it.
 
-    :param kernel: `cut.crop_kernel`'s
+    :param kernel: `crop_kernel`'s
     :param unfinished: it was launched, and not waited for since or not with success
     """
 
@@ -109,7 +109,7 @@ class CudaSlot:
         fill(rows, map(_row, cuts))
         table.set(rows, stream=self._stream)
         with self._stream:
-            self._kernel(table, views.shape[1], views)
+            self._kernel(table, *views.shape[1:3], views)
 
     def _run(self, bucket: int) -> None:
         """The graph, on its own stream: behind the views, before what this slot's stream does next."""
@@ -119,7 +119,7 @@ class CudaSlot:
         self._stream.wait_event(stream.record(self._ran))
 
 
-def _row(cut: Cut) -> tuple[int, int, int, int, int]:
+def _row(cut: Cut) -> Row:
     image = cut.image
     assert isinstance(image, CudaImage)
-    return image.pointer, image.height, image.width, cut.top, cut.left
+    return image.pointer, image.height, image.width, cut.top, cut.left, 0, PADDINGS["reflect"]
