@@ -84,15 +84,17 @@ def _gather(source: Source, rows: Indices, columns: Indices, view: NDArray[np.ui
         for across in _runs(columns):
             (y, bottom), (x, right) = ((part.min(), part.max() + 1) for part in (rows[down], columns[across]))
             patch = source.crop(int(y), int(x), int(bottom), int(right))
-            view[np.ix_(down, across)] = patch[np.ix_(rows[down] - y, columns[across] - x)]
+            view[down, across] = patch[rows[down] - y].take(columns[across] - x, axis=1)
 
 
-def _runs(indices: Indices) -> Iterator[NDArray[np.intp]]:
-    """Which places of a view show each run of neighbours of the image; a wrapped view shows its two ends.
+def _runs(indices: Indices) -> Iterator[slice]:
+    """The stretches of a view that each show a run of neighbours of the image, no longer than the stretch.
 
-    No run is longer than the view.
+    Reflected, there is one, and so where the view shows all of the side; a wrapped view may show its two ends, each in
+    one stretch, since it passes the edge once.
     """
     shown = np.unique(indices[indices >= 0])
     for run in np.split(shown, np.flatnonzero(np.diff(shown) > 1) + 1):
         if len(run):
-            yield np.flatnonzero((indices >= run[0]) & (indices <= run[-1]))
+            places = np.flatnonzero((indices >= run[0]) & (indices <= run[-1]))
+            yield slice(places[0], places[-1] + 1)
