@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from spai_export.onnx import ExportError
-from spai_runtime.detector import Detector, Score
+from spai_runtime.detector import Detector
 from spai_runtime.errors import ImageError
 from spai_runtime.files.sources import Sources
 from spai_runtime.images import Picture
+from spai_runtime.results import Score
 from spai_runtime.scoring.pipeline import score_all
 from spai_runtime.views import ViewPolicy
 

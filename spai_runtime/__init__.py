@@ -5,10 +5,11 @@
 Score(score=0.0123, logit=-4.38, label='real')
 """
 
-from spai_runtime.detector import Detector, Score
+from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError, ImageError, ManifestError, OutputError, SourceError, UserError
 from spai_runtime.manifest import Manifest, Threshold
-from spai_runtime.scoring.pipeline import Result, score_all
+from spai_runtime.results import Result, Score
+from spai_runtime.scoring.pipeline import score_all
 from spai_runtime.views import CentreCrop, Layout, Resize, TenCrop, Tiles, ViewPolicy, WholeImage
 
 __all__ = [

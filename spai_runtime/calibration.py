@@ -7,6 +7,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+CLOSEST = 2.0**-53  # to 0 or 1 that an isotonic score counts as: the float64 before 1 is 1 − this
+LARGEST_LOG_ODDS = 2.0**1000  # far above any logit of float32, and sums of many stay within float64
+
 Score = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -26,7 +29,11 @@ class Platt(msgspec.Struct, frozen=True, tag_field="method", tag="platt"):
 
     def apply(self, logit: float) -> float:
         """:returns: in [0, 1]"""
-        return sigmoid(self.a * logit + self.b)
+        return sigmoid(self.log_odds(logit))
+
+    def log_odds(self, logit: float) -> float:
+        """The log-odds of the score, exact however close to 0 or 1 it is."""
+        return self.a * logit + self.b
 
 
 class Isotonic(msgspec.Struct, frozen=True, tag_field="method", tag="isotonic"):
@@ -52,6 +59,14 @@ class Isotonic(msgspec.Struct, frozen=True, tag_field="method", tag="isotonic"):
         """:returns: in [0, 1]"""
         return float(np.interp(logit, self.logits, self.scores))
 
+    def log_odds(self, logit: float) -> float:
+        """The log-odds of the interpolated score, which is clipped to [CLOSEST, 1 − CLOSEST].
+
+        :returns: within ±36.74, log((1 − CLOSEST) / CLOSEST)
+        """
+        score = min(max(self.apply(logit), CLOSEST), 1 - CLOSEST)
+        return math.log(score) - math.log1p(-score)
+
 
 Calibration = Platt | Isotonic
 
@@ -62,6 +77,16 @@ def probability(logit: float, calibration: Calibration | None = None) -> float:
     :returns: in [0, 1], with the digits that are written
     """
     return decimal(calibration.apply(logit) if calibration else sigmoid(logit))
+
+
+def log_odds(logit: float, calibration: Calibration | None = None) -> float:
+    """The log-odds log(score / (1 − score)) of a logit's score, whose digits are not cut.
+
+    :returns: the logit itself without a calibration, a · logit + b with Platt's, those of the interpolated score
+        with an isotonic one; within ±LARGEST_LOG_ODDS
+    """
+    exact = calibration.log_odds(logit) if calibration else logit
+    return min(max(exact, -LARGEST_LOG_ODDS), LARGEST_LOG_ODDS)
 
 
 def sigmoid(logit: float) -> float:

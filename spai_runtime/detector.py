@@ -3,15 +3,14 @@
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spai_runtime.calibration import decimal, probability
+from spai_runtime.calibration import decimal, log_odds, probability
 from spai_runtime.closing import Closing
 from spai_runtime.engines import Array, DeviceEngine, DeviceLostError, Engine, buckets
 from spai_runtime.engines.cuda.jpeg import JpegDecoder
@@ -19,35 +18,11 @@ from spai_runtime.errors import EngineError, ImageError, UserError
 from spai_runtime.images import Picture
 from spai_runtime.loading import Exported, load_engines
 from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
+from spai_runtime.results import Label, Score
 from spai_runtime.scoring.batcher import Batcher, HostBatcher, Job
 from spai_runtime.scoring.device_batcher import DeviceBatcher
-from spai_runtime.views import Layout
 
 ImageSource = str | os.PathLike[str] | bytes | NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a detector says of one image.
-
-    :param score: probability that the image is AI-generated, in [0, 1]: the sigmoid of the logit, or what the
-        detector's calibration makes of it
-    :param logit: as the head says it, calibrated or not
-    :param label: `ai` where score > threshold, else `real`
-    :param attention: (V,) float32, how much the head looked at each view; sums to 1. It does not localise edits.
-    :param layout: where the views lie
-    """
-
-    score: float
-    logit: float
-    label: Literal["ai", "real"]
-    attention: NDArray[np.float32] = field(repr=False)
-    layout: Layout = field(repr=False)
-
-    @property
-    def attention_grid(self) -> NDArray[np.float32] | None:
-        """(rows, columns) of the tiles; None for an image looked at in five crops, which are no grid."""
-        return None if self.layout.grid is None else self.attention.reshape(self.layout.grid)
 
 
 class Detector(Closing):
@@ -169,8 +144,10 @@ class Detector(Closing):
         if not np.isfinite(logits).all():
             return ImageError(f"the detector's logit is {logits[0, 0]}, which no score follows from")
         logit = decimal(float(logits[0, 0]))
-        score = probability(logit, self.manifest.calibration)
-        return Score(score, logit, "ai" if score > self.threshold.value else "real", attention[0], job.layout)
+        calibration = self.manifest.calibration
+        score = probability(logit, calibration)
+        label: Label = "ai" if score > self.threshold.value else "real"
+        return Score(score, logit, label, attention[0], job.layout, log_odds(logit, calibration))
 
     def close(self) -> None:
         """Frees the engines."""

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from spai_runtime.scoring.pipeline import Result
+from spai_runtime.results import Result
 
 
 class _Rate(ProgressColumn):

@@ -22,7 +22,8 @@ from spai_runtime.errors import OutputError
 from spai_runtime.files.rows import FORMATS
 from spai_runtime.files.sinks import ResultFile, Stream
 from spai_runtime.files.sources import Item, Sources
-from spai_runtime.scoring.pipeline import Result, score_items
+from spai_runtime.results import Result
+from spai_runtime.scoring.pipeline import score_items
 
 EXIT_SCORED = 0
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from spai_runtime.errors import OutputError
 from spai_runtime.files.sources import Item
-from spai_runtime.scoring.pipeline import Result
+from spai_runtime.results import Result
 
 RESULT_COLUMNS = ("path", "score", "logit", "label", "width", "height", "views", "error")
 

@@ -18,7 +18,7 @@ from typing import IO, Any, BinaryIO, Self
 from spai_runtime.errors import OutputError
 from spai_runtime.files.rows import Format, format_of, is_row_of, names_of, row_of
 from spai_runtime.files.sources import Item
-from spai_runtime.scoring.pipeline import Result
+from spai_runtime.results import Result
 
 
 class Stream:

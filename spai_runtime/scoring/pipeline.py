@@ -11,12 +11,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from spai_runtime.detector import Detector, Score
+from spai_runtime.detector import Detector
 from spai_runtime.engines import DeviceEngine, DeviceLostError
 from spai_runtime.engines.cuda.jpeg import JpegDecoder
 from spai_runtime.errors import ImageError, UserError
 from spai_runtime.files.sources import Item, printable
 from spai_runtime.images import Picture
+from spai_runtime.results import Result, Score
 from spai_runtime.scoring.batcher import Batcher, Job
 from spai_runtime.scoring.budget import Budget
 
@@ -26,20 +27,6 @@ WORKERS = 8  # decoding threads at most
 GPU_WORKERS = 32
 SCORED_AT_ONCE = 64  # images that the head is given at once
 POOL_BLOCKS = 64  # of 16 MiB, that Pillow keeps for the next image: more than the largest that it decodes
-
-
-@dataclass(frozen=True)
-class Result:
-    """One image's outcome: a score, or an error of one sentence.
-
-    :param width, height: in pixels; None where not even the header could be read
-    """
-
-    item: Item
-    score: Score | None = None
-    width: int | None = None
-    height: int | None = None
-    error: str = ""
 
 
 def score_all(
@@ -133,7 +120,7 @@ class _Read:
         """:param error: where the image itself has none"""
         if isinstance(score, UserError):
             score, error = None, str(score)
-        return Result(self.item, score, self.width, self.height, self.error or error)
+        return Result(self.item, (score,) if score else (), self.width, self.height, self.error or error)
 
 
 def _finished(detector: Detector, pending: deque[_Read]) -> Iterator[Result]:

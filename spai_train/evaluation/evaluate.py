@@ -9,7 +9,7 @@ from spai_runtime.detector import Detector
 from spai_runtime.files.digest import sha256_of
 from spai_runtime.files.sources import printable
 from spai_runtime.manifest import Threshold
-from spai_runtime.scoring.pipeline import Result
+from spai_runtime.results import Result
 from spai_train.data.perturb import NONE, Perturbation
 from spai_train.data.stores import Store, open_store
 from spai_train.data.table import Row, TableError, read_tables

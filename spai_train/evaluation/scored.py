@@ -13,7 +13,8 @@ from spai_runtime.calibration import Calibration, probability
 from spai_runtime.detector import Detector
 from spai_runtime.files.sources import Item, printable
 from spai_runtime.images import Picture
-from spai_runtime.scoring.pipeline import Result, score_items
+from spai_runtime.results import Result
+from spai_runtime.scoring.pipeline import score_items
 from spai_train.data.perturb import NONE, Kind, Perturbation
 from spai_train.data.stores import FILES, Store
 from spai_train.data.table import Row

@@ -24,16 +24,17 @@ LAYOUT = Tiles(8, 8, 0).layout(16, 24)
 def scored(name: str, value: float, *own: str) -> Result:
     """A result whose input had these cells in COLUMNS."""
     label: Literal["ai", "real"] = "ai" if value > 0.5 else "real"
-    score = Score(value, round(value * 7 - 3, 4), label, np.full(6, 1 / 6, np.float32), LAYOUT)
-    return Result(Item(Path(name), name, dict(zip(COLUMNS, own, strict=False))), score, 24, 16)
+    logit = round(value * 7 - 3, 4)
+    score = Score(value, logit, label, np.full(6, 1 / 6, np.float32), LAYOUT, logit)
+    return Result(Item(Path(name), name, dict(zip(COLUMNS, own, strict=False))), (score,), 24, 16)
 
 
 RESULTS = (
     scored("a.jpg", 0.25, "a.jpg", "9", "1"),
     scored('comma, "quote" and\nnew\nline.jpg', 0.75, "b"),
-    Result(Item(Path("c.jpg"), "c\r.jpg", {"image": "c\n"}), None, None, None, "cannot be read: gone, away"),
+    Result(Item(Path("c.jpg"), "c\r.jpg", {"image": "c\n"}), (), None, None, "cannot be read: gone, away"),
     scored("ü \U0001f4f7.jpg", 1e-30, "", "", "x,y"),
-    Result(Item(Path("d.jpg"), "d.jpg"), None, 5, 6, "truncated"),
+    Result(Item(Path("d.jpg"), "d.jpg"), (), 5, 6, "truncated"),
     scored("\\udce9.jpg", 0.5, "e"),
 )
 ITEMS = [result.item for result in RESULTS]

@@ -1,0 +1,103 @@
+"""Fusion: the log-odds of several detectors → one score.
+
+The rules are those of GRIP (Cozzolino et al., Raising the Bar of AI-generated Image Detection with CLIP, CVPR workshops
+2024; `utils/fusion.py` of their code), computed on the odds' logarithms alone, so that no logit is too large.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import reduce
+from statistics import fmean, median
+
+from spai_runtime.calibration import decimal, probability
+from spai_runtime.manifest import Threshold
+from spai_runtime.results import Label
+
+UNCALIBRATED = Threshold(0.5, "the default for fused scores, which are not calibrated")
+
+
+class Rule(StrEnum):
+    """How log-odds x become one; p is their probability, sigmoid(x).
+
+    SOFT_OR (GRIP's default): p = 1 − Π (1 − pᵢ), as if the detectors were independent and one that says `ai` enough
+    MEAN_LOGIT, MAX_LOGIT, MEDIAN_LOGIT: x = the mean, the largest, the median xᵢ (of an even number, as numpy's)
+    LSE: x = log Σ exp(xᵢ), a soft maximum
+    MEAN_PROB: p = the mean pᵢ
+    """
+
+    SOFT_OR = "soft_or"
+    MEAN_LOGIT = "mean_logit"
+    MAX_LOGIT = "max_logit"
+    MEDIAN_LOGIT = "median_logit"
+    LSE = "lse"
+    MEAN_PROB = "mean_prob"
+
+    def fuse(self, log_odds: Sequence[float]) -> float:
+        """:param log_odds: (detectors,), finite, in any order
+        :returns: the fused log-odds, finite; a detector alone keeps its own
+        """
+        assert log_odds
+        return _FORMULAS[self](log_odds)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What several detectors say of one image together.
+
+    :param score: in [0, 1]; it is no calibrated probability, even where those of the detectors are
+    :param logit: its log-odds
+    :param label: `ai` where score > threshold, else `real`
+    """
+
+    score: float
+    logit: float
+    label: Label
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How scores of several detectors become one.
+
+    :param threshold: on fused scores, which those of the detectors say nothing about
+    """
+
+    rule: Rule = Rule.SOFT_OR
+    threshold: Threshold = UNCALIBRATED
+
+    def fuse(self, log_odds: Sequence[float]) -> Fused:
+        """:param log_odds: (detectors,), `Score.log_odds` of each"""
+        logit = self.rule.fuse(log_odds)
+        score = probability(logit)
+        return Fused(score, decimal(logit), "ai" if score > self.threshold.value else "real")
+
+
+def _soft_or(log_odds: Iterable[float]) -> float:
+    """Odds of two are (1 + e^x)(1 + e^y) − 1 = e^x + e^y + e^(x + y): a sum without cancellation."""
+    return reduce(lambda x, y: _lse((x, y, x + y)), sorted(log_odds))
+
+
+def _mean_prob(log_odds: Sequence[float]) -> float:
+    """The odds of the mean are Σ pᵢ / Σ (1 − pᵢ), and 1 − sigmoid(x) = sigmoid(−x)."""
+    return _lse([_log_sigmoid(x) for x in log_odds]) - _lse([_log_sigmoid(-x) for x in log_odds])
+
+
+def _lse(values: Sequence[float]) -> float:
+    """log Σ exp(values)"""
+    largest = max(values)
+    return largest + math.log(math.fsum(math.exp(value - largest) for value in values))
+
+
+def _log_sigmoid(x: float) -> float:
+    return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
+
+
+_FORMULAS: dict[Rule, Callable[[Sequence[float]], float]] = {
+    Rule.SOFT_OR: _soft_or,
+    Rule.MEAN_LOGIT: fmean,
+    Rule.MAX_LOGIT: max,
+    Rule.MEDIAN_LOGIT: median,
+    Rule.LSE: _lse,
+    Rule.MEAN_PROB: _mean_prob,
+}

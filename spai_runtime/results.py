@@ -1,0 +1,63 @@
+"""Results: what detectors say of an image."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spai_runtime.files.sources import Item
+from spai_runtime.views import Layout
+
+Label = Literal["ai", "real"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a detector says of one image.
+
+    :param score: probability that the image is AI-generated, in [0, 1]: the sigmoid of the logit, or what the
+        detector's calibration makes of it
+    :param logit: as the head says it, calibrated or not
+    :param label: `ai` where score > threshold, else `real`
+    :param attention: (V,) float32, how much the head looked at each view; sums to 1. It does not localise edits.
+        None where the head has no attention
+    :param layout: where the views lie
+    :param log_odds: log(score / (1 − score)) before digits are cut, which fusion takes; without calibration the logit
+    """
+
+    score: float
+    logit: float
+    label: Label
+    attention: NDArray[np.float32] | None = field(repr=False)
+    layout: Layout = field(repr=False)
+    log_odds: float = field(repr=False)
+
+    @property
+    def attention_grid(self) -> NDArray[np.float32] | None:
+        """(rows, columns) of the tiles; None without attention, and for five crops, which are no grid."""
+        if self.attention is None or self.layout.grid is None:
+            return None
+        return self.attention.reshape(self.layout.grid)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One image's outcome: a score of each detector, or an error of one sentence.
+
+    :param scores: in the order of the detectors, None of one that could not score the image; () where none could
+    :param width, height: in pixels; None where not even the header could be read
+    :param error: what is wrong with the image, or with what a detector made of it; with several detectors it says which
+    """
+
+    item: Item
+    scores: tuple[Score | None, ...] = ()
+    width: int | None = None
+    height: int | None = None
+    error: str = ""
+
+    @property
+    def score(self) -> Score | None:
+        """The one detector's; None where there is none."""
+        assert len(self.scores) <= 1
+        return self.scores[0] if self.scores else None
