@@ -19,7 +19,7 @@ from spai_runtime.cli.progress import shown
 from spai_runtime.cli.table import Table
 from spai_runtime.detector import Detector
 from spai_runtime.errors import OutputError
-from spai_runtime.files.rows import FORMATS
+from spai_runtime.files.rows import FORMATS, Columns
 from spai_runtime.files.sinks import ResultFile, Stream
 from spai_runtime.files.sources import Item, Sources
 from spai_runtime.results import Result
@@ -161,21 +161,23 @@ def _to_stdout(detector: Detector, sources: Sources, _: int, options: Options) -
         form = Form.TABLE if sys.stdout.isatty() else Form.CSV
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is written as escapes
         sys.stdout.reconfigure(errors="backslashreplace")
-    sink, labels = Stream(sys.stdout, Table() if form is Form.TABLE else FORMATS[form], sources.columns), Counter[str]()
+    columns, labels = Columns(sources.columns), Counter[str]()
+    sink = Stream(sys.stdout, Table(columns) if form is Form.TABLE else FORMATS[form], columns)
     for result in _results(detector, iter(sources), options):
         sink.write(result)
-        labels[_label(result)] += 1
+        labels[columns.label_of(result)] += 1
     return labels
 
 
 def _to_file(detector: Detector, sources: Sources, total: int, options: Options) -> Counter[str]:
     assert options.output is not None
-    with ResultFile(options.output, sources.columns, _identity(detector, options), resume=options.resume) as file:
+    columns = Columns(sources.columns)
+    with ResultFile(options.output, columns, _identity(detector, options), resume=options.resume) as file:
         todo, labels = file.skip(iter(sources))
         results = _results(detector, todo, options)
         for result in shown(results, total, labels.total(), visible=not options.quiet):
             file.write(result)
-            labels[_label(result)] += 1
+            labels[columns.label_of(result)] += 1
         engine = detector.encoder
         file.finish(inputs=list(options.inputs), device=engine.device, engine=engine.label, labels=dict(labels))
     return labels
@@ -188,10 +190,6 @@ def _results(detector: Detector, items: Iterator[Item], options: Options) -> Ite
 
         decoder = JpegDecoder(detector.encoder)
     return score_items(detector, items, batch_size=options.batch_size, workers=options.workers, decoder=decoder)
-
-
-def _label(result: Result) -> str:
-    return result.score.label if result.score else "error"
 
 
 def _identity(detector: Detector, options: Options) -> dict[str, object]:

@@ -1,21 +1,48 @@
 """Rows for people: what `spai-run` shows on a terminal when no output is named."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_HEADER = f"{'score':>7}  {'label':<5}  {'size':>11}  {'views':>5}  image"
+from spai_runtime.files.rows import Columns
+
+SCORE = 7  # characters that a score takes at least
+NAME = 12  # and the name of a detector above its scores at most
 
 
 class Table:
-    """Fixed columns, one line an image, so that rows can be shown as they come."""
+    """Fixed columns, one line an image, so that rows can be shown as they come.
+
+    One detector has its score and the number of its views; of several, each has its score, before that of their fusion.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._scores = {f"{name}_score": _cut(name) for name in columns.detector_names} or {"score": "score"}
+        self._scores |= {"fusion_score": "fused"} if columns.fusion else {}
+        self._views = [] if columns.detectors else ["views"]
 
     def header(self, names: Sequence[str]) -> str:  # noqa: ARG002
-        return f"{_HEADER}\n{'─' * min(shutil.get_terminal_size().columns, 72)}\n"
+        titles = self._line(self._scores.values(), "label", "size", self._views, "image")
+        return f"{titles}{'─' * min(shutil.get_terminal_size().columns, 72)}\n"
 
     def encode(self, row: Mapping[str, Any]) -> str:
-        path = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(row["path"]))  # no escape sequences
+        scores = ["—" if row[name] is None else f"{row[name]:.4f}" for name in self._scores]
         size = f"{row['width']}×{row['height']}" if row["width"] else ""
-        if row["error"]:
-            return f"{'—':>7}  {'error':<5}  {size:>11}  {'':>5}  {path}: {row['error']}\n"
-        return f"{row['score']:>7.4f}  {row['label']:<5}  {size:>11}  {row['views']:>5}  {path}\n"
+        views = [str(row[name] or "") for name in self._views]
+        image = _printable(f"{row['path']}: {row['error']}" if row["error"] else str(row["path"]))
+        return self._line(scores, self._columns.label_in(row), size, views, image)
+
+    def _line(self, scores: Iterable[str], label: str, size: str, views: Iterable[str], image: str) -> str:
+        widths = [max(SCORE, len(title)) for title in self._scores.values()]
+        cells = [f"{score:>{width}}" for score, width in zip(scores, widths, strict=True)]
+        return "  ".join([*cells, f"{label:<5}", f"{size:>11}", *(f"{cell:>5}" for cell in views), image]) + "\n"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+
+
+def _printable(text: str) -> str:
+    """Without what would steer the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -3,35 +3,130 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from spai_runtime.errors import OutputError
 from spai_runtime.files.sources import Item
-from spai_runtime.results import Result
+from spai_runtime.fusion import Fusion
+from spai_runtime.results import Label, Result, Score
 
-RESULT_COLUMNS = ("path", "score", "logit", "label", "width", "height", "views", "error")
+OF_A_DETECTOR = ("score", "logit", "label")
+RESULT_COLUMNS = ("path", *OF_A_DETECTOR, "width", "height", "views", "error")  # of one detector
 
 Row = dict[str, Any]
 
 
-def row_of(result: Result, columns: Sequence[str]) -> Row:
-    """A result as a row: the input's own columns, then RESULT_COLUMNS; None is an empty cell.
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a run: what its inputs bring along, then what it says of each image.
 
-    :param columns: own columns of all inputs; one that is named like a result column becomes `input_<name>`
+    One detector has RESULT_COLUMNS. Several have OF_A_DETECTOR each under its name, `fusion_score` and `fusion_label`
+    where they are fused, and no `views`, of which each has a number of its own.
+
+    :param own: own columns of all inputs; one that is named like a result or like another one becomes `input_<name>`
+    :param detectors: names of several, in the order of `Result.scores`; () is one detector
+    :param fusion: of several
     """
-    score = result.score
-    values = (
-        result.item.name,
-        score and score.score,
-        score and score.logit,
-        score and score.label,
-        result.width,
-        result.height,
-        score and len(score.layout),
-        result.error or None,
-    )
-    return {**own_cells(result.item, columns), **dict(zip(RESULT_COLUMNS, values, strict=True))}
+
+    own: Sequence[str]
+    detectors: Sequence[str] = ()
+    fusion: Fusion | None = None
+
+    def __post_init__(self) -> None:
+        assert len(self.detectors) != 1
+        assert self.detectors or not self.fusion
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of all columns, each different."""
+        return [*self._own_names, *self._result_names]
+
+    @cached_property
+    def detector_names(self) -> list[str]:
+        """Of several detectors, as columns have them: letters, digits, `-` and `_`, each different."""
+        names: list[str] = []
+        for detector in self.detectors:
+            name = "".join(c if c.isalnum() or c in "-_" else "_" for c in detector) or "detector"
+            taken = {*names, "fusion"}
+            numbered = (f"{name}_{number}" for number in count(2))
+            names.append(next(free for free in chain((name,), numbered) if free not in taken))
+        return names
+
+    def row_of(self, result: Result) -> Row:
+        """A result as a row; None is an empty cell."""
+        return {**self._own_cells(result.item), **self._result_cells(result)}
+
+    def is_row_of(self, row: Mapping[str, Any], item: Item) -> bool:
+        """Whether a row read back is this item's."""
+        expected = {**self._own_cells(item), "path": item.name}
+        return all((row[name] or "") == (value or "") for name, value in expected.items())
+
+    def label_of(self, result: Result) -> Label | Literal["error"]:
+        """What an image counts as: `error` where anything is wrong with it, else what fusion says.
+
+        Without fusion it is `ai` where one of the detectors says so.
+        """
+        return self.label_in(self._result_cells(result))
+
+    def label_in(self, row: Mapping[str, Any]) -> Label | Literal["error"]:
+        """As `label_of`, of a row read back."""
+        if row["error"]:
+            return "error"
+        return "ai" if any(row[name] == "ai" for name in self._label_names) else "real"
+
+    @cached_property
+    def _own_names(self) -> list[str]:
+        names = dict.fromkeys(self._result_names)
+        for column in self.own:
+            name = column
+            while name in names:
+                name = f"input_{name}"
+            names[name] = None
+        return [*names][len(self._result_names) :]
+
+    @cached_property
+    def _result_names(self) -> list[str]:
+        if not self.detectors:
+            return [*RESULT_COLUMNS]
+        groups = [f"{detector}_{name}" for detector in self.detector_names for name in OF_A_DETECTOR]
+        fused = ["fusion_score", "fusion_label"] if self.fusion else []
+        return ["path", *groups, *fused, "width", "height", "error"]
+
+    @cached_property
+    def _label_names(self) -> list[str]:
+        """What decides how an image is counted."""
+        if self.fusion:
+            return ["fusion_label"]
+        return [f"{detector}_label" for detector in self.detector_names] or ["label"]
+
+    def _own_cells(self, item: Item) -> Row:
+        return dict(zip(self._own_names, map(item.columns.get, self.own), strict=True))
+
+    def _result_cells(self, result: Result) -> Row:
+        scores = result.scores or (None,) * max(1, len(self.detectors))
+        groups = [cell for score in scores for cell in _score_cells(score)]
+        views = [] if self.detectors else [result.score and len(result.score.layout)]
+        size = result.width, result.height
+        cells = result.item.name, *groups, *self._fused_cells(scores), *size, *views, result.error or None
+        return dict(zip(self._result_names, cells, strict=True))
+
+    def _fused_cells(self, scores: Sequence[Score | None]) -> tuple[float | str | None, ...]:
+        """None where one of the detectors has no score: what the others say together is another number."""
+        if self.fusion is None:
+            return ()
+        log_odds = [score.log_odds for score in scores if score]
+        if len(log_odds) < len(scores):
+            return None, None
+        fused = self.fusion.fuse(log_odds)
+        return fused.score, fused.label
+
+
+def _score_cells(score: Score | None) -> tuple[float | str | None, ...]:
+    return (None, None, None) if score is None else (score.score, score.logit, score.label)
 
 
 class Format(Protocol):
@@ -102,28 +197,6 @@ def format_of(path: Path) -> FileFormat:
         return FORMATS[path.suffix.lower().removeprefix(".")]
     except KeyError:
         raise OutputError(f"cannot write {path}: name it .csv or .jsonl") from None
-
-
-def names_of(columns: Sequence[str]) -> list[str]:
-    """Names of all columns; an own one that is named like a result or like another one is prefixed until it is not."""
-    own: list[str] = []
-    for column in columns:
-        name = column
-        while name in (*RESULT_COLUMNS, *own):
-            name = f"input_{name}"
-        own.append(name)
-    return [*own, *RESULT_COLUMNS]
-
-
-def own_cells(item: Item, columns: Sequence[str]) -> Row:
-    """The cells that an item brings along from its CSV."""
-    return {name: item.columns.get(column) for name, column in zip(names_of(columns), columns, strict=False)}
-
-
-def is_row_of(row: Mapping[str, Any], item: Item, columns: Sequence[str]) -> bool:
-    """Whether a row read back is this item's."""
-    expected = {**own_cells(item, columns), "path": item.name}
-    return all((row[name] or "") == (value or "") for name, value in expected.items())
 
 
 def _csv_line(cells: Sequence[Any]) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO, Self
 
 from spai_runtime.errors import OutputError
-from spai_runtime.files.rows import Format, format_of, is_row_of, names_of, row_of
+from spai_runtime.files.rows import Columns, Format, format_of
 from spai_runtime.files.sources import Item
 from spai_runtime.results import Result
 
@@ -24,12 +24,12 @@ from spai_runtime.results import Result
 class Stream:
     """Rows to a stream, as they come."""
 
-    def __init__(self, stream: IO[str], form: Format, columns: Sequence[str]) -> None:
+    def __init__(self, stream: IO[str], form: Format, columns: Columns) -> None:
         self._stream, self._format, self._columns = stream, form, columns
-        self._stream.write(form.header(names_of(columns)))
+        self._stream.write(form.header(columns.names))
 
     def write(self, result: Result) -> None:
-        self._stream.write(self._format.encode(row_of(result, self._columns)))
+        self._stream.write(self._format.encode(self._columns.row_of(result)))
         self._stream.flush()
 
 
@@ -37,14 +37,14 @@ class ResultFile:
     """Rows to a file that appears under its name when the `with` block ends without an error.
 
     :param path: `.csv` or `.jsonl`; beside it comes `<path>.run.json`, the record of the run
-    :param columns: own columns of the inputs
-    :param run: what the rows depend on (detector, threshold); rows of another run are never resumed
+    :param columns: of the rows
+    :param run: what the rows depend on (detectors, thresholds); rows of another run are never resumed
     :param resume: whether to go on with what an earlier run of the same kind has left or finished
     :raises OutputError: the file cannot be written
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], run: Mapping[str, Any], *, resume: bool = False) -> None:
-        self._path, self._columns, self._run = path, columns, {**run, "columns": names_of(columns)}
+    def __init__(self, path: Path, columns: Columns, run: Mapping[str, Any], *, resume: bool = False) -> None:
+        self._path, self._columns, self._run = path, columns, {**run, "columns": columns.names}
         self._format = format_of(path)
         self._partial, self._record = Path(f"{path}.partial"), Path(f"{path}.run.json")
         try:
@@ -55,7 +55,7 @@ class ResultFile:
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from error
         if not self.resumes:
-            self._file.write(self._format.header(names_of(columns)).encode())
+            self._file.write(self._format.header(columns.names).encode())
 
     def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
         """Keeps the rows of an earlier run as far as they agree with the items, from the first on.
@@ -69,25 +69,25 @@ class ResultFile:
             return items, labels
         end, left = 0, items
         lines = _Lines(self._file)
-        for kept, row in enumerate(self._format.decode(lines, names_of(self._columns))):
+        for kept, row in enumerate(self._format.decode(lines, self._columns.names)):
             if not lines.whole:
                 break
             item = next(left, None) if kept else None
-            if kept and (item is None or not is_row_of(row, item, self._columns)):
+            if kept and (item is None or not self._columns.is_row_of(row, item)):
                 left = left if item is None else chain((item,), left)
                 break
             end = lines.end
-            labels.update([row["label"] or "error"] if kept else [])
+            labels.update([self._columns.label_in(row)] if kept else [])
         self._file.seek(end)
         self._file.truncate()
         if end == 0:
-            self._file.write(self._format.header(names_of(self._columns)).encode())
+            self._file.write(self._format.header(self._columns.names).encode())
         return left, labels
 
     def write(self, result: Result) -> None:
         """One row, handed to the system at once: a killed process loses none."""
         try:
-            self._file.write(self._format.encode(row_of(result, self._columns)).encode())
+            self._file.write(self._format.encode(self._columns.row_of(result)).encode())
             self._file.flush()
         except OSError as error:
             raise OutputError(f"cannot write {self._partial}: {error.strerror}; --resume goes on from here") from error

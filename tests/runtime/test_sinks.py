@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,22 +13,25 @@ import numpy as np
 import pytest
 
 from spai_runtime import OutputError, Result, Score, Tiles
-from spai_runtime.files.rows import FORMATS, RESULT_COLUMNS, format_of, row_of
+from spai_runtime.calibration import probability
+from spai_runtime.files.rows import FORMATS, RESULT_COLUMNS, Columns, format_of
 from spai_runtime.files.sinks import ResultFile, Stream
 from spai_runtime.files.sources import Item
+from spai_runtime.fusion import Fusion, Rule
 
 RUN = {"detector": "test", "threshold": 0.5}
-COLUMNS = ("image", "score", "class")
+OWN = ("image", "score", "class")
+COLUMNS = Columns(OWN)
 NAMES = ["image", "input_score", "class", *RESULT_COLUMNS]
 LAYOUT = Tiles(8, 8, 0).layout(16, 24)
 
 
 def scored(name: str, value: float, *own: str) -> Result:
-    """A result whose input had these cells in COLUMNS."""
+    """A result whose input had these cells in OWN."""
     label: Literal["ai", "real"] = "ai" if value > 0.5 else "real"
     logit = round(value * 7 - 3, 4)
     score = Score(value, logit, label, np.full(6, 1 / 6, np.float32), LAYOUT, logit)
-    return Result(Item(Path(name), name, dict(zip(COLUMNS, own, strict=False))), (score,), 24, 16)
+    return Result(Item(Path(name), name, dict(zip(OWN, own, strict=False))), (score,), 24, 16)
 
 
 RESULTS = (
@@ -48,10 +53,12 @@ EXPECTED = [
 ]
 
 
-def write(path: Path, results: Sequence[Result] = RESULTS, *, resume: bool = False, **run: Any) -> tuple[bytes, int]:
+def write(
+    path: Path, results: Sequence[Result] = RESULTS, columns: Columns = COLUMNS, *, resume: bool = False, **run: Any
+) -> tuple[bytes, int]:
     """A whole run; :returns: what the file holds in the end, and how many rows were kept from before."""
     by_name = {result.item.name: result for result in results}
-    with ResultFile(path, COLUMNS, {**RUN, **run}, resume=resume) as file:
+    with ResultFile(path, columns, {**RUN, **run}, resume=resume) as file:
         todo, labels = file.skip(iter([result.item for result in results]))
         for item in todo:
             file.write(by_name[item.name])
@@ -106,7 +113,7 @@ def test_a_stream_is_the_file(path: Path) -> None:
 def test_names_of_own_columns_never_collide() -> None:
     columns = ["path", "input_path", "image", "input_input_path"]
     item = Item(Path("a"), "a.jpg", dict(zip(columns, "wxyz", strict=True)))
-    row = row_of(Result(item, error="bad"), columns)
+    row = Columns(columns).row_of(Result(item, error="bad"))
     assert list(row.values()) == ["w", "x", "y", "z", "a.jpg", None, None, None, None, None, None, "bad"]
     assert len(set(row)) == 4 + len(RESULT_COLUMNS)
 
@@ -233,3 +240,57 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 def test_every_format_has_a_name() -> None:
     assert set(FORMATS) == {"csv", "jsonl"}
+
+
+SEVERAL = Columns(("image",), ("spai", "spai"), Fusion(Rule.MEAN_LOGIT))
+
+
+def scored_twice(name: str, *logits: float | None, error: str = "") -> Result:
+    """Two detectors without attention, of which one may have failed."""
+    pairs = [(logit, probability(logit)) for logit in logits if logit is not None]
+    known = iter([Score(score, logit, "ai" if score > 0.5 else "real", None, LAYOUT, logit) for logit, score in pairs])
+    scores = tuple(None if logit is None else next(known) for logit in logits)
+    return Result(Item(Path(name), name, {"image": name}), scores, 24, 16, error)
+
+
+TWICE = (
+    scored_twice("a.jpg", 2.0, -1.0),
+    scored_twice("b\n.jpg", 1.0, None, error="spai_2: the head cannot run"),
+    scored_twice("c.jpg", error="truncated"),
+    scored_twice("d.jpg", 0.5, -3.0),
+)
+
+
+def test_rows_of_several_detectors(tmp_path: Path) -> None:
+    content, _ = write(tmp_path / "s.csv", TWICE, SEVERAL)
+    assert content.decode() == (
+        "image,path,spai_score,spai_logit,spai_label,spai_2_score,spai_2_logit,spai_2_label,fusion_score,fusion_label,"
+        "width,height,error\n"
+        "a.jpg,a.jpg,0.88079708,2.0,ai,0.26894142,-1.0,real,0.62245933,ai,24,16,\n"
+        '"b\n.jpg","b\n.jpg",0.73105858,1.0,ai,,,,,,24,16,spai_2: the head cannot run\n'
+        "c.jpg,c.jpg,,,,,,,,,24,16,truncated\n"
+        "d.jpg,d.jpg,0.62245933,0.5,ai,0.047425873,-3.0,real,0.22270014,real,24,16,\n"
+    )
+
+
+def test_resuming_a_run_of_several_detectors(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a cut anywhere, with the labels of a run that was not cut."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    whole, _ = write(path, TWICE, SEVERAL)
+    run = json.loads(record(path).read_text())["run"]
+    assert run["columns"] == SEVERAL.names
+    for end in (*range(0, len(whole), 17), len(whole)):
+        record(path).unlink()
+        Path(f"{record(path)}.partial").write_text(json.dumps({"run": run}))
+        partial(path).write_bytes(whole[:end])
+        with ResultFile(path, SEVERAL, RUN, resume=True) as file:
+            _, labels = file.skip(iter([result.item for result in TWICE]))
+        assert labels == Counter(map(SEVERAL.label_of, TWICE[: labels.total()])), end
+        assert write(path, TWICE, SEVERAL, resume=True) == (whole, labels.total())
+    assert labels == {"ai": 1, "real": 1, "error": 2}
+
+
+def test_rows_of_other_detectors_are_not_kept(path: Path) -> None:
+    write(path, TWICE, SEVERAL)
+    for other in (replace(SEVERAL, fusion=None), replace(SEVERAL, detectors=("spai", "clipdet"))):
+        assert write(path, TWICE, other, resume=True)[1] == 0
