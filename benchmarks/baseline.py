@@ -2,7 +2,8 @@
 
 Full complex FFT with the disc mask, the real part taken afterwards, and the high-pass through the inverse mask; three
 separate passes through the frozen backbone; the tokens of all blocks stacked; every branch projected on its own;
-`F.cosine_similarity` and `Tensor.std`; in training, one view after the other. Axes as in `spai_train.models.spai`.
+`F.cosine_similarity` and `Tensor.std`; in training, one view after the other. Axes as in
+`spai_train.detectors.spai.model`.
 """
 
 from functools import partial
@@ -12,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spai_train.models.spai import (
+from spai_train.detectors.spai.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     SPAI,
@@ -21,7 +22,7 @@ from spai_train.models.spai import (
     SpectralEncoder,
     Verdict,
 )
-from spai_train.spectral import disc_mask
+from spai_train.detectors.spai.spectral import disc_mask
 
 
 def centred_filter(tiles: Tensor, mask: Tensor) -> Tensor:

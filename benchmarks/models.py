@@ -6,6 +6,7 @@ either exports anew.
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,17 +15,23 @@ import torch
 from spai_export import onnx as exporter
 from spai_export import precision as casting
 from spai_export.choices import Precision
-from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Threshold
-from spai_runtime.views import Tiles
-from spai_train import spectral
-from spai_train.models import spai, vit
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_runtime.manifest import FILE_NAME, Graph, Manifest
+from spai_train.checkpoint import Card
+from spai_train.detectors import spai
+from spai_train.detectors.describe import describe
+from spai_train.detectors.spai import model as network
+from spai_train.detectors.spai import spectral
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
+from spai_train.models import half, vit
 
 CONFIGS = {
     "vitb": SPAIConfig(),  # the published model: ViT-B/16, 66 GMAC a tile
     "medium": SPAIConfig(width=384, depth=6, heads=6, blocks=tuple(range(6)), projection=512),  # 8 GMAC a tile
     "tiny": SPAIConfig(width=48, depth=2, heads=3, blocks=(0, 1), projection=64),  # tries a benchmark out in seconds
 }
+
+# The code that shapes a graph.
+SOURCES = (spai, network, spectral, half, vit, casting, exporter)
 
 
 def random_model(name: str) -> SPAI:
@@ -44,7 +51,7 @@ def exported(name: str, precision: Precision = Precision.FP32, *, fused: bool = 
     if not (directory / FILE_NAME).is_file():
         directory.mkdir(parents=True, exist_ok=True)
         model = random_model(name)
-        encoder = casting.cast(model.encoder, precision, fused=fused)
+        encoder = casting.cast(spai.SPEC, model.encoder, precision, fused=fused)
         opset = exporter.FUSED_OPSET if fused else exporter.OPSET
         exporter.export_encoder(encoder, model.config.tile_size, directory / "encoder.onnx", opset)
         exporter.export_head(model.head, model.config.features, directory / "head.onnx")
@@ -54,20 +61,15 @@ def exported(name: str, precision: Precision = Precision.FP32, *, fused: bool = 
 
 def manifest(name: str, precision: Precision, directory: Path) -> Manifest:
     """Of the graphs that lie there."""
-    config = CONFIGS[name]
-    return Manifest(
-        name=name,
-        detector="spai",
-        views=Tiles(config.tile_size, config.tile_stride, config.minimum_tiles),
-        features=config.features,
+    return replace(
+        describe(spai.SPEC, CONFIGS[name], Card(name, threshold_source="random weights")),
         encoder=Graph.of(directory / "encoder.onnx"),
         head=Graph.of(directory / "head.onnx"),
         precision=precision.value,
-        threshold=Threshold(0.5, "random weights"),
     )
 
 
 def _digest() -> str:
-    sources = [Path(module.__file__).read_bytes() for module in (spai, vit, spectral, casting, exporter)]
+    sources = [Path(module.__file__).read_bytes() for module in SOURCES]
     tools = [version(tool).encode() for tool in ("torch", "timm", "onnx", "onnxscript")]
     return hashlib.sha256(b"\0".join((*sources, *tools, repr(CONFIGS).encode()))).hexdigest()[:12]

@@ -7,7 +7,7 @@ from models import random_model
 from torch import Tensor, nn
 
 from spai_train.data.dataset import Batch
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from spai_train.models.vit import cpu_chunk
 from spai_train.training.losses import Objective, objective
 from spai_train.training.optimizer import OptimizerSettings, build_optimizer

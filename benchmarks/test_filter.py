@@ -15,7 +15,7 @@ from conftest import Report
 from measure import Times, ratio, take_turns
 from torch import Tensor
 
-from spai_train.spectral import SpectralFilter, disc_mask, real_response
+from spai_train.detectors.spai.spectral import SpectralFilter, disc_mask, real_response
 
 TILES, SIZE, RADIUS, TARGET = 16, 224, 16, 10
 ROUNDS = int(os.environ.get("SPAI_BENCH_FILTER_ROUNDS", "50"))

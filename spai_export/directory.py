@@ -54,7 +54,7 @@ class Source:
         if settings.precision.quantised:
             _check_quantisable(settings)
         self.checkpoint, self.settings, self.model = checkpoint, settings, checkpoint.model()
-        self.encoder = cast(self.model.encoder, settings.precision, fused=settings.fused)
+        self.encoder = cast(checkpoint.detector, self.model.encoder, settings.precision, fused=settings.fused)
         config = checkpoint.config
         self.policy = Tiles(config.tile_size, config.tile_stride, config.minimum_tiles)
 

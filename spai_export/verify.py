@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from spai_export.float32 import to_float32
 from spai_export.onnx import ExportError
 from spai_export.precision import Half
 from spai_runtime.engines import Contract, Engine, load_engine
-from spai_train.models.spai import SpectralContextHead, SpectralEncoder
 
 BATCH_SIZES = (1, 2, 3, 5, 8)  # 1 is the size that exporters specialise by mistake
 IMAGE_VIEWS = (1, 4, 5, 13)
@@ -42,12 +42,12 @@ TOLERANCE = Differences(features=1e-4, logit=1e-4, attention=1e-5)  # fp32; the 
 HALF_TOLERANCE = replace(TOLERANCE, features=1e-3)  # a graph rounds scalar constants to half, CLIP's 1.702; torch none
 
 
-def tolerance(encoder: SpectralEncoder) -> Differences:
+def tolerance(encoder: nn.Module) -> Differences:
     """What `verify` holds an encoder to."""
     return HALF_TOLERANCE if _is_half(encoder) else TOLERANCE
 
 
-def verify(encoder: SpectralEncoder, head: SpectralContextHead, directory: Path, features: int) -> Differences:
+def verify(encoder: nn.Module, head: nn.Module, directory: Path, features: int) -> Differences:
     """Runs both on the same views, in batches of several sizes.
 
     :param encoder, head: in eval mode; what encoder.onnx and head.onnx of the directory were exported from
@@ -56,7 +56,7 @@ def verify(encoder: SpectralEncoder, head: SpectralContextHead, directory: Path,
     :raises ExportError: one of them is above `tolerance`
     """
     limits = tolerance(encoder)
-    encoder, size, worst = _single(encoder), encoder.filter.size, []
+    encoder, size, worst = _single(encoder), _side(encoder), []
     with _engines(encoder, directory, features) as (encode, judge), torch.inference_mode():
         for count in BATCH_SIZES:
             views = sample_views(count, size)
@@ -79,7 +79,7 @@ def sample_views(count: int, size: int) -> NDArray[np.uint8]:
     return (noise * share + ramp * (1 - share)).clip(0, 255).astype(np.uint8)
 
 
-def _single(encoder: SpectralEncoder) -> SpectralEncoder:
+def _single(encoder: nn.Module) -> nn.Module:
     """A copy that computes in float32 with the weights of its precision."""
     copy = deepcopy(encoder).float()
     for module in copy.modules():
@@ -89,25 +89,30 @@ def _single(encoder: SpectralEncoder) -> SpectralEncoder:
 
 
 @contextmanager
-def _engines(encoder: SpectralEncoder, directory: Path, features: int) -> Iterator[tuple[Engine, Engine]]:
+def _engines(encoder: nn.Module, directory: Path, features: int) -> Iterator[tuple[Engine, Engine]]:
     """The two graphs on the CPU, in float32."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as loaded:
         graph = directory / "encoder.onnx"
         if _is_half(encoder):
             onnx.save(to_float32(onnx.load(str(graph))), str(Path(folder) / graph.name))
             graph = Path(folder) / graph.name
-        encode = load_engine(graph, Contract.encoder(encoder.filter.size, features), "cpu")
+        encode = load_engine(graph, Contract.encoder(_side(encoder), features), "cpu")
         loaded.callback(encode.close)
         judge = load_engine(directory / "head.onnx", Contract.head(features), "cpu")
         loaded.callback(judge.close)
         yield encode, judge
 
 
-def _is_half(encoder: SpectralEncoder) -> bool:
+def _side(encoder: nn.Module) -> int:
+    """S, as its spectral filter has it."""
+    return encoder.filter.size  # type: ignore[return-value]
+
+
+def _is_half(encoder: nn.Module) -> bool:
     return any(isinstance(module, Half) for module in encoder.modules())
 
 
-def _head(head: SpectralContextHead, engine: Engine, features: torch.Tensor) -> tuple[float, float]:
+def _head(head: nn.Module, engine: Engine, features: torch.Tensor) -> tuple[float, float]:
     """Differences of logit and attention, for a batch of two images."""
     images = torch.stack((features, features.flip(0)))
     results = zip(engine.run(images.numpy()), head(images), strict=True)

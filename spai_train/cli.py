@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.callback()
 def root(version: VersionOption = False) -> None:
-    """Train SPAI: from folders of images to an evaluated checkpoint that spai-export takes."""
+    """Train a detector: from folders of images to an evaluated checkpoint that spai-export takes."""
 
 
 COMMANDS = (index, simulate, pack, augment, pretrain, fit, search, evaluate, baselines, tsne, convert)

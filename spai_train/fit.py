@@ -1,8 +1,10 @@
-"""Fine-tuning: a backbone, perhaps pre-trained, and all that SPAI learns behind it → a detector's checkpoint."""
+"""Fine-tuning: a backbone, perhaps pre-trained, and all that is learned behind it → a detector's checkpoint."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from accelerate import Accelerator
 from msgspec import Meta
@@ -14,15 +16,15 @@ from spai_train.data.dataset import Batch, TrainingImages
 from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_labelled
 from spai_train.data.table import TableError
-from spai_train.models.spai import SPAI, SPAIConfig
-from spai_train.models.vit import cpu_chunk
+from spai_train.detectors import DEFAULT, find
+from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop
 from spai_train.training.losses import Objective, objective
 from spai_train.training.optimizer import build_optimizer
 from spai_train.training.run import Metrics, RunFolder
 from spai_train.training.settings import TrainingSettings
-from spai_train.training.start import Initial, draw_model
+from spai_train.training.start import draw_model, prepare, training_of
 from spai_train.training.stopping import EarlyStopping, StoppingSettings
 from spai_train.training.task import OnEpoch, Outcome
 from spai_train.training.validate import validate
@@ -34,19 +36,21 @@ THRESHOLD_SOURCE = "not calibrated; `spai-train evaluate --calibrate` finds one"
 class FitRecipe(TrainingSettings):
     """The section `fit` of a recipe; the defaults are the published setting (upstream `configs/spai.yaml`, README).
 
-    :param name: of the detector
+    :param detector: its row in the table of detectors; `model` has the keys of its dimensions
+    :param name: of what is trained; left out, the detector's
     :param notice: one line that a user must read before trusting a score, or ""
     :param pretrained: weights of the backbone: a file, or `timm` for those on its hub (CLIP, DINOv2); None has none
-    :param start: a whole SPAI checkpoint to go on from; `model`, `pretrained` and `initial` are then not asked
+    :param start: a whole checkpoint to go on from; `model`, `pretrained` and `initial` are then not asked
     :param initial: how weights are drawn that are not loaded
     :param freeze: whether the backbone stays as it is; None freezes one that is loaded, as upstream does
     :param views: augmented views of an image, which the head sees as its tiles
     :param keep: `best` keeps the best and the last epoch's checkpoint, `all` every epoch's
     """
 
-    name: str = "spai"
+    detector: str = DEFAULT
+    name: str = ""
     notice: str = ""
-    model: SPAIConfig = field(default_factory=SPAIConfig)
+    model: Any = None  # the published dimensions
     pretrained: str | None = None
     start: str | None = None
     initial: Initial = "upstream"
@@ -57,10 +61,31 @@ class FitRecipe(TrainingSettings):
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
     keep: Literal["best", "all"] = "best"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.detector)
+        if self.model is None:
+            object.__setattr__(self, "model", find(self.detector).config())
+
+    @classmethod
+    def typed(cls, values: Mapping[str, Any]) -> type:
+        """See `recipe.Varying`: `model` has the keys of the detector that is named.
+
+        :raises UserError: there is no detector of that name
+        """
+        name = values.get("detector", DEFAULT)
+        return _typed(find(name)) if isinstance(name, str) else cls
+
     @property
     def frozen(self) -> bool:
         loaded = self.pretrained is not None or self.start is not None
         return loaded if self.freeze is None else self.freeze
+
+
+@cache
+def _typed(spec: DetectorSpec) -> type:
+    """A FitRecipe whose `model` has the dimensions of that detector, for msgspec to read and to check."""
+    model = ("model", spec.config, field(default_factory=spec.config))
+    return make_dataclass("FitRecipe", [model], bases=(FitRecipe,), frozen=True, kw_only=True)
 
 
 def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None) -> Outcome:
@@ -70,8 +95,9 @@ def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEp
         alone ends with
     :raises UserError: tables, images, devices or sizes that will not do, before the first step
     """
+    training = training_of(find(recipe.detector))
     data = read_labelled(recipe.data)
-    all_train = recipe.frozen or (recipe.start is None and recipe.model.all_blocks_count)
+    all_train = recipe.frozen or (recipe.start is None and training.all_train(recipe.model))
     accelerator = launch(recipe, output, all_train=all_train)
     plan = Plan(
         len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
@@ -79,7 +105,8 @@ def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEp
     folder = RunFolder(output, writes=accelerator.is_main_process)
     folder.check("fit", recipe, resume=resume)
     task = FitTask(recipe, data, folder, accelerator)
-    optimizer = build_optimizer(task.model, recipe.optimizer, task.model.config.depth)
+    depth = len(getattr(task.model.get_submodule(training.backbone), "blocks", ()))
+    optimizer = build_optimizer(task.model, recipe.optimizer, depth, prefix=f"{training.backbone}.")
     folder.begin("fit", recipe)
     folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
     stopping = EarlyStopping(recipe.stopping)
@@ -88,15 +115,15 @@ def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEp
 
 
 class FitTask:
-    """SPAI on labelled images, as `loop.Task`."""
+    """A detector on labelled images, as `loop.Task`."""
 
     def __init__(self, recipe: FitRecipe, data: Labelled, folder: RunFolder, accelerator: Accelerator) -> None:
         self.recipe, self.data, self.folder, self.accelerator = recipe, data, folder, accelerator
-        checkpoint = None if recipe.start is None else load_checkpoint(recipe.start)
-        config = checkpoint.config if checkpoint else recipe.model
-        augment = Augment(recipe.augmentation, config.tile_size)
+        self.spec = find(recipe.detector)
+        checkpoint = None if recipe.start is None else load_checkpoint(recipe.start, recipe.detector)
+        augment = Augment(recipe.augmentation, self.spec.side(checkpoint.config if checkpoint else recipe.model))
         self.images = TrainingImages(data.training, data.store, augment, recipe.views, recipe.seed)
-        model = checkpoint.model() if checkpoint else self._drawn(config)
+        model = checkpoint.model() if checkpoint else self._drawn()
         self.model = self._prepared(model).to(accelerator.device)
         self._objective = objective(recipe.objective)
 
@@ -118,17 +145,14 @@ class FitTask:
         card = Card(self.recipe.name, self.recipe.notice, threshold_source=THRESHOLD_SOURCE)
         self.folder.replace(f"{name}.safetensors", lambda path: save_checkpoint(path, self.model, card))
 
-    def _drawn(self, config: SPAIConfig) -> SPAI:
+    def _drawn(self) -> DetectorModel:
         recipe = self.recipe
-        return draw_model(config, recipe.seed, recipe.initial, recipe.pretrained, self.images)
+        return draw_model(self.spec, recipe.model, recipe.seed, recipe.initial, recipe.pretrained, self.images)
 
-    def _prepared(self, model: SPAI) -> SPAI:
-        backbone = model.encoder.backbone
-        backbone.checkpointing = self.recipe.checkpointing
-        if self.recipe.frozen:
-            model.freeze_backbone()
-            on_cpu = self.accelerator.device.type == "cpu"
-            backbone.chunk = cpu_chunk(backbone.patch_embed.num_patches, model.config.width) if on_cpu else None
-        if self.recipe.compile:
-            backbone.compile()
+    def _prepared(self, model: DetectorModel) -> DetectorModel:
+        recipe, training = self.recipe, training_of(self.spec)
+        on_cpu = self.accelerator.device.type == "cpu"
+        prepare(model, training, frozen=recipe.frozen, checkpointing=recipe.checkpointing, chunked=on_cpu)
+        if recipe.compile:
+            model.get_submodule(training.backbone).compile()
         return model

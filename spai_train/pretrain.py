@@ -9,13 +9,12 @@ from accelerate import Accelerator
 from msgspec import Meta
 from torch import Tensor, nn
 
-from spai_train.checkpoint import save_pretrained
 from spai_train.data.augment import PRETRAIN, Augment, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
 from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_unlabelled
-from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel
-from spai_train.models.spai import SPAIConfig
+from spai_train.detectors.spai.config import SPAIConfig
+from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel, save_pretrained
 from spai_train.seeds import Use, seed_of
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 import msgspec
 import yaml
@@ -16,6 +16,14 @@ Section = TypeVar("Section")
 
 class RecipeError(UserError):
     """A recipe that cannot be followed, and why, in one sentence."""
+
+
+@runtime_checkable
+class Varying(Protocol):
+    """A kind of section whose keys depend on the value of one of them."""
+
+    def typed(self, values: Mapping[str, Any]) -> type:
+        """:returns: a dataclass with the fields of this kind and the types that they have for these values"""
 
 
 def load_recipe(
@@ -34,11 +42,13 @@ def load_recipe(
     values = content[section] or {}
     for key, value in (overrides or {}).items():
         _set(values, key, value)
-    _refuse_unknown(values, kind, f"the section `{section}` of {path}")
+    typed: type = kind.typed(values) if isinstance(kind, Varying) else kind
+    _refuse_unknown(values, typed, f"the section `{section}` of {path}")
     try:
-        return msgspec.convert(values, kind, strict=False)  # YAML 1.1 reads 5e-4 as a string
+        found: Any = msgspec.convert(values, typed, strict=False)  # YAML 1.1 reads 5e-4 as a string
     except msgspec.ValidationError as error:
         raise RecipeError(f"{path} is not a recipe: {section}: {error}") from error
+    return found if typed is kind else kind(**vars(found))
 
 
 def find_recipe(recipe: str | Path) -> Path:
@@ -79,7 +89,7 @@ def differing_keys(one: Any, other: Any, prefix: str = "") -> list[str]:
     keys = []
     for field in fields(one):
         mine, theirs = getattr(one, field.name), getattr(other, field.name)
-        if is_dataclass(mine) and is_dataclass(theirs):
+        if is_dataclass(mine) and type(mine) is type(theirs):
             keys += differing_keys(mine, theirs, f"{prefix}{field.name}.")
         elif mine != theirs:
             keys.append(prefix + field.name)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from spai_runtime.detector import Detector
 from spai_runtime.engines import HostEngine
-from spai_runtime.manifest import Graph, Manifest, Threshold
-from spai_runtime.views import Tiles
+from spai_runtime.manifest import Threshold
 from spai_train.checkpoint import Card, load_checkpoint
-from spai_train.models.spai import SPAI
+from spai_train.detectors import find
+from spai_train.detectors.describe import describe
+from spai_train.detectors.spec import DetectorModel
 
 CPU_BATCH_SIZE = 4  # views: larger batches leave the cache
 CUDA_BATCH_SIZE = 64
@@ -49,43 +50,48 @@ class TorchEngine(HostEngine):
         """Nothing is held that the module does not hold."""
 
 
+class EvenHead(nn.Module):
+    """A head without attention, for a runtime whose heads all have one: every view has the same share."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """:param features: (B, V, D)
+        :returns: logit (B, 1) and attention (B, V)
+        """
+        return self.head(features), features.new_full(features.shape[:2], 1 / features.shape[1])
+
+
 def as_detector(
-    model: SPAI, card: Card | None = None, device: str = "cpu", precision: torch.dtype = torch.float32
+    model: DetectorModel, card: Card | None = None, device: str = "cpu", precision: torch.dtype = torch.float32
 ) -> Detector:
     """A detector of a model that lies on `device`; put the model in eval mode first.
 
-    :param card: what it says of itself; None is the default card
+    :param card: what it says of itself; None is one with the name of the detector
     """
-    card = card or Card()
-    config = model.config
-    no_graph = Graph("none", "0" * 64)
-    threshold = Threshold(card.threshold, card.threshold_source)
-    manifest = Manifest(
-        name=card.name,
-        detector="spai",
-        views=Tiles(config.tile_size, config.tile_stride, config.minimum_tiles),
-        features=config.features,
-        encoder=no_graph,
-        head=no_graph,
-        precision="fp32",
-        threshold=threshold,
-        notice=card.notice,
-    )
-    encoder, head = (TorchEngine(module, device, precision) for module in (model.encoder, model.head))
-    return Detector(manifest, encoder, head, threshold)
+    spec = find(model.detector)
+    manifest = describe(spec, model.config, card or Card(spec.name))
+    head = model.head if spec.attention else EvenHead(model.head)
+    encoder, judge = (TorchEngine(module, device, precision) for module in (model.encoder, head))
+    return Detector(manifest, encoder, judge, manifest.threshold)
 
 
-def load_detector(path: Path, device: str = "auto", threshold: float | None = None) -> Detector:
+def load_detector(
+    path: Path, device: str = "auto", threshold: float | None = None, detector: str | None = None
+) -> Detector:
     """A checkpoint as a detector, without an export.
 
     :param device: `auto` is the first GPU, else the CPU
+    :param detector: see load_checkpoint
     :raises CheckpointError: see load_checkpoint
     """
-    checkpoint, device = load_checkpoint(path), find_device(device)
-    detector = as_detector(checkpoint.model().to(device), checkpoint.card, device)
+    checkpoint, device = load_checkpoint(path, detector), find_device(device)
+    loaded = as_detector(checkpoint.model().to(device), checkpoint.card, device)
     if threshold is not None:
-        detector.threshold = Threshold(threshold, "given by the user")
-    return detector
+        loaded.threshold = Threshold(threshold, "given by the user")
+    return loaded
 
 
 def find_device(device: str) -> str:

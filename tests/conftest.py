@@ -11,7 +11,7 @@ from PIL import Image
 from spai_export.directory import export
 from spai_runtime.cli.run import main
 from spai_train.checkpoint import Card, save_checkpoint
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from tests.golden import CHECKPOINT
 from tests.support.commands import Ran, Run
 from tests.support.images import Write, pixels

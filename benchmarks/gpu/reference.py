@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpu.contender import Features, Tiles
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 
 COMPARED = 8  # tiles at the start of every batch
 

@@ -21,7 +21,7 @@ from gpu.reference import Reference
 from gpu.results import Results
 from gpu.settings import Settings
 from gpu.torch_runners import torch_contenders
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 
 RUN = ("ONNX Runtime fp16 fused attention", "TensorRT fp16")  # contenders that are run end to end too
 

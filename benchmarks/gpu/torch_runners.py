@@ -8,7 +8,8 @@ from baseline import BaselineEncoder
 
 from gpu.contender import BatchInFlight, Contender, Features, Tiles
 from spai_export.precision import Precision, cast
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai import SPEC
+from spai_train.detectors.spai.model import SPAI
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
 
@@ -67,7 +68,7 @@ def torch_contenders(model: SPAI, mode: str, device: str = "cuda") -> list[Conte
         return TorchRunner(BaselineEncoder(spai.encoder, spai.config).eval().to(device), tiles, device)
 
     def compiled(tiles: Tiles) -> TorchRunner:
-        encoder = cast(model.encoder, Precision.BF16, fused=True).to(device)
+        encoder = cast(SPEC, model.encoder, Precision.BF16, fused=True).to(device)
         module = torch.compile(encoder, mode=mode, dynamic=False)
         return TorchRunner(module, tiles, device, torch.compiler.reset)  # recorded graphs go too
 

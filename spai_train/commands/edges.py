@@ -3,10 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from spai_runtime.errors import UserError
+from spai_train.detectors import DETECTORS
 
 EPILOG = "Exit code: 0 written; 2 usage, or nothing could be written."
+
+
+DetectorOption = Annotated[
+    str | None,
+    typer.Option(help=f"Which the checkpoint must be of: {', '.join(DETECTORS)}. Left out: found in the checkpoint."),
+]
 
 
 @contextmanager

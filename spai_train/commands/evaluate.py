@@ -10,7 +10,7 @@ from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Graph
-from spai_train.commands.edges import extra, writable
+from spai_train.commands.edges import DetectorOption, extra, writable
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.protocol import Protocol
 
@@ -31,6 +31,7 @@ def run(
     ],
     output: Annotated[Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv and the plots.")],
     ckpt: Annotated[Path | None, typer.Option(help="A checkpoint, run in torch.")] = None,
+    detector: DetectorOption = None,
     engine: Annotated[Path | None, typer.Option(help="Or a directory that spai-export wrote; needs no torch.")] = None,
     split: Annotated[str, typer.Option(help="Of the tables that have splits.")] = "test",
     root: Annotated[Path | None, typer.Option(help="That image names are relative to. Left out: their table.")] = None,
@@ -66,12 +67,12 @@ def run(
         from spai_train.evaluation import results, summary  # noqa: PLC0415  --help must work without matplotlib
         from spai_train.evaluation.calibration import Request  # noqa: PLC0415
         from spai_train.evaluation.evaluate import Options, evaluate  # noqa: PLC0415
-    _check(ckpt, engine, threshold, calibrate)
+    _check(ckpt, engine, threshold, calibrate, detector)
     perturbations = _perturbations(jpeg=jpeg, webp=webp, blur=blur, noise=noise, scale=scale)
     request = Request.parse(calibrate) if calibrate else None
     options = Options(split, root, store, protocol, perturbations, request, resamples, seed, batch_size, workers)
-    with _load(ckpt, engine, device, threshold) as detector:
-        evaluation = evaluate(detector, tables, options, _digests(ckpt, detector))
+    with _load(ckpt, engine, device, threshold, detector) as loaded:
+        evaluation = evaluate(loaded, tables, options, _digests(ckpt, loaded))
     if evaluation.calibrated and engine:
         with writable(engine):
             evaluation.calibrated.write(engine if engine.is_dir() else engine.parent)
@@ -81,9 +82,17 @@ def run(
     return _remarks(evaluation)
 
 
-def _check(ckpt: Path | None, engine: Path | None, threshold: float | None, calibrate: Sequence[str] | None) -> None:
+def _check(
+    ckpt: Path | None,
+    engine: Path | None,
+    threshold: float | None,
+    calibrate: Sequence[str] | None,
+    detector: str | None,
+) -> None:
     if (ckpt is None) == (engine is None):
         raise UserError("name what to evaluate: --ckpt CHECKPOINT, or --engine DIRECTORY that spai-export wrote")
+    if detector and ckpt is None:
+        raise UserError("--detector is for --ckpt; what an --engine is, its detector.json says: leave it out")
     if calibrate and engine is None:
         raise UserError("--calibrate writes into an exported directory: export the checkpoint and give it as --engine")
     if calibrate and threshold is not None:
@@ -94,12 +103,14 @@ def _perturbations(**levels: Levels) -> tuple[Perturbation, ...]:
     return tuple(Perturbation(Kind(kind), level) for kind, found in levels.items() for level in found or ())
 
 
-def _load(ckpt: Path | None, engine: Path | None, device: str, threshold: float | None) -> Detector:
+def _load(
+    ckpt: Path | None, engine: Path | None, device: str, threshold: float | None, detector: str | None
+) -> Detector:
     if ckpt is None:
         return Detector.load(engine, device=device, threshold=threshold)
     with extra():
         from spai_train.torch_engine import load_detector  # noqa: PLC0415  an exported detector needs no torch
-    return load_detector(ckpt, device, threshold)
+    return load_detector(ckpt, device, threshold, detector)
 
 
 def _digests(ckpt: Path | None, detector: Detector) -> dict[str, str]:

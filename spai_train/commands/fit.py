@@ -14,7 +14,6 @@ from spai_train.commands.training import (
     DeviceOption,
     EpochsOption,
     PrecisionOption,
-    RecipeOption,
     ResumeOption,
     RootOption,
     SeedOption,
@@ -23,6 +22,7 @@ from spai_train.commands.training import (
     WorkersOption,
     overrides,
 )
+from spai_train.detectors import DEFAULT, DETECTORS
 
 EPILOG = (
     "Exit code: 0 trained; 2 usage, or nothing could be trained. --output holds best.safetensors and last.safetensors "
@@ -33,7 +33,13 @@ EPILOG = (
 
 def run(
     output: Annotated[Path, typer.Option(help="Folder of the run.")],
-    recipe: RecipeOption = "spai",
+    detector: Annotated[
+        str | None, typer.Option(help=f"To train: {', '.join(DETECTORS)}; else the recipe's [detector].")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="YAML, or a recipe that ships: spai (as published), demo. Left out: --detector's."),
+    ] = None,
     data: DataOption = None,
     validation: Annotated[
         list[Path] | None, typer.Option(help="CSV of the validation images, else the split val of --data.")
@@ -43,7 +49,7 @@ def run(
     pretrained: Annotated[
         str | None, typer.Option(help="Backbone: last.pth of pretrain, MFM's file, or timm [pretrained].")
     ] = None,
-    start: Annotated[Path | None, typer.Option(help="A whole SPAI checkpoint to go on from [start].")] = None,
+    start: Annotated[Path | None, typer.Option(help="A whole checkpoint to go on from [start].")] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak [optimizer.learning_rate].")] = None,
@@ -64,6 +70,7 @@ def run(
         from spai_train.recipe import load_recipe  # noqa: PLC0415
     given = overrides(
         assignments,
+        detector=detector,
         data=data,
         validation=validation,
         root=root,
@@ -79,7 +86,7 @@ def run(
         precision=precision,
         seed=seed,
     )
-    settings = load_recipe(recipe, "fit", FitRecipe, given)
+    settings = load_recipe(recipe or detector or DEFAULT, "fit", FitRecipe, given)
     with writable(output):
         outcome = fit(settings, output, resume=resume)
     best = ", ".join(f"{name} {value:.4g}" for name, value in outcome.best.items() if name.startswith("val_"))

@@ -20,8 +20,8 @@ from spai_runtime.files.sources import Item, printable
 from spai_runtime.scoring.pipeline import score_items
 from spai_train.checkpoint import Checkpoint
 from spai_train.data.table import GENERATED, REAL, Row
+from spai_train.detectors.spec import DetectorSpec
 from spai_train.evaluation.plots import COLOURS
-from spai_train.models.spai import SpectralContextHead
 from spai_train.torch_engine import TorchEngine, as_detector, find_device
 
 Floats = NDArray[np.float32]
@@ -49,14 +49,14 @@ class Embedded:
 class EmbeddingHead(nn.Module):
     """A head that gives an image's embedding (1, D) where others give the attention, so that it stays that image's."""
 
-    def __init__(self, head: SpectralContextHead) -> None:
+    def __init__(self, spec: DetectorSpec, head: nn.Module) -> None:
         super().__init__()
-        self.head = head
+        self.spec, self.head = spec, head
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """:param features: (1, V, D)"""
-        embedding, _ = self.head.embed(features)
-        return self.head.classify(embedding), embedding
+        logit = self.head(features)
+        return logit[0] if self.spec.attention else logit, self.spec.embed(self.head, features)
 
 
 def sample(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
@@ -79,7 +79,7 @@ def embed(checkpoint: Checkpoint, rows: Sequence[Row], device: str = "auto") -> 
     device = find_device(device)
     model = checkpoint.model().to(device)
     detector = as_detector(model, checkpoint.card, device)
-    detector.head = TorchEngine(EmbeddingHead(model.head), device)
+    detector.head = TorchEngine(EmbeddingHead(checkpoint.detector, model.head), device)
     results = score_items(detector, [Item(row.path, printable(row.name)) for row in rows])
     for row, result in zip(rows, shown(results, len(rows), 0, visible=True), strict=True):
         yield Embedded(row, None if result.score is None else result.score.attention, result.error)

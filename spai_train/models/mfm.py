@@ -5,15 +5,18 @@ bring back what was lost. Axes: N images in a batch, S side of an image, L = G·
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spai_train.models.config import SPAIConfig
+from spai_train.detectors.spai.config import SPAIConfig
+from spai_train.detectors.spai.spectral import SpectralFilter, centred_mask
+from spai_train.detectors.spai.upstream import vit_settings
+from spai_train.models.pretrained import split
 from spai_train.models.vit import FAMILIES, Backbone
-from spai_train.spectral import SpectralFilter, centred_mask
 
 
 @dataclass(frozen=True)
@@ -111,3 +114,24 @@ def initialise_encoder(encoder: Backbone) -> None:
 
 def _truncated_normal(weight: Tensor) -> None:
     nn.init.trunc_normal_(weight, std=0.02, a=-0.02, b=0.02)
+
+
+def save_pretrained(path: str | Path, model: MaskedFrequencyModel, epoch: int = 0) -> None:
+    """Writes a `.pth` that upstream's `--pretrained` and our `load_pretrained` read; its config is a plain dict."""
+    parts = [part for name, tensor in model.state_dict().items() for part in split(name, tensor, str)]
+    torch.save({"model": dict(parts), "epoch": epoch, "config": pretraining_settings(model)}, path)
+
+
+def pretraining_settings(model: MaskedFrequencyModel) -> dict[str, Any]:
+    """The part of upstream's configuration that describes a masked frequency model, under upstream's names."""
+    config, loss = model.config, model.loss
+    return {
+        "DATA": {"IMG_SIZE": config.tile_size, "FILTER_TYPE": "mfm", "MASK_RADIUS1": config.mask_radius},
+        "MODEL": {
+            "TYPE": "vit",
+            "DROP_PATH_RATE": 0.0,
+            "RECOVER_TARGET_TYPE": loss.target,
+            "VIT": {**vit_settings(config), "USE_MEAN_POOLING": False},
+            "FREQ_LOSS": {"LOSS_GAMMA": loss.gamma},
+        },
+    }

@@ -1,40 +1,61 @@
-"""A model before its first step: drawn from a seed, its backbone perhaps pre-trained."""
+"""A model before its first step: drawn from a seed, its backbone perhaps pre-trained, frozen, compiled."""
 
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from spai_train.checkpoint import load_pretrained
+from spai_runtime.errors import UserError
 from spai_train.data.dataset import TrainingImages
 from spai_train.data.order import Ticket
 from spai_train.data.table import REAL
-from spai_train.models.initial import initialise
-from spai_train.models.spai import SPAI, SPAIConfig
-from spai_train.models.vit import Backbone
+from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial, Start, Training
+from spai_train.models.vit import Backbone, cpu_chunk
 from spai_train.models.whitening import Normalising, sample_patches, whiten_patches
 from spai_train.seeds import Use, seed_of
 
-Initial = Literal["upstream", "fan_in", "whitened"]
 WHITENED = 400  # real images whose patches are whitened
 PATCHES = 30_000  # that their covariance is estimated from
 
 
-def draw_model(config: SPAIConfig, seed: int, initial: Initial, pretrained: str | None, images: TrainingImages) -> SPAI:
-    """:param initial: `upstream` draws as upstream does; `fan_in` draws linear layers from N(0, 1/fan_in);
-        `whitened` also sets the patch embedding to whiten patches of real training images (see `whitening`)
-    :param pretrained: weights of the backbone: a file or `timm`
-    :raises CheckpointError: a file that does not fit
+def training_of(spec: DetectorSpec) -> Training:
+    """:raises UserError: `fit` cannot train this detector"""
+    if spec.training is None:
+        raise UserError(f"fit cannot train {spec.title}: export a checkpoint that its authors published")
+    return spec.training
+
+
+def draw_model(
+    spec: DetectorSpec, config: Any, seed: int, initial: Initial, pretrained: str | None, images: TrainingImages
+) -> DetectorModel:
+    """A model of these dimensions whose weights follow from the seed; the rest as in `Start`.
+
+    :raises UserError: the detector cannot be trained, or not from such weights
     """
     number = seed_of(seed, Use.INITIAL)
     torch.manual_seed(number)
-    model = SPAI(config)
-    initialise(model, "upstream" if initial == "upstream" else "fan_in")
-    if initial == "whitened":
-        whiten(model.encoder, model.encoder.backbone, images, number)
-    if pretrained is not None:
-        load_pretrained(model.encoder.backbone, pretrained)
+    model = spec.build(config)
+    training_of(spec).initialise(model, Start(initial, pretrained, images, number))
     return model
+
+
+def prepare(model: DetectorModel, training: Training, *, frozen: bool, checkpointing: bool, chunked: bool) -> None:
+    """Sets the backbone up for its steps.
+
+    :param frozen: whether nothing is recorded in it; drop path still acts on it in train mode, as upstream's
+    :param checkpointing: see `Backbone`
+    :param chunked: whether a frozen one takes no more images at once than the cache of a CPU holds
+    :raises UserError: it cannot compute activations twice
+    """
+    backbone = model.get_submodule(training.backbone)
+    if frozen:
+        backbone.requires_grad_(False)
+    if isinstance(backbone, Backbone):
+        backbone.checkpointing = checkpointing
+        tokens, width = backbone.patch_embed.num_patches, backbone.embed_dim
+        backbone.chunk = cpu_chunk(tokens, width) if frozen and chunked else None
+    elif checkpointing:
+        raise UserError(f"the backbone of {model.detector} keeps its activations: leave checkpointing out")
 
 
 def whiten(model: Normalising, backbone: Backbone, images: TrainingImages, seed: int) -> None:

@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from spai_train.data.dataset import Failure
 from spai_train.data.stores import Store
 from spai_train.data.table import Row, TableError
+from spai_train.detectors.spec import DetectorModel
 from spai_train.evaluation.scored import score_rows
-from spai_train.models.spai import SPAI
 from spai_train.torch_engine import as_detector, evaluating
 from spai_train.training.launch import autocast_dtype
 from spai_train.training.meters import gather
@@ -30,7 +30,7 @@ class Validation(NamedTuple):
     unreadable: dict[str, str]
 
 
-def validate(model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accelerator) -> Validation:
+def validate(model: DetectorModel, rows: Sequence[Row], store: Store, accelerator: Accelerator) -> Validation:
     """Loss, AUC, AP and accuracy at 0.5 of the images; each process scores its share.
 
     AUC and AP are left out where only one class could be read.
@@ -59,7 +59,7 @@ def validate(model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accele
 
 
 def _scored(
-    model: SPAI, rows: Sequence[Row], store: Store, accelerator: Accelerator
+    model: DetectorModel, rows: Sequence[Row], store: Store, accelerator: Accelerator
 ) -> tuple[list[tuple[float, int]], list[Failure]]:
     """Logit and label of each image that can be read, and the others."""
     detector = as_detector(model, device=str(accelerator.device), precision=autocast_dtype(accelerator))

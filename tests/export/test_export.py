@@ -20,7 +20,7 @@ from spai_export.onnx import ExportError, check_graph, export_encoder
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Manifest, Threshold
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 from tests.golden import CHECKPOINT, IMAGES, expected, golden_views
 from tests.support.models import UNEVEN
 

@@ -25,7 +25,7 @@ from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Manifest
 from spai_train.checkpoint import Card, save_checkpoint
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 from spai_train.torch_engine import as_detector
 from tests.golden import CHECKPOINT, IMAGES, expected
 from tests.support.commands import Run

@@ -12,7 +12,7 @@ from spai_export.gate import LIMIT, Deviation, Gate, examples, sample
 from spai_export.onnx import ExportError
 from spai_runtime.detector import Detector
 from spai_runtime.views import Tiles
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 from spai_train.torch_engine import as_detector
 from tests.support.images import pixels
 

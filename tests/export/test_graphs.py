@@ -17,7 +17,8 @@ from spai_export.float32 import to_float32
 from spai_export.onnx import FUSED_OPSET, OPSET, export_encoder
 from spai_export.precision import Half, Precision, cast
 from spai_export.verify import sample_views
-from spai_train.models.spai import SPAI, SpectralEncoder
+from spai_train.detectors.spai import SPEC
+from spai_train.detectors.spai.model import SPAI, SpectralEncoder
 from spai_train.models.vit import BackboneName
 from tests.support.models import CONFIGS
 
@@ -81,7 +82,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Export]:
         for parameter in encoder.backbone.parameters():
             nn.init.normal_(parameter, std=0.2)
         path = folder / f"{family}-{precision}-{fused}.onnx"
-        copy = cast(encoder, precision, fused=fused)
+        copy = cast(SPEC, encoder, precision, fused=fused)
         export_encoder(copy, config.tile_size, path, FUSED_OPSET if fused else OPSET)
         model = onnx.load(str(path))
         return Export(family, precision, fused, copy, model, elements_of(model))
@@ -244,7 +245,7 @@ def test_widened_it_is_the_copy_with_float32_arithmetic(export: Export) -> None:
 
 
 def single_arithmetic(export: Export) -> SpectralEncoder:
-    copy = cast(export.encoder, Precision.FP32, fused=export.fused).float()
+    copy = cast(SPEC, export.encoder, Precision.FP32, fused=export.fused).float()
     for module in copy.modules():
         if isinstance(module, Half):
             module.dtype = module.gives = torch.float32

@@ -13,7 +13,8 @@ from spai_export.lint import VERSIONS, Finding, LintError, check, lint
 from spai_export.lint.operators import OPSETS, TABLE, Row
 from spai_export.onnx import FUSED_OPSET, OPSET, export_encoder
 from spai_export.precision import cast
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai import SPEC
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 
 
 def model(text: str, opset: int = 20, domain: str = "") -> onnx.ModelProto:
@@ -43,7 +44,9 @@ def test_every_precision_passes(tiny_config: SPAIConfig, tmp_path: Path, precisi
     """Both formulations of attention, the fused one from the TensorRT on that has it."""
     encoder = SPAI(replace(tiny_config, depth=1, blocks=(0,))).encoder
     path = tmp_path / "encoder.onnx"
-    export_encoder(cast(encoder, precision, fused=fused), tiny_config.tile_size, path, FUSED_OPSET if fused else OPSET)
+    export_encoder(
+        cast(SPEC, encoder, precision, fused=fused), tiny_config.tile_size, path, FUSED_OPSET if fused else OPSET
+    )
     assert [finding.operator for finding in lint(path, "10.12")] == ["Attention"] * fused
     assert lint(path, "10.14") == lint(path, "11.4") == []
 

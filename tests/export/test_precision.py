@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from spai_export.onnx import FUSED_OPSET, OPSET, export_encoder
-from spai_export.precision import COMPUTED_IN, PATCHES_IN, Half, Precision, cast
+from spai_export.precision import COMPUTED_IN, Half, Precision, cast
 from spai_export.verify import sample_views
 from spai_runtime.detector import demo_directory
 from spai_train.checkpoint import load_checkpoint
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai import PATCHES_IN, SPEC
+from spai_train.detectors.spai.model import SPAI
 from spai_train.models.vit import BackboneName, ShapelessAttention
 from tests.golden import CHECKPOINT, expected, golden_views
 from tests.support.models import CONFIGS, TINY, model_of
@@ -54,7 +55,7 @@ def upstreams_score(index: int) -> float:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_fp16_in_onnx_runtime_gives_upstreams_scores(golden: SPAI, tmp_path: Path, fused: bool) -> None:
-    copy, path = cast(golden.encoder, Precision.FP16, fused=fused), tmp_path / "encoder.onnx"
+    copy, path = cast(SPEC, golden.encoder, Precision.FP16, fused=fused), tmp_path / "encoder.onnx"
     export_encoder(copy, 224, path, FUSED_OPSET if fused else OPSET)
     session = onnxruntime.InferenceSession(str(path))
     for index in (0, 3):
@@ -68,7 +69,7 @@ def test_fp16_in_onnx_runtime_gives_upstreams_scores(golden: SPAI, tmp_path: Pat
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_bf16_gives_upstreams_scores(golden: SPAI, fused: bool) -> None:
-    copy = cast(golden.encoder, Precision.BF16, fused=fused)
+    copy = cast(SPEC, golden.encoder, Precision.BF16, fused=fused)
     for index in (0, 2, 3):
         features = copy(torch.from_numpy(golden_views(index))).numpy()
         assert features.dtype == np.float32
@@ -80,7 +81,7 @@ def test_bf16_gives_upstreams_scores(golden: SPAI, fused: bool) -> None:
 def test_every_family_is_close(family: BackboneName, precision: Precision) -> None:
     model, views = model_of(family), views_for(family)
     with torch.inference_mode():
-        difference = (cast(model.encoder, precision)(views) - model.encoder(views)).abs().max()
+        difference = (cast(SPEC, model.encoder, precision)(views) - model.encoder(views)).abs().max()
     assert 0 < difference < 2 * torch.finfo(COMPUTED_IN[precision]).eps
 
 
@@ -88,7 +89,7 @@ def test_every_family_is_close(family: BackboneName, precision: Precision) -> No
 @pytest.mark.parametrize("precision", Precision)
 def test_attention_is_the_same_in_both_formulations(family: BackboneName, precision: Precision) -> None:
     encoder, views = model_of(family).encoder, views_for(family)
-    plain, fused = (cast(encoder, precision, fused=value)(views) for value in (False, True))
+    plain, fused = (cast(SPEC, encoder, precision, fused=value)(views) for value in (False, True))
     torch.testing.assert_close(fused, plain, atol=2e-6 + 4 * torch.finfo(COMPUTED_IN[precision]).eps, rtol=0)
 
 
@@ -108,14 +109,14 @@ def test_fused_attention_trains() -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 def test_fp32_is_the_original_bit_for_bit(family: BackboneName) -> None:
     model, views = model_of(family), views_for(family)
-    assert torch.equal(cast(model.encoder, Precision.FP32)(views), model.encoder(views))
+    assert torch.equal(cast(SPEC, model.encoder, Precision.FP32)(views), model.encoder(views))
 
 
 @pytest.mark.parametrize("precision", Precision)
 def test_the_original_is_left_alone(precision: Precision) -> None:
     encoder = SPAI(TINY).encoder.train()
     before, modules = deepcopy(encoder.state_dict()), [*encoder.modules()]
-    copy = cast(encoder, precision, fused=True)
+    copy = cast(SPEC, encoder, precision, fused=True)
     for parameter in copy.parameters():
         parameter.zero_()
     after = encoder.state_dict()
@@ -131,7 +132,7 @@ def test_the_original_is_left_alone(precision: Precision) -> None:
 
 @pytest.mark.parametrize("precision", Precision)
 def test_the_copy_is_for_inference(precision: Precision) -> None:
-    copy = cast(SPAI(TINY).encoder.train(), precision)
+    copy = cast(SPEC, SPAI(TINY).encoder.train(), precision)
     assert not any(module.training for module in copy.modules())
     assert not copy(views_for("mfm")).requires_grad
 
@@ -140,7 +141,7 @@ def test_the_copy_is_for_inference(precision: Precision) -> None:
 @pytest.mark.parametrize("precision", LOWER)
 def test_what_is_half(family: BackboneName, precision: Precision) -> None:
     encoder = model_of(family).encoder
-    copy = cast(encoder, precision)
+    copy = cast(SPEC, encoder, precision)
     found = {name.replace("module.", ""): tensor for name, tensor in copy.state_dict().items()}
     assert found.keys() == encoder.state_dict().keys()
     for name, original in encoder.state_dict().items():
@@ -189,7 +190,7 @@ def test_a_large_channel_of_the_residual_stream_does_not_overflow() -> None:
             block.mlp.fc2.bias[3] = 40_000
     with torch.inference_mode():
         assert model.encoder.block_tokens(views)[-1].max() > torch.finfo(torch.float16).max
-        features = cast(model.encoder, Precision.FP16)(views)
+        features = cast(SPEC, model.encoder, Precision.FP16)(views)
         torch.testing.assert_close(features, model.encoder(views), atol=2e-3, rtol=0)
 
 

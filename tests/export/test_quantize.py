@@ -26,7 +26,8 @@ from spai_export.quantize import calibration_views, excluded_nodes, quantize
 from spai_export.verify import sample_views
 from spai_runtime.images import Picture
 from spai_runtime.views import CentreCrop, Resize, Tiles
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai import SPEC
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from tests.support.images import Write, write_bad_images
 from tests.support.models import TINY
 
@@ -41,7 +42,7 @@ def export(config: SPAIConfig, folder: Path, *, half: bool) -> Path:
         encoder = SPAI(config).eval().encoder
         for parameter in encoder.parameters():
             parameter.data += 0.01 * torch.randn_like(parameter)  # the exporter makes one constant of equal ones
-    export_encoder(cast(encoder, Precision.FP16) if half else encoder, 32, path)
+    export_encoder(cast(SPEC, encoder, Precision.FP16) if half else encoder, 32, path)
     return path
 
 

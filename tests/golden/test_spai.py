@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from spai_train.checkpoint import load_checkpoint
+from spai_train.detectors.spai.model import SPAI, Projector, SPAIConfig, _mean_std, _similarity_statistics
 from spai_train.models.dropout import Dropout
-from spai_train.models.spai import SPAI, Projector, SPAIConfig, _mean_std, _similarity_statistics
 from spai_train.models.vit import ShapelessAttention
 from tests.golden import CHECKPOINT, IMAGES, expected, golden_views
 from tests.support.models import UNEVEN

@@ -15,7 +15,8 @@ from onnx import TensorProto
 from spai_export.choices import Precision
 from spai_export.onnx import FUSED_OPSET, OPSET, export_encoder
 from spai_export.precision import cast
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai import SPEC
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 
 FLOAT, HALF, BFLOAT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
 ALL = {FLOAT, HALF, BFLOAT}
@@ -80,7 +81,7 @@ def test_every_node_has_a_kernel(
     tiny_model: SPAI, tiny_config: SPAIConfig, tmp_path: Path, precision: Precision, fused: bool
 ) -> None:
     path, opset = tmp_path / "encoder.onnx", FUSED_OPSET if fused else OPSET
-    export_encoder(cast(tiny_model.encoder, precision, fused=fused), tiny_config.tile_size, path, opset)
+    export_encoder(cast(SPEC, tiny_model.encoder, precision, fused=fused), tiny_config.tile_size, path, opset)
     assert without_kernel(onnx.load(str(path))) == []
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from spai_runtime import Detector, EngineError, ImageError, ManifestError, Score
 from spai_runtime.detector import demo_directory
 from spai_runtime.images import Picture
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 from tests import golden
 from tests.support.images import Write, pixels
 from tests.support.manifests import edit

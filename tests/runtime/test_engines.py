@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from spai_runtime.engines import Contract, Tensor, buckets, load_engine
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 from tests.support.images import pixels
 
 ADD = Contract(Tensor("x", "float32", ("n", 4)), (Tensor("y", "float32", ("n", 4)),))

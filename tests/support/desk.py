@@ -14,7 +14,7 @@ from gpu.results import Results
 from gpu.settings import Settings
 from numpy.typing import NDArray
 
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 
 FACTS = {
     "model": "vitb",

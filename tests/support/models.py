@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from spai_train.models.vit import BackboneName
 
 TINY = SPAIConfig(

@@ -20,12 +20,11 @@ from spai_train.checkpoint import (
     Card,
     CheckpointError,
     load_checkpoint,
-    load_pretrained,
-    resample_positions,
     save_checkpoint,
     save_upstream,
 )
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
+from spai_train.models.pretrained import load_pretrained, resample_positions
 from spai_train.models.vit import FAMILIES, Backbone, BackboneName
 from tests.support.models import CONFIGS, TINY, model_of
 

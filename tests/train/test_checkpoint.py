@@ -16,13 +16,13 @@ from spai_train.checkpoint import (
     Card,
     CheckpointError,
     load_checkpoint,
-    load_pretrained,
     save_checkpoint,
     save_upstream,
-    to_upstream,
 )
 from spai_train.cli import main
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
+from spai_train.detectors.spai.upstream import to_upstream
+from spai_train.models.pretrained import load_pretrained
 from tests.golden import CHECKPOINT
 from tests.support.models import UNEVEN
 

@@ -20,6 +20,7 @@ from spai_train.data.dataset import TrainingImages, collate
 from spai_train.data.order import PlanError, Ticket, permutation
 from spai_train.data.rows import read_labelled
 from spai_train.data.table import TableError
+from spai_train.detectors.spai import SPEC
 from spai_train.fit import FitRecipe, FitTask, fit
 from spai_train.models.vit import Backbone
 from spai_train.pretrain import pretrain
@@ -82,7 +83,7 @@ def test_steps_are_upstreams_formulas_written_out(freeze: bool, table: Path, tmp
     schedule = {"epochs": 1, "warmup_epochs": 1, "warmup_rate": 1e-3, "final_rate": 0}
     recipe = fit_recipe(table, freeze=freeze, schedule=schedule, **STEADY)
     images = images_of(recipe)
-    model = draw_model(recipe.model, recipe.seed, recipe.initial, None, images).double()
+    model = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, images).double()
     model.encoder.backbone.requires_grad_(not freeze)
     optimizer = AdamW(
         model.named_parameters(),
@@ -161,6 +162,15 @@ def test_a_finished_run_is_resumed_to_nothing(run: Path, table: Path, tmp_path: 
     assert contents(tmp_path / "run") == before
 
 
+def test_a_run_from_before_there_was_a_choice_of_detectors_is_resumed(run: Path, table: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("  detector: spai\n", ""))
+    assert recipe.read_bytes() != (run / "recipe.yaml").read_bytes()
+    fit(fit_recipe(table), tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == contents(run)
+
+
 def test_a_run_is_neither_overwritten_nor_resumed_as_another(run: Path, table: Path) -> None:
     before = contents(run)
     with pytest.raises(OutputError, match="--resume goes on with it"):
@@ -233,7 +243,7 @@ def test_a_metric_that_cannot_be_had_is_a_sentence(table: Path, tmp_path: Path) 
 @pytest.mark.parametrize(("freeze", "moves"), [(True, False), (False, True), (None, True)])
 def test_a_frozen_backbone_stays_bit_for_bit(freeze: bool | None, moves: bool, table: Path, tmp_path: Path) -> None:
     recipe = fit_recipe(table, freeze=freeze)
-    before = draw_model(recipe.model, recipe.seed, recipe.initial, None, images_of(recipe)).state_dict()
+    before = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, images_of(recipe)).state_dict()
     after = short(table, tmp_path, freeze=freeze)
     assert same(backbone(before), backbone(after)) is not moves
     assert largest_difference(before, after) > 1e-3
@@ -272,7 +282,7 @@ def test_a_pre_trained_backbone_is_loaded_and_frozen(table: Path, tmp_path: Path
     for name in ("patch_embed.proj.weight", "pos_embed", "blocks.1.mlp.fc2.weight"):
         assert torch.equal(ours[f"encoder.backbone.{name}"], theirs[f"encoder.{name}"])
     recipe = fit_recipe(table)
-    drawn = draw_model(recipe.model, recipe.seed, recipe.initial, None, images_of(recipe)).state_dict()
+    drawn = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, images_of(recipe)).state_dict()
     assert largest_difference(ours, backbone(drawn)) > 0.01
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spai_train.models.initial import Scheme, initialise
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.initial import Scheme, initialise
+from spai_train.detectors.spai.model import SPAI
 from spai_train.models.vit import BackboneName
 from tests.support.models import TINY
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spai_train.checkpoint import load_pretrained, save_pretrained
-from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
+from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel, save_pretrained
+from spai_train.models.pretrained import load_pretrained
 from tests.support.models import TINY
 
 CROPS = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from spai_train.training.optimizer import (
     BACKBONE,
     PRETRAINING,

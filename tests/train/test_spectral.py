@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spai_train.spectral import Mask, SpectralFilter, centred_mask, disc_mask, real_response
+from spai_train.detectors.spai.spectral import Mask, SpectralFilter, centred_mask, disc_mask, real_response
 from tests.golden import expected, golden_views
 
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from spai_train.checkpoint import CheckpointError, save_pretrained
+from spai_train.checkpoint import CheckpointError
 from spai_train.data.augment import PLAIN, Augment
 from spai_train.data.dataset import TrainingImages
 from spai_train.data.order import Ticket
 from spai_train.data.stores import Files
 from spai_train.data.table import read_table
-from spai_train.models.mfm import MaskedFrequencyModel
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai import SPEC
+from spai_train.detectors.spai.model import SPAI
+from spai_train.models.mfm import MaskedFrequencyModel, save_pretrained
 from spai_train.training.start import draw_model, whiten
 from tests.support.training import fit_recipe, same, write_labelled
 
@@ -29,7 +30,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> TrainingImages:
 
 
 def drawn(images: TrainingImages, initial: Any = "fan_in", seed: int = 0, pretrained: str | None = None) -> SPAI:
-    return draw_model(CONFIG, seed, initial, pretrained, images)
+    return draw_model(SPEC, CONFIG, seed, initial, pretrained, images)
 
 
 def test_weights_follow_from_the_seed(images: TrainingImages) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spai_runtime.detector import Detector
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 from spai_train.torch_engine import (
     CPU_BATCH_SIZE,
     CUDA_BATCH_SIZE,

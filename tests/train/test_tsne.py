@@ -19,8 +19,8 @@ from spai_train.checkpoint import load_checkpoint
 from spai_train.commands import tsne as command
 from spai_train.data.table import COLUMNS as TABLE
 from spai_train.data.table import Row, write_table
+from spai_train.detectors.spai.model import SPAI
 from spai_train.evaluation.tsne import COLUMNS, MapError, draw, embed, fitting, project, sample
-from spai_train.models.spai import SPAI
 from tests.support.images import Write
 
 Call = Callable[..., tuple[int, str, str]]

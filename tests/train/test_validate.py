@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, log_loss, r
 
 from spai_train.data.stores import Files
 from spai_train.data.table import Row, TableError
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 from spai_train.training.launch import launch
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.validate import Validation, validate

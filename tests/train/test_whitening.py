@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
 from spai_train.models.whitening import sample_patches, scale_by_fan_in, whiten_patches
 from spai_train.simulation.drawing import photograph
 from tests.support.models import TINY

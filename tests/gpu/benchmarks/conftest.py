@@ -10,7 +10,7 @@ import models
 import pytest
 import torch
 
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from tests.support.desk import Clock, Desk
 
 

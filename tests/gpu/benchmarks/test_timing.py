@@ -9,7 +9,7 @@ from gpu.reference import Reference
 from gpu.timing import FEWEST, Peak, latencies, percentiles, steady
 from numpy.typing import NDArray
 
-from spai_train.models.spai import SPAI, SPAIConfig
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from tests.support.desk import Clock, FakeLane
 
 

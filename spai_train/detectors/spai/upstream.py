@@ -1,25 +1,19 @@
 """Upstream's vocabulary: names, shapes and settings of mever-team/spai's checkpoints, and ours, both ways."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spai_runtime.errors import UserError
-from spai_train.models.mfm import MaskedFrequencyModel
-from spai_train.models.spai import SPAI, SPAIConfig
-from spai_train.spectral import disc_mask
-
-State = Mapping[str, Tensor]
-NAMED = 5  # tensors that an error names; one that lacks a backbone lacks hundreds
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used, and why, in one sentence."""
-
+from spai_train.detectors.spai.config import SPAIConfig
+from spai_train.detectors.spai.model import SPAI
+from spai_train.detectors.spai.spectral import disc_mask
+from spai_train.models.pretrained import UNUSED, match, split
+from spai_train.models.vit import BackboneName
+from spai_train.tensors import CheckpointError, Content, State
 
 # Our names on the left, upstream's on the right; a projector's Linear layers are every third of its Sequential.
 _RENAMED = (
@@ -38,10 +32,30 @@ _RENAMED = (
 )
 
 # Tensors that upstream creates and never reads when it detects.
-_UNUSED = re.compile(
-    r"mfvit\.(frequencies_mask|vit\.(cls_pos_embed|actual_cls_token))$"
-    r"|mfvit\.vit\.(cls_blocks|cls_norm|fc_norm|norm|intermediate_fc_norm|head)\."
-)
+_UNUSED = rf"mfvit\.(frequencies_mask$|vit\.({UNUSED}))"
+
+
+def recognises(state: State) -> bool:
+    """Whether these are tensors of a SPAI, under upstream's names or ours."""
+    return any(name.startswith(("mfvit.", "encoder.projectors.")) for name in state)
+
+
+def read(content: Content) -> tuple[SPAIConfig, State]:
+    """The dimensions and our tensors of upstream's `.pth`, or of a bare state dict under upstream's names or ours.
+
+    :raises CheckpointError: names the tensors that are missing, left over, or of another shape
+    """
+    state = content.state
+    if not any(name.startswith("mfvit.") for name in state):
+        return infer_ours(state), state
+    config = infer_config(state, content.settings)
+    return config, from_upstream(state, config)
+
+
+def to_content(model: SPAI) -> dict[str, Any]:
+    """What upstream's `--model` and `--pretrained` read, once torch.save wrote it; its config is a plain dict."""
+    state = to_upstream(model.state_dict(), model.config)
+    return {"model": state, "epoch": 0, "config": upstream_settings(model.config)}
 
 
 def upstream_name(name: str) -> str:
@@ -59,8 +73,11 @@ def to_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
     if config.backbone != "mfm":
         raise CheckpointError(f"upstream's layout has no place for a {config.backbone} backbone; write .safetensors")
     mask = torch.from_numpy(disc_mask(config.tile_size, config.mask_radius)).long()
-    renamed = {upstream: part for name, tensor in state.items() for upstream, part in split(name, tensor)}
-    return {"mfvit.frequencies_mask": mask, **renamed}
+    return {"mfvit.frequencies_mask": mask, **_renamed(state)}
+
+
+def _renamed(state: State) -> dict[str, Tensor]:
+    return dict(part for name, tensor in state.items() for part in split(name, tensor, upstream_name))
 
 
 def from_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
@@ -71,7 +88,7 @@ def from_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
     _check_mask(state, config)
     with torch.device("meta"):
         expected = SPAI(config).state_dict()
-    return match(state, expected)
+    return match(state, expected, upstream_name, _UNUSED)
 
 
 def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
@@ -109,55 +126,12 @@ def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
     return replace(config, head_ratio=_shape(state, "cls_head.head.0.weight")[0] // config.features)
 
 
-def match(state: State, expected: State) -> dict[str, Tensor]:
-    """The tensors that `expected` names (ours) out of `state` (upstream's): all of them, and nothing over."""
-    found, used = {}, set()
-    for name, tensor in expected.items():
-        parts = [upstream for upstream, _ in split(name, tensor)]
-        used.update(parts)
-        if all(part in state for part in parts):
-            found[name] = _join([state[part] for part in parts])
-    over = [name for name in state if name not in used and not _UNUSED.match(name)]
-    _refuse(used - state.keys(), over, _misshapen(found, expected))
-    return found
-
-
-def exact(state: State, expected: State) -> dict[str, Tensor]:
-    """`state` as it is, once it has the names and shapes of `expected`, all in our names.
-
-    :raises CheckpointError: names the tensors that are missing, left over, or of another shape
-    """
-    found = {name: state[name] for name in expected if name in state}
-    _refuse(expected.keys() - found.keys(), state.keys() - found.keys(), _misshapen(found, expected))
-    return found
-
-
-def _misshapen(found: State, expected: State) -> list[str]:
-    return [name for name, tensor in found.items() if tensor.shape != expected[name].shape]
-
-
-def _refuse(missing: Collection[str], over: Collection[str], misshapen: Collection[str]) -> None:
-    for problem, names in (("is missing", missing), ("has no use for", over), ("has other shapes in", misshapen)):
-        if names:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            named = ", ".join(sorted(names)[:NAMED]) + more
-            raise CheckpointError(f"the checkpoint does not fit the model: it {problem} {named}")
-
-
-def split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """One of our tensors as upstream's: it has no bias on k, which softmax would cancel."""
-    if not name.endswith("attn.qkv.bias"):
-        return [(upstream_name(name), tensor)]
-    query, _, value = tensor.chunk(3)
-    prefix = upstream_name(name).removesuffix("qkv.bias")
-    return [(f"{prefix}q_bias", query), (f"{prefix}v_bias", value)]
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    """The inverse of `split`, in fp32."""
-    if len(parts) == 2:
-        parts = [parts[0], torch.zeros_like(parts[0]), parts[1]]
-    return torch.cat(parts).float() if len(parts) > 1 else parts[0].float()
+def infer_ours(state: State) -> SPAIConfig:
+    """Dimensions of a bare state dict in our names; what only one family of backbones has gives that away."""
+    config = infer_config(_renamed(state), {})
+    marks: dict[str, BackboneName] = {"norm_pre.weight": "clip", "blocks.0.ls1.gamma": "dinov2"}
+    families = [family for mark, family in marks.items() if f"encoder.backbone.{mark}" in state]
+    return replace(config, backbone=families[0]) if families else config
 
 
 def _mask_radius(state: State, settings: Mapping[str, Any]) -> float:
@@ -186,7 +160,7 @@ def upstream_settings(config: SPAIConfig) -> dict[str, Any]:
             "SID_DROPOUT": config.dropout,
             "DROP_PATH_RATE": config.drop_path,
             "VIT": {
-                **_vit_settings(config),
+                **vit_settings(config),
                 "INTERMEDIATE_LAYERS": list(config.blocks),
                 "PROJECTION_DIM": config.projection,
                 "PROJECTION_LAYERS": config.projection_layers,
@@ -206,22 +180,8 @@ def upstream_settings(config: SPAIConfig) -> dict[str, Any]:
     }
 
 
-def pretraining_settings(model: MaskedFrequencyModel) -> dict[str, Any]:
-    """As `upstream_settings`, of a masked frequency model."""
-    config, loss = model.config, model.loss
-    return {
-        "DATA": {"IMG_SIZE": config.tile_size, "FILTER_TYPE": "mfm", "MASK_RADIUS1": config.mask_radius},
-        "MODEL": {
-            "TYPE": "vit",
-            "DROP_PATH_RATE": 0.0,
-            "RECOVER_TARGET_TYPE": loss.target,
-            "VIT": {**_vit_settings(config), "USE_MEAN_POOLING": False},
-            "FREQ_LOSS": {"LOSS_GAMMA": loss.gamma},
-        },
-    }
-
-
-def _vit_settings(config: SPAIConfig) -> dict[str, Any]:
+def vit_settings(config: SPAIConfig) -> dict[str, Any]:
+    """The part that describes the backbone."""
     return {
         "PATCH_SIZE": config.patch_size,
         "EMBED_DIM": config.width,

@@ -6,37 +6,29 @@ through the backbone as one batch of 3N.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spai_train.models.config import SPAIConfig
+from spai_train.detectors.spai.config import SPAIConfig
+from spai_train.detectors.spai.spectral import SpectralFilter
+from spai_train.detectors.spec import DetectorModel, Verdict
 from spai_train.models.dropout import Dropout
 from spai_train.models.vit import FAMILIES, Backbone
-from spai_train.spectral import SpectralFilter
 
 __all__ = ["SPAI", "Projector", "SPAIConfig", "SpectralContext", "SpectralContextHead", "SpectralEncoder", "Verdict"]
 
 IMAGENET_MEAN, IMAGENET_STD = FAMILIES["mfm"].mean, FAMILIES["mfm"].std
 
 
-class Verdict(NamedTuple):
-    """What a SPAI says of B images of V views.
-
-    :param logit: (B, 1)
-    :param attention: (B, V), sums to 1 over the views
-    :param embedding: (B, D), what contrastive losses compare
-    """
-
-    logit: Tensor
-    attention: Tensor
-    embedding: Tensor
-
-
-class SPAI(nn.Module):
+class SPAI(DetectorModel):
     """The detector as training sees it: an encoder of views and a head of images."""
+
+    detector = "spai"
+    config: SPAIConfig
+    encoder: "SpectralEncoder"
+    head: "SpectralContextHead"
 
     def __init__(self, config: SPAIConfig) -> None:
         super().__init__()

@@ -1,14 +1,30 @@
-"""The first weights of a SPAI, before a pre-trained backbone is loaded into it."""
+"""The first weights of a SPAI, up to a pre-trained backbone."""
 
 from typing import Literal
 
 import torch
 from torch import nn
 
-from spai_train.models.spai import SPAI
+from spai_train.detectors.spai.model import SPAI
+from spai_train.detectors.spec import Start
+from spai_train.models.pretrained import load_pretrained
 from spai_train.models.whitening import scale_by_fan_in
+from spai_train.training.start import whiten
 
 Scheme = Literal["upstream", "fan_in"]
+
+
+def first_weights(model: SPAI, start: Start) -> None:
+    """`upstream` draws as upstream does; `fan_in` draws linear layers from N(0, 1/fan_in); `whitened` also sets the
+    patch embedding to whiten patches of real training images (see `whitening`). A pre-trained backbone is loaded last.
+
+    :raises CheckpointError: a file that does not fit
+    """
+    initialise(model, "upstream" if start.initial == "upstream" else "fan_in")
+    if start.initial == "whitened":
+        whiten(model.encoder, model.encoder.backbone, start.images, start.seed)
+    if start.pretrained is not None:
+        load_pretrained(model.encoder.backbone, start.pretrained)
 
 
 def initialise(model: SPAI, scheme: Scheme) -> None:

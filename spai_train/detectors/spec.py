@@ -1,0 +1,151 @@
+"""What a detector says of itself, once, for `fit`, `evaluate`, `convert`, `tsne` and spai-export.
+
+Axes: B images, V views of an image, N views in a batch, S side of a view, D width of a view's features.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spai_runtime.errors import UserError
+from spai_runtime.views import ViewPolicy
+from spai_train.data.dataset import TrainingImages
+from spai_train.tensors import Content, State
+
+Initial = Literal["upstream", "fan_in", "whitened"]
+
+
+class Dimensions(Protocol):
+    """The dimensions of a model: a frozen dataclass whose defaults are the published ones.
+
+    It stands in the header of our checkpoints and in a recipe's `model`, and msgspec makes it again of either.
+    """
+
+    @property
+    def features(self) -> int:
+        """D"""
+
+
+class Verdict(NamedTuple):
+    """What a model says of B images of V views.
+
+    :param logit: (B, 1)
+    :param attention: (B, V), 1 over the views in sum; None where the head gives none
+    :param embedding: (B, E), what contrastive losses compare
+    """
+
+    logit: Tensor
+    attention: Tensor | None
+    embedding: Tensor
+
+
+class DetectorModel(nn.Module):
+    """What every detector's model is: an encoder of views and a head of images, which are exported apart.
+
+    One that `fit` trains has a `forward` too: views (B, V, S, S, 3) uint8 → `Verdict`, with a keyword `detached`, under
+    which gradients of the logit end at the embedding. A class and no Protocol, for whoever takes a detector's model
+    takes an `nn.Module`.
+
+    :param detector: the name of its row in the table
+    :param config: its `Dimensions`
+    :param encoder: views (N, S, S, 3) uint8 → features (N, D) float32
+    :param head: features (B, V, D) → logit (B, 1), or logit and attention (B, V)
+    """
+
+    detector: ClassVar[str]
+    config: Any
+    encoder: nn.Module
+    head: nn.Module
+
+
+@dataclass(frozen=True)
+class Start:
+    """What `fit` starts from where it goes on from no checkpoint.
+
+    :param initial: how weights are drawn that are not loaded; `upstream` is as published
+    :param pretrained: weights of the backbone: a file, or `timm` for those on its hub; None has none
+    :param images: of the training
+    :param seed: of what is drawn beside torch's global generator, which has been seeded too
+    """
+
+    initial: Initial
+    pretrained: str | None
+    images: TrainingImages
+    seed: int
+
+
+def as_built(model: DetectorModel, start: Start) -> None:
+    """The first weights are those that the model was built with.
+
+    :raises UserError: others are asked for
+    """
+    if start.initial != "upstream" or start.pretrained is not None:
+        raise UserError(f"{model.detector} is trained from the weights it is built with: set no initial, no pretrained")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `fit` must know of a detector, beyond its model's `forward`.
+
+    :param initialise: gives a model that was just built its first weights; torch's generator is seeded
+    :param backbone: dotted name of the module that a recipe's `freeze`, `compile` and `checkpointing` mean, and whose
+        `blocks`, if it has any, learn the slower the earlier they come (`optimizer.layer_decay`)
+    :param all_train: dimensions → whether every parameter has a gradient; where in doubt, DDP looks for those without
+    """
+
+    initialise: Callable[[Any, Start], None] = as_built
+    backbone: str = "encoder"
+    all_train: Callable[[Any], bool] = lambda _: False
+
+
+def mean_features(_: nn.Module, features: Tensor) -> Tensor:
+    """:param features: (B, V, D)
+    :returns: their mean over the views, (B, D)
+    """
+    return features.mean(dim=1)
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """One detector, in the table of `spai_train.detectors`.
+
+    :param name: the row's, e.g. `spai`; `title` is what sentences call it, e.g. `SPAI`
+    :param config: the dataclass of its `Dimensions`
+    :param build: dimensions → the model, with random weights
+    :param views: dimensions → which views of an image it looks at
+    :param recognises: whether tensors that no header explains are those of such a detector, by their names
+    :param halve: (encoder, type) puts what may compute in half precision into it, in place; all else stays fp32
+    :param code_licence, weights_licence: of what its authors published
+    :param attention: whether the head gives the attention too
+    :param embed: (head, features (B, V, D)) → what is mapped of an image, (B, E)
+    :param notice: one line that a user must read before trusting a score, or ""
+    :param threshold_source: of the threshold 0.5, in checkpoints that have no card
+    :param read: a file without our header → its dimensions and its tensors under our names, for `build` to hold them
+        against; None where there is no layout but ours
+    :param to_upstream: the model → what torch.save writes for its authors' code to read; None where nothing is
+    :param training: None where `fit` cannot train it
+    """
+
+    name: str
+    title: str
+    config: type[Any]
+    build: Callable[[Any], DetectorModel]
+    views: Callable[[Any], ViewPolicy]
+    recognises: Callable[[State], bool]
+    halve: Callable[[Any, torch.dtype], None]
+    code_licence: str
+    weights_licence: str
+    attention: bool = False
+    embed: Callable[[Any, Tensor], Tensor] = mean_features
+    notice: str = ""
+    threshold_source: str = "published value, not calibrated"
+    read: Callable[[Content], tuple[Any, State]] | None = None
+    to_upstream: Callable[[Any], dict[str, Any]] | None = None
+    training: Training | None = None
+
+    def side(self, config: Any) -> int:
+        """S, of the views that are drawn to train a model of these dimensions."""
+        return self.views(config).size

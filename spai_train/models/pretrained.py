@@ -1,0 +1,108 @@
+"""Pre-trained backbones: masked frequency modelling in upstream's layout, CLIP and DINOv2 in timm's names."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spai_train.models.vit import Backbone, Family
+from spai_train.tensors import CheckpointError, State, exact, first_line, misshapen, read, refuse
+
+# Tensors of a pre-training that a detector never reads: its classifier or projection, and DINO's mask. The final norm
+# goes too, unless the backbone has one.
+_HEADS = re.compile(r"(head|fc_norm|norm)\.|mask_token$")
+
+# Tensors that upstream's ViT creates and nobody reads who takes its patch tokens.
+UNUSED = r"(cls_pos_embed|actual_cls_token)$|(cls_blocks|cls_norm|fc_norm|norm|intermediate_fc_norm|head)\."
+
+Rename = Callable[[str], str]
+
+
+def load_pretrained(backbone: Backbone, source: str | Path) -> None:
+    """Loads a pre-trained ViT into a backbone of the same family and dimensions.
+
+    :param source: masked frequency modelling: the `.pth` of upstream or of `save_pretrained`, keys under `encoder.`;
+        CLIP and DINOv2: a state dict in timm's names, `.pth` or `.safetensors`, or `timm`, which downloads it
+    :raises CheckpointError: tensors missing, left over, or of another shape; or nothing could be downloaded
+    """
+    if str(source) == "timm":
+        backbone.load_state_dict(_fit(_download(backbone.family), backbone))
+        return
+    state = read(Path(source)).state
+    if backbone.family.hub:
+        backbone.load_state_dict(_fit(state, backbone))
+        return
+    encoder = {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
+    if not encoder:
+        raise CheckpointError(f"{source} holds no tensor under `encoder.`: it is not a masked-frequency pre-training")
+    backbone.load_state_dict(match(encoder, backbone.state_dict(), "encoder.{}".format, rf"encoder\.({UNUSED})"))
+
+
+def match(state: State, expected: State, rename: Rename, unused: str) -> dict[str, Tensor]:
+    """The tensors that `expected` names out of `state`, which is in a layout of upstream's: all, and nothing over.
+
+    :param rename: our name of a tensor → the layout's
+    :param unused: a pattern of the layout's names that may be left over
+    :raises CheckpointError: names the tensors that are missing, left over, or of another shape
+    """
+    found, used = {}, set()
+    for name, tensor in expected.items():
+        parts = [theirs for theirs, _ in split(name, tensor, rename)]
+        used.update(parts)
+        if all(part in state for part in parts):
+            found[name] = _join([state[part] for part in parts])
+    over = [name for name in state if name not in used and not re.match(unused, name)]
+    refuse(used - state.keys(), over, misshapen(found, expected))
+    return found
+
+
+def split(name: str, tensor: Tensor, rename: Rename) -> list[tuple[str, Tensor]]:
+    """One of our tensors as upstream's: it has no bias on k, which softmax would cancel."""
+    if not name.endswith("attn.qkv.bias"):
+        return [(rename(name), tensor)]
+    query, _, value = tensor.chunk(3)
+    prefix = rename(name).removesuffix("qkv.bias")
+    return [(f"{prefix}q_bias", query), (f"{prefix}v_bias", value)]
+
+
+def resample_positions(positions: Tensor, side: int) -> Tensor:
+    """Position embeddings for another number of tokens, as DINOv2 itself does it: bicubic, the scale 0.1 tokens large.
+
+    :param positions: (1, 1 + G·G, C), CLS first
+    :param side: tokens along a side
+    :returns: (1, 1 + side·side, C)
+    """
+    grid = round((positions.shape[1] - 1) ** 0.5)
+    tokens = positions[:, 1:].float().transpose(1, 2).reshape(1, -1, grid, grid)  # (1, C, G, G)
+    tokens = F.interpolate(tokens, scale_factor=(side + 0.1) / grid, mode="bicubic")
+    return torch.cat((positions[:, :1].float(), tokens.flatten(2).transpose(1, 2)), dim=1)
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """The inverse of `split`, in fp32."""
+    if len(parts) == 2:
+        parts = [parts[0], torch.zeros_like(parts[0]), parts[1]]
+    return torch.cat(parts).float() if len(parts) > 1 else parts[0].float()
+
+
+def _fit(state: State, backbone: Backbone) -> dict[str, Tensor]:
+    """A state dict in timm's names as the backbone takes it: without heads, positions resampled to its tokens."""
+    expected = backbone.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name in expected or not _HEADS.match(name)}
+    if "pos_embed" in state and state["pos_embed"].shape[1] != expected["pos_embed"].shape[1]:
+        state["pos_embed"] = resample_positions(state["pos_embed"], backbone.patch_embed.grid_size[0])
+    return exact(state, expected)
+
+
+def _download(family: Family) -> dict[str, Tensor]:
+    if not family.hub:
+        raise CheckpointError("timm has no masked-frequency pre-training: name the .pth of one")
+    try:
+        model = timm.create_model(family.hub, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot download {family.hub} from timm's hub: {first_line(error)}") from error
+    return model.state_dict()  # type: ignore[no-any-return]
