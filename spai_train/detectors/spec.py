@@ -147,5 +147,11 @@ class DetectorSpec:
     training: Training | None = None
 
     def side(self, config: Any) -> int:
-        """S, of the views that are drawn to train a model of these dimensions."""
-        return self.views(config).size
+        """S, of the views that are drawn to train a model of these dimensions.
+
+        :raises UserError: its views have no side of their own
+        """
+        height, width = self.views(config).shape
+        if height is None or height != width:
+            raise UserError(f"{self.title} looks at views that are no squares of one size, which fit cannot train")
+        return height
