@@ -15,7 +15,7 @@ import torch
 from spai_export import onnx as exporter
 from spai_export import precision as casting
 from spai_export.choices import Precision
-from spai_runtime.manifest import FILE_NAME, Graph, Manifest
+from spai_runtime.manifest import FILE_NAME, ONNX, Artifact, Graph, Manifest
 from spai_train.checkpoint import Card
 from spai_train.detectors import spai
 from spai_train.detectors.describe import describe
@@ -53,7 +53,7 @@ def exported(name: str, precision: Precision = Precision.FP32, *, fused: bool = 
         model = random_model(name)
         encoder = casting.cast(spai.SPEC, model.encoder, precision, fused=fused)
         opset = exporter.FUSED_OPSET if fused else exporter.OPSET
-        exporter.export_encoder(encoder, model.config.tile_size, directory / "encoder.onnx", opset)
+        exporter.export_encoder(encoder, (model.config.tile_size,) * 2, directory / "encoder.onnx", opset)
         exporter.export_head(model.head, model.config.features, directory / "head.onnx")
         (directory / FILE_NAME).write_bytes(manifest(name, precision, directory).dump())
     return directory
@@ -61,11 +61,10 @@ def exported(name: str, precision: Precision = Precision.FP32, *, fused: bool = 
 
 def manifest(name: str, precision: Precision, directory: Path) -> Manifest:
     """Of the graphs that lie there."""
+    graphs = Graph.of(directory / "encoder.onnx"), Graph.of(directory / "head.onnx")
     return replace(
         describe(spai.SPEC, CONFIGS[name], Card(name, threshold_source="random weights")),
-        encoder=Graph.of(directory / "encoder.onnx"),
-        head=Graph.of(directory / "head.onnx"),
-        precision=precision.value,
+        artifacts=(Artifact(ONNX, precision.value, *graphs),),
     )
 
 

@@ -17,8 +17,9 @@ from measure import Times, ratio, take_turns
 from models import exported, random_model
 from numpy.typing import NDArray
 
-from spai_runtime.engines import Contract, Engine, load_engine
+from spai_runtime.engines.base import Contract, Engine
 from spai_runtime.engines.onnxruntime import CPU_BATCH_SIZE as BATCH_SIZE
+from spai_runtime.engines.onnxruntime import OnnxEngine
 
 TARGET = 1.1
 ROUNDS = int(os.environ.get("SPAI_BENCH_ROUNDS", "3"))
@@ -30,8 +31,8 @@ def test_encoder(benchmark: Any, report: Report) -> None:
     model = random_model("vitb")
     config, baseline = model.config, BaselineEncoder(model.encoder, model.config).eval()
     views = np.random.default_rng(0).integers(0, 256, (max(ENGINE_BATCHES), 224, 224, 3), dtype=np.uint8)
-    contract = Contract.encoder(config.tile_size, config.features)
-    engine = load_engine(exported("vitb") / "encoder.onnx", contract, "cpu")
+    contract = Contract.encoder((config.tile_size, config.tile_size), config.features)
+    engine = OnnxEngine(exported("vitb") / "encoder.onnx", contract)
     with torch.inference_mode():
         difference = _largest_difference(engine, baseline, model.encoder, views[:2])
         assert difference < 1e-3

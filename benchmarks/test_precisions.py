@@ -1,8 +1,8 @@
-"""How far the scores of each precision are from those of fp32, by the export's own gate, on the CPU.
+"""How far the scores of each precision are from those of fp32, by the export's own accuracy check, on the CPU.
 
 The golden checkpoint (random weights, tests/golden) on its images. `SPAI_BENCH_CKPT` names another checkpoint, and
-`SPAI_BENCH_FOLDER` a folder of images for it: 8 bits calibrate on those that judge nothing. Without ModelOpt, int8 and
-fp8 are rows that say so. bf16 is computed by torch, the others by ONNX Runtime.
+`SPAI_BENCH_FOLDER` a folder of images for it: 8 bits calibrate on those that the check does not score. Without
+ModelOpt, int8 and fp8 are rows that say so. bf16 is computed by torch, the others by ONNX Runtime.
 """
 
 import hashlib
@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from conftest import Report
 
-from spai_export.choices import Precision
-from spai_export.directory import Settings, export
+from spai_export.choices import Attention, Precision, Settings
+from spai_export.directory import export
 from spai_runtime.errors import UserError
 from spai_train.checkpoint import load_checkpoint
 from tests.golden import CHECKPOINT, IMAGES
@@ -34,9 +35,8 @@ def test_precisions(benchmark: Any, report: Report, tmp_path: Path) -> None:
 
 def _row(precision: Precision, folder: Path) -> dict[str, Any]:
     try:
-        exported = export(CKPT, folder / precision, Settings(precision, images=FOLDER, force=True))
+        settings = Settings((precision,), Attention.PLAIN, images=FOLDER, force=True)
+        (artifact,) = export(CKPT, folder / precision, settings).manifest.artifacts
     except UserError as error:
         return {"missing": str(error)}
-    assert exported.deviation is not None
-    quantised = exported.manifest.provenance.get("quantised", {})
-    return {**exported.deviation.as_provenance(), **quantised}
+    return {**msgspec.to_builtins(artifact.accuracy), **artifact.options.get("quantised", {})}

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from spai_export.onnx import ExportError
-from spai_runtime.engines import GPU_BATCH_SIZE
+from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.engines.devices import gpus
 from spai_runtime.engines.tensorrt_log import log_of, sentence
 from spai_runtime.files.atomic import atomic_write
 
-# Pillow decodes at most 178,956,970 pixels, which are 3,566 tiles of 224 × 224. A strip lower than a tile is padded, so
-# it has more of them where it is longer than 4096 · 224 = 917,504 pixels.
+# Pillow decodes at most 178,956,970 pixels, and none are padded to more: 3,566 tiles of 224 × 224.
 HEAD_VIEWS = 4096
 
 Shape = tuple[int, ...]
@@ -47,13 +46,13 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class Profile:
-    """The shapes that a graph's input may have, and the one that it is tuned for."""
+class InputShape:
+    """The shapes that a graph's input may have, and the one that it is tuned for, as TensorRT's profiles call them."""
 
-    input: str
-    smallest: Shape
-    typical: Shape
-    largest: Shape
+    name: str
+    min: Shape
+    opt: Shape
+    max: Shape
 
 
 class PlanBuilder:
@@ -72,17 +71,17 @@ class PlanBuilder:
         except TypeError as error:  # what pybind11 makes of a null pointer
             raise ExportError(f"TensorRT {trt.__version__} does not start: {self._log.last}") from error
 
-    def build(self, onnx: Path, profile: Profile) -> bytes:
+    def build(self, onnx: Path, shape: InputShape) -> bytes:
         """:returns: the plan of a graph"""
         network = self._parse(onnx)
-        config = self._config(profile)
+        config = self._config(shape)
         memory = self._builder.build_serialized_network(network, config)
         if memory is None:
             raise ExportError(f"TensorRT could not build {onnx.name}: {self._log.last}")
         self._timings.save()
         return bytes(memory)
 
-    def inspect(self, plan: bytes, profile: Profile) -> str:
+    def inspect(self, plan: bytes, shape: InputShape) -> str:
         """The engine inspector's report, JSON; empty if the plan cannot be loaded by this TensorRT.
 
         Types of tensors stand in it only where the shape of the input is known, so a context without memory sets it.
@@ -92,7 +91,7 @@ class PlanBuilder:
             return ""
         context = engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         inspector = engine.create_engine_inspector()
-        if context is not None and context.set_input_shape(profile.input, profile.typical):
+        if context is not None and context.set_input_shape(shape.name, shape.opt):
             inspector.execution_context = context
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
@@ -108,7 +107,7 @@ class PlanBuilder:
             raise ExportError(f"TensorRT refuses {onnx.name}: {'; '.join(errors) or self._log.last}")
         return network
 
-    def _config(self, profile: Profile) -> Any:
+    def _config(self, shape: InputShape) -> Any:
         trt, options = self._trt, self._options
         config = self._builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -119,9 +118,9 @@ class PlanBuilder:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
         config.builder_optimization_level = options.optimization_level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what `inspect` reads
-        shapes = self._builder.create_optimization_profile()
-        shapes.set_shape(profile.input, profile.smallest, profile.typical, profile.largest)
-        config.add_optimization_profile(shapes)
+        profile = self._builder.create_optimization_profile()
+        profile.set_shape(shape.name, shape.min, shape.opt, shape.max)
+        config.add_optimization_profile(profile)
         self._timings.attach(config)
         return config
 

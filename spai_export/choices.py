@@ -1,6 +1,12 @@
 """What an export can be asked for, in a file without torch, so that --help needs none."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+
+from spai_runtime.errors import UserError
+from spai_runtime.manifest import Threshold
 
 
 class Precision(StrEnum):
@@ -19,7 +25,7 @@ class Precision(StrEnum):
 
 
 class Attention(StrEnum):
-    """How a graph says attention."""
+    """How a graph writes attention."""
 
     AUTO = "auto"
     PLAIN = "plain"
@@ -30,3 +36,49 @@ class Attention(StrEnum):
         if self is Attention.AUTO:
             return precision in (Precision.FP16, Precision.BF16) and not trt
         return self is Attention.FUSED
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one export asks for.
+
+    :param precisions: one artifact each; the first has the plain names of files
+    :param trt: whether plans are built from the graphs
+    :param threshold: None takes that of the checkpoint
+    :param images: folder of what lower precisions are calibrated on and compared with fp32 on; None are the examples
+    :param force: whether a detector is written whose scores are too far from those of fp32
+    """
+
+    precisions: tuple[Precision, ...] = (Precision.FP32,)
+    attention: Attention = Attention.AUTO
+    trt: bool = False
+    threshold: Threshold | None = None
+    images: Path | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        """:raises UserError: settings that do not go together"""
+        for precision in self.precisions:
+            if self.precisions.count(precision) > 1:
+                raise UserError(f"--precision {precision} is given twice: once is enough")
+            if precision.quantised and self.images is None:
+                raise UserError(
+                    f"{precision} finds its scales on images: give --images a folder of 500 such as will be scored"
+                )
+            if precision.quantised and self.fused(precision):
+                raise UserError(f"{precision} needs its attention plain: leave --attention out")
+
+    def fused(self, precision: Precision) -> bool:
+        """Whether attention is one node, of opset 23, in the graph of that precision."""
+        return self.attention.fused(precision, trt=self.trt)
+
+
+def file_name(name: str, precision: str, *, first: bool) -> str:
+    """`encoder.onnx` → its name in one precision of several: as it is for the first, else `encoder.fp16.onnx`."""
+    stem, _, suffix = name.partition(".")
+    return name if first else f"{stem}.{precision}.{suffix}"
+
+
+def labelled(sentences: Iterable[str], precision: str, *, alone: bool) -> list[str]:
+    """Sentences on one precision that say which it is, where there are several."""
+    return [sentence if alone else f"{precision}: {sentence}" for sentence in sentences]

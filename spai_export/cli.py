@@ -1,29 +1,22 @@
 """spai-export: a checkpoint → the directory that spai-run takes."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spai_export.choices import Attention, Precision
-from spai_runtime.cli.commands import VerboseOption, VersionOption, execute
-from spai_runtime.engines import GPU_BATCH_SIZE
+from spai_export.choices import Attention, Precision, Settings
+from spai_runtime.cli.commands import VerboseOption, VersionOption, execute, say
+from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Threshold
 
 if TYPE_CHECKING:
-    from spai_export.directory import Exported
-    from spai_export.plan import Planned
+    from spai_export.directory import ExportReport
+    from spai_export.plan import PlanReport
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-class DetectorName(StrEnum):
-    """The methods that can be exported."""
-
-    SPAI = "spai"
 
 
 @app.command(
@@ -36,14 +29,20 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="Directory to write. Left out: the checkpoint's name without suffix, here.")
     ] = None,
-    detector: Annotated[DetectorName, typer.Option(help="The method of the checkpoint.")] = DetectorName.SPAI,  # noqa: ARG001
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What the checkpoint is of, e.g. spai. Left out: what it says, or looks like."
+        ),
+    ] = None,
     precision: Annotated[
-        Precision,
+        list[Precision] | None,
         typer.Option(
             help="Of the encoder's linear layers, convolution and attention; all else, and the head, stay fp32. "
-            "int8 and fp8 are for TensorRT, need 'spai-toolkit[quantize]', and calibrate on the images of --calibrate."
+            "Repeat it for several in one directory. Left out: fp32. int8 and fp8 are for TensorRT, need "
+            "'spai-toolkit[quantize]', and calibrate on --images."
         ),
-    ] = Precision.FP32,
+    ] = None,
     attention: Annotated[
         Attention,
         typer.Option(
@@ -52,14 +51,15 @@ def export(
             "bf16 without --trt, else plain."
         ),
     ] = Attention.AUTO,
-    calibrate: Annotated[
+    images: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Images that a lower precision, and a plan, are held against fp32 on (at most 512 views of them). "
-            "Left out: the example images.",
+            help="Images that a lower precision, and a plan, are compared with fp32 on (at most 512 views of them), "
+            "and that int8 and fp8 calibrate on. Left out: the example images.",
         ),
     ] = None,
+    calibrate: Annotated[Path | None, typer.Option(hidden=True, help="The old name of --images.")] = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Write a detector whose scores differ from fp32 by more than 0.01 all the same."),
@@ -97,45 +97,49 @@ def export(
 ) -> int:
     """Export a checkpoint to ONNX graphs, and to TensorRT engines, verified before they appear.
 
-    Writes encoder.onnx (`views` uint8 (V,S,S,3) → `features` float32 (V,D)), head.onnx (`features` (B,V,D) → `logit`
-    (B,1), `attention` (B,V)) and detector.json; with --trt also model.plan, head.plan and model.layers.json (what
-    TensorRT's inspector says of the layers).
+    Writes encoder.onnx (`views` uint8 (V,H,W,3) → `features` float32 (V,D)), head.onnx (`features` (B,V,D) → `logit`
+    (B,1), and `attention` (B,V) if there is one) and detector.json; with --trt also model.plan, head.plan and
+    model.layers.json (what TensorRT's inspector says of the layers). Of several precisions, the first has these files,
+    and each other one its own: encoder.fp16.onnx, model.fp16.plan.
     """
+    settings = Settings(
+        precisions=tuple(precision or [Precision.FP32]),
+        attention=attention,
+        trt=trt,
+        threshold=None if threshold is None else Threshold(threshold, "given to spai-export --threshold"),
+        images=_images(images, calibrate),
+        force=force,
+    )
     try:
         from spai_export import directory, plan  # noqa: PLC0415  --help must work without torch
         from spai_export.builder import BuildOptions  # noqa: PLC0415
+        from spai_export.source import Source  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install 'spai-toolkit[export]'") from error
-    chosen = None if threshold is None else Threshold(threshold, "given to spai-export --threshold")
-    fused = attention.fused(precision, trt=trt)
     options = BuildOptions(batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device)
-    source = directory.Source.load(ckpt, directory.Settings(precision, fused, chosen, calibrate, force))
-    exported = directory.write(source, output or Path(ckpt.stem))
-    _tell(exported)
+    source = Source.load(ckpt, settings, detector)
+    report = directory.write(source, output or Path(ckpt.stem))
+    _show(report)
     if trt:
-        _tell_plan(plan.add_plan(source, exported, options))
+        _show(plan.add_plans(source, report, options))
     return 0
 
 
-def _tell(exported: "Exported") -> None:
-    _tell_files(exported.files)
-    typer.echo(f"largest difference from torch: {exported.differences} (tolerated: {exported.tolerance})")
-    if exported.deviation:
-        typer.echo(str(exported.deviation))
-    limit = exported.manifest.threshold
-    typer.echo(f"threshold {limit.value:g}: {limit.source}")
+def _images(images: Path | None, calibrate: Path | None) -> Path | None:
+    """What --images names, or its old name."""
+    if calibrate is None:
+        return images
+    if images is not None:
+        raise UserError("--calibrate is the old name of --images: give --images alone")
+    say("spai-export: --calibrate is now --images")
+    return calibrate
 
 
-def _tell_plan(planned: "Planned") -> None:
-    _tell_files(planned.files)
-    for note in planned.notes:
-        typer.echo(note)
-    typer.echo(f"{planned.deviation}; built and tried in {planned.seconds:.0f} s")
-
-
-def _tell_files(files: Sequence[Path]) -> None:
-    for path in files:
+def _show(report: "ExportReport | PlanReport") -> None:
+    for path in report.files:
         typer.echo(f"{path}  {path.stat().st_size:,} bytes")
+    for sentence in report.sentences:
+        typer.echo(sentence)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

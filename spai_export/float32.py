@@ -14,7 +14,7 @@ ELEMENT_ATTRIBUTES = "to", "dtype", "output_dtype", "softmax_precision"  # that 
 
 
 def to_float32(model: ModelProto) -> ModelProto:
-    """A copy in which every tensor of 16 bits, and every cast to one, is of 32; a cast that widened does nothing."""
+    """A copy in which every tensor of 16 bits, and every cast to one, is of 32; a cast to 32 does nothing then."""
     copy = ModelProto()
     copy.CopyFrom(model)
     _convert(copy.graph)

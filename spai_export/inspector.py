@@ -1,6 +1,6 @@
 """Did TensorRT build what the graph asks for: its products in half precision, its attention as one kernel?
 
-Two readings are held against each other: the graph's (`Wanted`), and the engine inspector's report on the plan
+Two readings are compared: the graph's (`Wanted`), and the engine inspector's report on the plan
 (`Layers`), JSON of one entry a layer. TensorRT 10 gives a tensor's type and format in one field, `Format/Datatype`;
 TensorRT 11 splits it (NVIDIA, "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x"). `Metadata` names the
 ONNX nodes that a layer came from.

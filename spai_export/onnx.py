@@ -6,39 +6,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import onnx
+import onnx_ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
 
+from spai_runtime.engines.base import ViewShape
 from spai_runtime.errors import UserError
+from spai_runtime.manifest import SCHEMA, Manifest
 
 OPSET = 20  # the first with Gelu as one operator; TensorRT 10.12 and ONNX Runtime 1.20 read it
 FUSED_OPSET = 23  # the first with Attention as one operator
+EXAMPLE_SIDES = 64, 96  # height and width that are traced with where a view may have any
+
+METADATA = "spai"  # key in a graph's metadata_props
 
 
 class ExportError(UserError):
     """A graph that does not keep the contract, and why, in one sentence."""
 
 
-def export_encoder(encoder: nn.Module, size: int, path: Path, opset: int = OPSET) -> None:
-    """Writes `views` uint8 (N, S, S, 3) → `features` float32 (N, D).
+def export_encoder(encoder: nn.Module, shape: ViewShape, path: Path, opset: int = OPSET) -> None:
+    """Writes `views` uint8 (N, H, W, 3) → `features` float32 (N, D).
 
-    :param size: side S of a view
+    :param shape: height H and width W of a view; None where every image has its own
     :param opset: FUSED_OPSET where its attention is fused
     """
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # sizes 0 and 1 would specialise
-    _export(encoder, example, {0: Dim("views", min=1)}, "views", ["features"], path, opset)
+    sides = zip(("height", "width"), shape, strict=True)
+    dynamic = {axis: Dim(name, min=1) for axis, (name, side) in enumerate(sides, start=1) if side is None}
+    height, width = (side or example for side, example in zip(shape, EXAMPLE_SIDES, strict=True))
+    # Sizes 0 and 1 would specialise. In memory, channels come first, since torch pools what it takes for channels-last
+    # with as_strided, which becomes a Gather of computed indices; ONNX knows no strides.
+    example = torch.zeros(2, 3, height, width, dtype=torch.uint8).permute(0, 2, 3, 1)
+    _export(encoder, example, {0: Dim("views", min=1), **dynamic}, "views", ["features"], path, opset)
 
 
-def export_head(head: nn.Module, features: int, path: Path) -> None:
-    """Writes `features` float32 (B, V, D) → `logit` (B, 1), `attention` (B, V).
+def export_head(head: nn.Module, features: int, path: Path, *, attention: bool = True) -> None:
+    """Writes `features` float32 (B, V, D) → `logit` (B, 1), and `attention` (B, V) where the head gives it.
 
     :param features: width D of a view's features
     """
     dynamic = {0: Dim("images", min=1), 1: Dim("views", min=1)}
-    _export(head, torch.zeros(2, 3, features), dynamic, "features", ["logit", "attention"], path, OPSET)
+    outputs = ["logit", "attention"] if attention else ["logit"]
+    _export(head, torch.zeros(2, 3, features), dynamic, "features", outputs, path, OPSET)
 
 
 def _export(
@@ -64,8 +77,40 @@ def _export(
         )
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # stack traces, with the paths of whoever exports
+    _take_shapes_from_the_cast(program.model)
     program.save(str(path), external_data=False)
     check_graph(path)
+
+
+def _take_shapes_from_the_cast(model: onnx_ir.Model) -> None:
+    """Lets whoever asks for the shape of the pixels ask for that of what they are cast to, which is the same.
+
+    Flattening, for one, asks for the number of views, and TensorRT takes uint8 into a Cast alone.
+    """
+    changed = False
+    for value in model.graph.inputs:
+        cast = next((use.node for use in value.uses() if use.node.op_type == "Cast"), None)
+        for use in [use for use in value.uses() if cast and use.node.op_type == "Shape"]:
+            assert cast is not None
+            use.node.replace_input_with(use.idx, cast.outputs[0])
+            changed = True
+    if changed:
+        model.graph.sort()
+
+
+def describe_graph(path: Path, manifest: Manifest, precision: str) -> None:
+    """Writes into a graph's `metadata_props` what detector.json says of the detector, so that a lone file says it too.
+
+    It is said as of the export: a later calibration changes detector.json alone.
+
+    :param precision: of this graph
+    """
+    fields = msgspec.to_builtins(manifest)
+    about = {name: value for name, value in fields.items() if name not in ("artifacts", "provenance")}
+    content = msgspec.json.encode({"schema": SCHEMA, **about, "precision": precision})
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {METADATA: content.decode()})
+    onnx.save(model, str(path))
 
 
 def check_graph(path: Path) -> None:

@@ -1,52 +1,62 @@
-"""An exported directory → the same with TensorRT engines, held against fp32 on the GPU that they were built on."""
+"""An exported directory → the same with TensorRT engines, compared with fp32 on the GPU that they were built on."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spai_export.accuracy import sentence
 from spai_export.builder import BuildOptions
-from spai_export.directory import Exported, Source, write_manifest
-from spai_export.gate import Deviation
-from spai_export.tensorrt import LAYERS, build
-from spai_runtime import loading
+from spai_export.choices import labelled
+from spai_export.directory import ExportReport, write_manifest, writing
+from spai_export.source import Source
+from spai_export.tensorrt import build
 from spai_runtime.detector import Detector
-from spai_runtime.loading import load_engines
-from spai_runtime.manifest import Manifest
+from spai_runtime.loading import Exported, load_engines
+from spai_runtime.manifest import Artifact, Manifest
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlanReport:
     """What a build has added to a directory.
 
-    :param deviation: of the plans' scores from those of torch in fp32
+    :param artifacts: with the accuracy of each
     :param notes: sentences on the build
     """
 
     files: Sequence[Path]
-    deviation: Deviation
+    artifacts: Sequence[Artifact]
     notes: Sequence[str]
     seconds: float
 
+    @property
+    def sentences(self) -> Sequence[str]:
+        """What the user is told of it."""
+        alone = len(self.artifacts) == 1
+        found = [(plan.precision, sentence(plan.accuracy)) for plan in self.artifacts if plan.accuracy]
+        *most, last = [line for precision, one in found for line in labelled([one], precision, alone=alone)]
+        return [*self.notes, *most, f"{last}; built and tried in {self.seconds:.0f} s"]
 
-def add_plan(source: Source, exported: Exported, options: BuildOptions) -> Planned:
-    """Builds, scores images with what was built, and only then writes the plans into detector.json.
 
-    :raises ExportError: nothing can be built here, or the scores differ too much from those of fp32
+def add_plans(source: Source, report: ExportReport, options: BuildOptions) -> PlanReport:
+    """Builds a plan of every precision, scores images with each, and only then lets them appear.
+
+    :raises UserError: nothing can be built here, or the scores differ too much from those of fp32
     """
     started = time.perf_counter()
-    directory, manifest = exported.directory, exported.manifest
-    built = build(directory, manifest.views.size, manifest.features, options)  # type: ignore[union-attr]
-    deviation = _deviation(source, directory, replace(manifest, plan=built.plan), options.device)
-    plan = replace(built.plan, options={**built.plan.options, "gate": deviation.as_provenance()})
-    write_manifest(replace(manifest, plan=plan), directory)
-    files = [directory / name for name in (plan.encoder.file, plan.head.file, LAYERS)]
-    return Planned([path for path in files if path.exists()], deviation, built.notes, time.perf_counter() - started)
+    directory, manifest = report.directory, report.manifest
+    with writing(directory) as folder:
+        built = build(directory, manifest, folder, options)
+        plans = tuple(_checked(source, folder, manifest, artifact, options.device) for artifact in built.artifacts)
+        names = [name for plan in plans for name in plan.files] + sorted(path.name for path in folder.iterdir())
+        write_manifest(replace(manifest, artifacts=(*manifest.artifacts, *plans)), folder)
+    files = [directory / name for name in dict.fromkeys(names)]
+    return PlanReport(files, plans, built.notes, time.perf_counter() - started)
 
 
-def _deviation(source: Source, directory: Path, manifest: Manifest, device: str) -> Deviation:
-    """Of the plans that a manifest names, which no detector.json does yet."""
-    assert manifest.plan is not None
-    engines = load_engines(loading.Exported(directory, manifest, manifest.plan.encoder.file), device)
-    with Detector(manifest, engines.encoder, engines.head, manifest.threshold, engines.graphs) as detector:
-        return source.admit(detector)
+def _checked(source: Source, folder: Path, manifest: Manifest, artifact: Artifact, device: str) -> Artifact:
+    """Plans that no detector.json names yet, with their accuracy."""
+    exported = Exported(folder, replace(manifest, artifacts=(artifact,)), artifact.encoder.file)
+    engines = load_engines(exported, device)
+    with Detector(manifest, engines.encoder, engines.head, manifest.threshold, artifact) as detector:
+        return replace(artifact, accuracy=source.check_accuracy(detector))

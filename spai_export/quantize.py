@@ -22,8 +22,9 @@ from spai_export.choices import Precision
 from spai_export.modelopt import QuantisationError, require_modelopt, run_modelopt
 from spai_export.onnx import check_graph
 from spai_runtime.errors import ImageError
+from spai_runtime.files.atomic import atomic_write
 from spai_runtime.images import Picture
-from spai_runtime.views import Layout, Resize, ViewPolicy
+from spai_runtime.views import Layout, ViewPolicy
 
 PRODUCTS = ("MatMul", "Gemm")
 QUANTISABLE = (*PRODUCTS, "Conv")
@@ -49,25 +50,27 @@ class Quantised:
 def calibration_views(paths: Sequence[Path], policy: ViewPolicy, count: int = 512, seed: int = 0) -> NDArray[np.uint8]:
     """A sample of the views of images, to calibrate on: one of each image, then a second of each, and so on.
 
-    NVIDIA wants at least 500 for a ViT; they should be of as many images, and such as will be judged, since a range
-    that no calibration image reaches is cut off. `paths` and `seed` decide which they are.
+    NVIDIA wants at least 500 for a ViT; they should be of as many images, and such as will be scored, since a range
+    that no calibration image reaches is clipped. `paths` and `seed` decide which they are.
 
     :param paths: of images; those that cannot be read are left out
-    :returns: (count, S, S, 3), fewer where the images have fewer
-    :raises QuantisationError: no image can be read
+    :returns: (count, H, W, 3), fewer where the images have fewer
+    :raises QuantisationError: no image can be read, or views have no one size
     """
+    if None in policy.shape:
+        raise QuantisationError("ModelOpt calibrates on views of one size, and these are whole images: choose fp16")
     random = np.random.default_rng(seed)
     views = [
         view
-        for path, layout, indices in _drawn(paths, policy, count, random)
-        for view in _cut(path, policy.resize, layout, indices)
+        for path, layout, indices in _sampled(paths, policy, count, random)
+        for view in _crops(path, policy, layout, indices)
     ]
     if not views:
         raise QuantisationError(f"calibration needs images, and none of {len(paths)} can be read: name others")
     return np.stack(views)
 
 
-def _drawn(
+def _sampled(
     paths: Sequence[Path], policy: ViewPolicy, count: int, random: np.random.Generator
 ) -> Iterator[tuple[Path, Layout, list[int]]]:
     """Which views of which images."""
@@ -86,13 +89,13 @@ def _drawn(
         yield paths[image], layout, [index for _, of, index in chosen if of == image]
 
 
-def _cut(path: Path, resize: Resize | None, layout: Layout, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """(len(indices), S, S, 3); none where the image, whose header was good, cannot be decoded."""
+def _crops(path: Path, policy: ViewPolicy, layout: Layout, indices: Sequence[int]) -> NDArray[np.uint8]:
+    """(len(indices), H, W, 3); none where the image, whose header was good, cannot be decoded."""
     views = np.empty((len(indices), *layout.shape, 3), np.uint8)
     try:
         picture = Picture.open(path).load()
-        if resize:
-            picture = picture.resized(layout.height, layout.width, resize.filter)
+        if policy.resize:
+            picture = picture.resized(layout.height, layout.width, policy.resize.filter)
         for index, view in zip(indices, views, strict=True):
             layout.crop(picture, index, view)
     except ImageError:
@@ -144,7 +147,7 @@ def quantize(path: Path, precision: Precision, views: NDArray[np.uint8], output:
 
     :param path: the encoder in fp16, opset 20, with attention written out
     :param precision: INT8 or FP8
-    :param views: (N, S, S, 3), as `calibration_views` gives them
+    :param views: (N, H, W, 3), as `calibration_views` gives them
     :raises QuantisationError: ModelOpt is not installed, or fails
     """
     require_modelopt()
@@ -152,13 +155,14 @@ def quantize(path: Path, precision: Precision, views: NDArray[np.uint8], output:
     names = _number(source)
     with tempfile.TemporaryDirectory(prefix="spai-quantize-") as folder:
         model = _annotated(source, precision, views, Path(folder))
-        _mend_scales(model, source, STEPS[precision])
+        _fix_scales(model, source, STEPS[precision])
         done = _quantised(model, source, names)
         for node in model.graph.node:
             node.name = names.get(node.name, node.name)
         onnx.save(model, str(Path(folder, output.name)))
         check_graph(Path(folder, output.name))
-        shutil.move(Path(folder, output.name), output)
+        with atomic_write(output) as part:
+            shutil.move(Path(folder, output.name), part)
     return done
 
 
@@ -204,7 +208,7 @@ def _quantised(model: onnx.ModelProto, source: onnx.ModelProto, names: Mapping[s
     return Quantised(tuple(products), tuple(left))
 
 
-def _mend_scales(model: onnx.ModelProto, source: onnx.ModelProto, steps: float) -> None:
+def _fix_scales(model: onnx.ModelProto, source: onnx.ModelProto, steps: float) -> None:
     """Scales in the type of what they scale, and those of weights without ONNX Runtime's floor.
 
     ModelOpt gives every softmax a float32 scale, which Q/DQ of a half tensor may not have. ONNX Runtime takes 1 for

@@ -1,6 +1,5 @@
 """The ONNX graphs of an exported directory → TensorRT plans, built on the GPU that shall run them."""
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,20 +7,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from spai_export import lint
-from spai_export.builder import BuildOptions, PlanBuilder, Profile
+from spai_export.builder import BuildOptions, InputShape, PlanBuilder
+from spai_export.choices import file_name, labelled
 from spai_export.inspector import Layers, Wanted
 from spai_export.onnx import ExportError
+from spai_runtime.engines.base import ViewShape
 from spai_runtime.engines.cuda.gpu import Gpu
 from spai_runtime.engines.tensorrt_log import sentence
+from spai_runtime.engines.tensorrt_target import Target
 from spai_runtime.errors import EngineError
-from spai_runtime.manifest import Graph, Plan
+from spai_runtime.manifest import ONNX, Artifact, Graph, Manifest
 
 __all__ = ["ENCODER_PLAN", "HEAD_PLAN", "LAYERS", "BuildOptions", "Built", "TensorRTMissingError", "available", "build"]
 
+KIND = "tensorrt"
 OLDEST = (10, 12)
 ENCODER_PLAN, HEAD_PLAN, LAYERS = "model.plan", "head.plan", "model.layers.json"
-HEAD_TYPICAL = 16  # views that the head is tuned for: an image of 896 × 896
+HEAD_OPT = 16  # views that the head is tuned for: an image of 896 × 896
+
+# Sides in pixels of views that are whole images: the least, which the runtime wants to be 1; what plans are tuned for;
+# and the most, which photographs of 12 megapixels are within.
+WHOLE_MIN, WHOLE_OPT, WHOLE_MAX = 1, 1024, 4096
 
 
 class TensorRTMissingError(ExportError):
@@ -32,10 +41,11 @@ class TensorRTMissingError(ExportError):
 class Built:
     """What a build has made.
 
+    :param artifacts: a pair of plans of each precision, whose accuracy was not checked yet
     :param notes: sentences for the user: what the engine inspector found, and TensorRT's warnings
     """
 
-    plan: Plan
+    artifacts: Sequence[Artifact]
     notes: Sequence[str]
     seconds: float
 
@@ -51,39 +61,36 @@ def available(device: str = "cuda:0") -> tuple[Any, Gpu]:
         ) from error
 
 
-def build(directory: Path, size: int, features: int, options: BuildOptions) -> Built:
-    """Adds model.plan, head.plan and model.layers.json to a directory that has encoder.onnx and head.onnx.
+def build(directory: Path, manifest: Manifest, folder: Path, options: BuildOptions) -> Built:
+    """Writes a plan of each graph in a directory, model.plan, model.<precision>.plan and head.plan, into `folder`.
 
-    The last is the engine inspector's report on model.plan, if there is one.
+    The first is the first artifact's. Beside each plan of an encoder lies the engine inspector's report on it,
+    model.layers.json, if there is one.
 
-    :param size: side S of a view
-    :param features: width D of a view's features
-    :raises ExportError: TensorRT or a GPU is missing, a graph is refused, or no kernel fits; nothing was written
+    :raises ExportError: TensorRT or a GPU is missing, a graph is refused, or no kernel fits
+    :raises OSError: `folder` cannot be written
     """
     started = time.perf_counter()
     trt, gpu = available(options.device)
-    graphs = directory / "encoder.onnx", directory / "head.onnx"
-    for graph in graphs:
-        lint.check(graph, [trt.__version__])  # of the version that is here: its own refusals name no remedy
+    sources = [artifact for artifact in manifest.artifacts if artifact.kind == ONNX]
+    for name in dict.fromkeys(name for source in sources for name in source.files):
+        lint.check(directory / name, [trt.__version__])  # of the version that is here: its own refusals name no remedy
+    encoder, plans, notes = _encoder_shape(manifest.views.shape, options), [], []
     with gpu:
         builder = PlanBuilder(trt, options)
-        encoder = _encoder_profile(size, options)
-        plans = builder.build(graphs[0], encoder), builder.build(graphs[1], _head_profile(features, options))
-        report = builder.inspect(plans[0], encoder)
-    made = {ENCODER_PLAN: plans[0], HEAD_PLAN: plans[1], LAYERS: report.encode()}
-    _write(directory, {name: content for name, content in made.items() if content})
-    plan = Plan(
-        encoder=Graph.of(directory / ENCODER_PLAN),
-        head=Graph.of(directory / HEAD_PLAN),
-        tensorrt=trt.__version__,
-        gpu=gpu.name,
-        compute_capability=gpu.capability,
-        batch_size=options.batch_size,
-        version_compatible=options.version_compatible,
-        options=_recorded(options, graphs),
-    )
-    notes = [*Layers.of(report).summary(Wanted.of(graphs[0])), *builder.notes()]
-    return Built(plan, notes, time.perf_counter() - started)
+        for source in sources:
+            names = (file_name(name, source.precision, first=source is sources[0]) for name in (ENCODER_PLAN, LAYERS))
+            plan, report = (folder / name for name in names)
+            found = _build_encoder(builder, directory / source.encoder.file, encoder, plan, report)
+            notes += labelled(found, source.precision, alone=len(sources) == 1)
+            plans.append(plan)
+        head = builder.build(directory / sources[0].head.file, _head_shape(manifest.features, options))
+    (folder / HEAD_PLAN).write_bytes(head)
+    target = Target(trt.__version__, gpu.name, gpu.capability, encoder.max[0], options.version_compatible)
+    artifacts = [
+        _artifact(directory, source, plan, target, options) for source, plan in zip(sources, plans, strict=True)
+    ]
+    return Built(artifacts, [*notes, *builder.notes()], time.perf_counter() - started)
 
 
 def _import() -> Any:
@@ -106,33 +113,47 @@ def _absence(error: Exception) -> str:
     return f"TensorRT cannot be loaded ({sentence(str(error))})"
 
 
-def _encoder_profile(size: int, options: BuildOptions) -> Profile:
-    one, most = (1, size, size, 3), (options.batch_size, size, size, 3)
-    return Profile("views", one, most, most)
+def _build_encoder(builder: PlanBuilder, graph: Path, shape: InputShape, plan: Path, report: Path) -> list[str]:
+    """:returns: what the engine inspector found"""
+    content = builder.build(graph, shape)
+    plan.write_bytes(content)
+    layers = builder.inspect(content, shape)
+    if layers:
+        report.write_bytes(layers.encode())
+    return Layers.of(layers).summary(Wanted.of(graph))
 
 
-def _head_profile(features: int, options: BuildOptions) -> Profile:
-    typical = min(HEAD_TYPICAL, options.head_views)
-    return Profile("features", (1, 1, features), (1, typical, features), (1, options.head_views, features))
+def _encoder_shape(view: ViewShape, options: BuildOptions) -> InputShape:
+    """Any number of views of one size; whole images come one by one."""
+    height, width = view
+    most = options.batch_size
+    if height is None or width is None:
+        most = 1
+    shapes = (
+        (count, height or whole, width or whole, 3)
+        for count, whole in ((1, WHOLE_MIN), (most, WHOLE_OPT), (most, WHOLE_MAX))
+    )
+    return InputShape("views", *shapes)
 
 
-def _recorded(options: BuildOptions, graphs: Sequence[Path]) -> dict[str, Any]:
-    """What detector.json tells of a build; a plan belongs to the graphs with these digests."""
-    return {
-        "tf32": False,
-        "workspace_gib": options.workspace_gib,
-        "optimization_level": options.optimization_level,
-        "head_views": options.head_views,
-        "onnx_sha256": {path.name: Graph.of(path).sha256 for path in graphs},
-    }
+def _head_shape(features: int, options: BuildOptions) -> InputShape:
+    counts = 1, min(HEAD_OPT, options.head_views), options.head_views
+    return InputShape("features", *((1, count, features) for count in counts))
 
 
-def _write(directory: Path, contents: dict[str, bytes]) -> None:
-    try:
-        with tempfile.TemporaryDirectory(prefix=".plan-", dir=directory) as folder:
-            for name, content in contents.items():
-                (Path(folder) / name).write_bytes(content)
-            for name in contents:
-                (Path(folder) / name).replace(directory / name)
-    except OSError as error:
-        raise ExportError(f"cannot write {directory}: {error.strerror}") from error
+def _artifact(directory: Path, source: Artifact, plan: Path, target: Target, options: BuildOptions) -> Artifact:
+    """:param source: the graphs that the plan was built from"""
+    return Artifact(
+        kind=KIND,
+        precision=source.precision,
+        encoder=Graph.of(plan),
+        head=Graph.of(plan.with_name(HEAD_PLAN)),
+        target=msgspec.to_builtins(target),
+        options={
+            "tf32": False,
+            "workspace_gib": options.workspace_gib,
+            "optimization_level": options.optimization_level,
+            "head_views": options.head_views,
+            "onnx_sha256": {name: Graph.of(directory / name).sha256 for name in source.files},
+        },
+    )

@@ -1,82 +1,126 @@
 """Torch against the exported graphs, as the runtime loads them: does a detector compute what its checkpoint does?
 
 Graphs in half precision are compared in float32, theirs and torch's: the rounded weights and the structure are what can
-be wrong with them, to the same tolerances. What rounding the products does to scores is the gate's question.
+be wrong with them, to the same tolerances. What rounding the products does to scores, the accuracy check finds.
 """
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from spai_export.float32 import to_float32
 from spai_export.onnx import ExportError
 from spai_export.precision import Half
-from spai_runtime.engines import Contract, Engine, load_engine
+from spai_runtime.engines.base import Contract
+from spai_runtime.engines.onnxruntime import OnnxEngine
+from spai_runtime.manifest import Manifest
+from spai_runtime.views import ViewPolicy
 
+AGAINST = "torch, fp32, cpu"  # what graphs, and scores, are compared with
 BATCH_SIZES = (1, 2, 3, 5, 8)  # 1 is the size that exporters specialise by mistake
 IMAGE_VIEWS = (1, 4, 5, 13)
+WHOLE_SIDES = ((64, 96), (97, 65), (150, 33))  # heights and widths of views where every image has its own
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Largest absolute differences."""
+    """Largest absolute differences; None of attention that a head does not give."""
 
     features: float
     logit: float
-    attention: float
+    attention: float | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """By the name of the output."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {value:.1e}" for name, value in asdict(self).items())
+        return ", ".join(f"{name} {value:.1e}" for name, value in self.numbers().items())
 
 
 TOLERANCE = Differences(features=1e-4, logit=1e-4, attention=1e-5)  # fp32; the parity that DESIGN asks for
 HALF_TOLERANCE = replace(TOLERANCE, features=1e-3)  # a graph rounds scalar constants to half, CLIP's 1.702; torch none
 
 
-def tolerance(encoder: nn.Module) -> Differences:
-    """What `verify` holds an encoder to."""
-    return HALF_TOLERANCE if _is_half(encoder) else TOLERANCE
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found.
 
-
-def verify(encoder: nn.Module, head: nn.Module, directory: Path, features: int) -> Differences:
-    """Runs both on the same views, in batches of several sizes.
-
-    :param encoder, head: in eval mode; what encoder.onnx and head.onnx of the directory were exported from
-    :param features: width D of a view's features
-    :returns: the largest differences found
-    :raises ExportError: one of them is above `tolerance`
+    :param differences: of the graphs from torch, both computing in float32
+    :param tolerance: what they may be
     """
-    limits = tolerance(encoder)
-    encoder, size, worst = _single(encoder), _side(encoder), []
-    with _engines(encoder, directory, features) as (encode, judge), torch.inference_mode():
-        for count in BATCH_SIZES:
-            views = sample_views(count, size)
-            worst.append(_largest(encode.run(views)[0], encoder(torch.from_numpy(views)).numpy()))
-        described = encoder(torch.from_numpy(sample_views(max(IMAGE_VIEWS), size)))
-        heads = [_head(head, judge, described[:count]) for count in IMAGE_VIEWS]
-    found = Differences(max(worst), *(max(values) for values in zip(*heads, strict=True)))
-    for name, value in asdict(found).items():
-        if not value <= asdict(limits)[name]:  # also where it is NaN
+
+    differences: Differences
+    tolerance: Differences
+
+    def __str__(self) -> str:
+        return f"largest difference from torch: {self.differences} (tolerated: {self.tolerance})"
+
+    def record(self) -> dict[str, Any]:
+        """What detector.json says of it."""
+        return {
+            "against": AGAINST,
+            "views_per_batch": list(BATCH_SIZES),
+            "largest_difference": {name: float(f"{value:.2e}") for name, value in self.differences.numbers().items()},
+            "tolerance": self.tolerance.numbers(),
+        }
+
+
+def verify(manifest: Manifest, encoder: nn.Module, head: nn.Module, graphs: tuple[Path, Path]) -> Verified:
+    """Runs both and their graphs on the same views, in batches of several sizes.
+
+    :param manifest: says the shape of a view, the width of its features, and whether there is attention
+    :param encoder, head: in eval mode
+    :param graphs: that they were exported to
+    :raises ExportError: a difference is above what is tolerated
+    """
+    half = _is_half(encoder)
+    encoder = _single(encoder)
+    with torch.inference_mode():
+        features = _encoder_difference(manifest, encoder, graphs[0], half=half)
+        views = sample_views(max(IMAGE_VIEWS), *_shapes(manifest.views)[0])
+        heads = _head_differences(manifest, head, graphs[1], encoder(torch.from_numpy(views)))
+    found, limits = Differences(features, *heads), _tolerance(half=half, attention=manifest.attention)
+    for name, value in found.numbers().items():
+        if not value <= limits.numbers()[name]:  # also where it is NaN
             raise ExportError(f"the exported graphs differ from the checkpoint: {found}; tolerated: {limits}")
-    return found
+    return Verified(found, limits)
 
 
-def sample_views(count: int, size: int) -> NDArray[np.uint8]:
-    """(count, size, size, 3) uint8 from a fixed seed: ramps, noise, and noise on ramps, in turn."""
+def sample_views(count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """(count, height, width, 3) uint8 from a fixed seed: ramps, noise, and noise on ramps, in turn."""
     random = np.random.default_rng(0)
-    ramp = np.add.outer(np.arange(size), np.arange(size))[None, :, :, None] * 128 / size
-    noise = random.uniform(0, 255, (count, size, size, 3))
+    ramp = np.add.outer(np.arange(height), np.arange(width))[None, :, :, None] * 128 / max(height, width)
+    noise = random.uniform(0, 255, (count, height, width, 3))
     share = (np.arange(count) % 3 / 2)[:, None, None, None]
     return (noise * share + ramp * (1 - share)).clip(0, 255).astype(np.uint8)
+
+
+def _tolerance(*, half: bool, attention: bool) -> Differences:
+    limits = HALF_TOLERANCE if half else TOLERANCE
+    return limits if attention else replace(limits, attention=None)
+
+
+def _shapes(policy: ViewPolicy) -> Sequence[tuple[int, int]]:
+    """Heights and widths of views to try."""
+    height, width = policy.shape
+    if height is not None and width is not None:
+        return [(height, width)]
+    return [(height or tall, width or wide) for tall, wide in WHOLE_SIDES]
+
+
+def _is_half(encoder: nn.Module) -> bool:
+    return any(isinstance(module, Half) for module in encoder.modules())
 
 
 def _single(encoder: nn.Module) -> nn.Module:
@@ -88,39 +132,41 @@ def _single(encoder: nn.Module) -> nn.Module:
     return copy
 
 
+def _encoder_difference(manifest: Manifest, encoder: nn.Module, graph: Path, *, half: bool) -> float:
+    """:param half: whether the graph is to be run in float32 instead"""
+    contract = Contract.encoder(manifest.views.shape, manifest.features)
+    batches = [sample_views(count, *shape) for shape in _shapes(manifest.views) for count in BATCH_SIZES]
+    with _in_float32(graph) if half else nullcontext(graph) as path, closing(OnnxEngine(path, contract)) as engine:
+        found = [_difference(engine.run(views)[0], encoder(torch.from_numpy(views))) for views in batches]
+    return float(np.max(found))
+
+
 @contextmanager
-def _engines(encoder: nn.Module, directory: Path, features: int) -> Iterator[tuple[Engine, Engine]]:
-    """The two graphs on the CPU, in float32."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as loaded:
-        graph = directory / "encoder.onnx"
-        if _is_half(encoder):
-            onnx.save(to_float32(onnx.load(str(graph))), str(Path(folder) / graph.name))
-            graph = Path(folder) / graph.name
-        encode = load_engine(graph, Contract.encoder(_side(encoder), features), "cpu")
-        loaded.callback(encode.close)
-        judge = load_engine(directory / "head.onnx", Contract.head(features), "cpu")
-        loaded.callback(judge.close)
-        yield encode, judge
+def _in_float32(graph: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        single = Path(folder) / graph.name
+        onnx.save(to_float32(onnx.load(str(graph))), str(single))
+        yield single
 
 
-def _side(encoder: nn.Module) -> int:
-    """S, as its spectral filter has it."""
-    return encoder.filter.size  # type: ignore[return-value]
+def _head_differences(manifest: Manifest, head: nn.Module, graph: Path, features: Tensor) -> list[float]:
+    """Of logit, and of attention if there is one, for batches of two images.
+
+    :param features: (V, D)
+    """
+    contract = Contract.head(manifest.features, attention=manifest.attention)
+    found = []
+    with closing(OnnxEngine(graph, contract)) as engine:
+        for count in IMAGE_VIEWS:
+            images = torch.stack((features[:count], features[:count].flip(0)))
+            outputs = head(images)
+            expected = outputs if isinstance(outputs, tuple) else (outputs,)
+            found.append([_difference(*pair) for pair in zip(engine.run(images.numpy()), expected, strict=True)])
+    return [float(worst) for worst in np.max(found, axis=0)]
 
 
-def _is_half(encoder: nn.Module) -> bool:
-    return any(isinstance(module, Half) for module in encoder.modules())
-
-
-def _head(head: nn.Module, engine: Engine, features: torch.Tensor) -> tuple[float, float]:
-    """Differences of logit and attention, for a batch of two images."""
-    images = torch.stack((features, features.flip(0)))
-    results = zip(engine.run(images.numpy()), head(images), strict=True)
-    logit, attention = (_largest(found, expected.numpy()) for found, expected in results)
-    return logit, attention
-
-
-def _largest(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    if found.shape != expected.shape:
-        raise ExportError(f"the exported graph gives {found.shape} where the checkpoint gives {expected.shape}")
-    return float(np.abs(found - expected).max())
+def _difference(found: NDArray[np.float32], expected: Tensor) -> float:
+    wanted = expected.numpy()
+    if found.shape != wanted.shape:
+        raise ExportError(f"the exported graph gives {found.shape} where the checkpoint gives {wanted.shape}")
+    return float(np.abs(found - wanted).max())

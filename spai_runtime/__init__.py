@@ -7,6 +7,7 @@ Score(score=0.0123, logit=-4.38, label='real')
 
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError, ImageError, ManifestError, OutputError, SourceError, UserError
+from spai_runtime.fusion import Fusion, Rule
 from spai_runtime.manifest import Manifest, Threshold
 from spai_runtime.results import Result, Score
 from spai_runtime.scoring.pipeline import score_all
@@ -16,6 +17,7 @@ __all__ = [
     "CentreCrop",
     "Detector",
     "EngineError",
+    "Fusion",
     "ImageError",
     "Layout",
     "Manifest",
@@ -23,6 +25,7 @@ __all__ = [
     "OutputError",
     "Resize",
     "Result",
+    "Rule",
     "Score",
     "SourceError",
     "TenCrop",

@@ -12,8 +12,7 @@ from functools import reduce
 from statistics import fmean, median
 
 from spai_runtime.calibration import decimal, probability
-from spai_runtime.manifest import Threshold
-from spai_runtime.results import Label
+from spai_runtime.manifest import Label, Threshold
 
 UNCALIBRATED = Threshold(0.5, "the default for fused scores, which are not calibrated")
 
@@ -70,7 +69,7 @@ class Fusion:
         """:param log_odds: (detectors,), `Score.log_odds` of each"""
         logit = self.rule.fuse(log_odds)
         score = probability(logit)
-        return Fused(score, decimal(logit), "ai" if score > self.threshold.value else "real")
+        return Fused(score, decimal(logit), self.threshold.label(score))
 
 
 def _soft_or(log_odds: Iterable[float]) -> float:

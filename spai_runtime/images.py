@@ -97,14 +97,13 @@ class Picture:
         """All pixels, (H, W, 3) uint8 RGB: a copy."""
         return self.crop(0, 0, self.height, self.width)
 
-    def into(self, out: NDArray[np.uint8]) -> None:
-        """Writes all pixels into `out`, (H, W, 3) uint8 RGB, band by band, and closes the picture, which is decoded."""
+    def copy_into(self, out: NDArray[np.uint8]) -> None:
+        """Writes all pixels of a decoded picture into `out`, (H, W, 3) uint8 RGB, band by band."""
         assert out.shape == (self.height, self.width, 3)
         rows = max(1, BAND_BYTES // (3 * self.width))
         for top in range(0, self.height, rows):
             bottom = min(top + rows, self.height)
             out[top:bottom] = self.crop(top, 0, bottom, self.width)
-        self.close()
 
     def resized(self, height: int, width: int, filter: Filter) -> "Picture":  # noqa: A002  Pillow's word
         """A picture in RGB of its own pixels, as Pillow's `Image.resize` makes them of this one's RGB.

@@ -1,15 +1,16 @@
-"""From a path and a device to the engines that run: which graphs of a directory, on what."""
+"""From a path, a device and a back end to the engines that run: which artifact of a directory, on what."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from spai_runtime.engines import Contract, Engine, load_engine
-from spai_runtime.engines.onnx_session import has_cuda
+from spai_runtime.engines import Backend, backends
+from spai_runtime.engines.base import Contract, Engine
+from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
-from spai_runtime.manifest import FILE_NAME, Graph, Manifest, Plan
+from spai_runtime.manifest import FILE_NAME, Artifact, Graph, Manifest
 
 log = logging.getLogger("spai_runtime")
 
@@ -18,7 +19,7 @@ log = logging.getLogger("spai_runtime")
 class Exported:
     """An exported directory.
 
-    :param named: a graph of it that the user named, which then runs and no other
+    :param named: a file of it that the user named, which then runs and no other
     """
 
     directory: Path
@@ -40,98 +41,122 @@ class Exported:
         manifest = Manifest.load(directory)
         if path == directory:
             return cls(directory, manifest)
-        graphs = (
-            manifest.encoder,
-            manifest.head,
-            *((manifest.plan.encoder, manifest.plan.head) if manifest.plan else ()),
-        )
-        if path.name not in [graph.file for graph in graphs]:
+        if not manifest.artifacts_of(path.name):
             raise EngineError(f"{path} is not a graph of {directory / FILE_NAME}")
         return cls(directory, manifest, path.name)
+
+    @property
+    def artifacts(self) -> Sequence[Artifact]:
+        """Those that may run: of the file that was named, else all whose scores are those of fp32, if there are any."""
+        if self.named is not None:
+            return self.manifest.artifacts_of(self.named)
+        artifacts = self.manifest.artifacts
+        return [artifact for artifact in artifacts if artifact.passed] or artifacts
 
 
 @dataclass(frozen=True)
 class Engines:
     """What a detector runs on.
 
-    :param graphs: the files behind the two
+    :param artifact: that the two were loaded from
     """
 
     encoder: Engine
     head: Engine
-    graphs: tuple[Graph, Graph]
+    artifact: Artifact
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """Two graphs and a device that could run them.
+class _Candidate:
+    """An artifact, and a back end and a device that could run it."""
 
-    :param plan: where the graphs are TensorRT's
-    """
-
-    encoder: Graph
-    head: Graph
+    artifact: Artifact
+    backend: Backend
     device: str
-    plan: Plan | None = None
 
-    def load(self, exported: Exported) -> Engines:
-        manifest = exported.manifest
-        side = manifest.views.size  # type: ignore[union-attr]
-        contracts = Contract.encoder(side, manifest.features), Contract.head(manifest.features)
-        graphs = self.encoder, self.head
+    def start(self, exported: Exported) -> Engines:
+        """:raises EngineError: a file is missing or another one, or the back end refuses it"""
+        manifest, artifact = exported.manifest, self.artifact
+        contracts = (
+            Contract.encoder(manifest.views.shape, manifest.features),
+            Contract.head(manifest.features, attention=manifest.attention),
+        )
+        graphs = artifact.encoder, artifact.head
         for graph in graphs:
             _check(exported.directory, graph)
         with ExitStack() as loaded:
-            engines = [
+            encoder, head = (
                 loaded.enter_context(
-                    closing(load_engine(exported.directory / graph.file, contract, self.device, self.plan))
+                    closing(self.backend.open(exported.directory / graph.file, contract, self.device, artifact))
                 )
                 for graph, contract in zip(graphs, contracts, strict=True)
-            ]
+            )
             loaded.pop_all()
-        encoder, head = engines
-        return Engines(encoder, head, graphs)
+        return Engines(encoder, head, artifact)
 
 
-def load_engines(exported: Exported, device: str) -> Engines:
-    """:param device: `auto` takes the best that loads: a plan, else CUDA, else the CPU; any other is what runs
+def load_engines(exported: Exported, device: str, backend: str | None = None) -> Engines:
+    """:param device: `auto` takes the best that loads, in the order of the table of engines; any other is what runs
+    :param backend: that runs, and no other; None is any
     :raises EngineError: nothing loads; the sentence is the last refusal's
     """
-    choices = list(_choices(exported, device))
+    candidates = _candidates(exported, device, backend)
     refusals = []
-    for choice in choices[:-1]:
+    for candidate in candidates[:-1]:
         try:
-            engines = choice.load(exported)
+            engines = candidate.start(exported)
         except EngineError as error:
             refusals.append(error)
         else:
             break
     else:
-        engines = choices[-1].load(exported)
+        engines = candidates[-1].start(exported)
     for refusal in refusals:
         log.warning("%s; %s runs instead", refusal, engines.encoder.label)
     return engines
 
 
-def _choices(exported: Exported, device: str) -> Iterator[_Choice]:
-    """From the best to the last; one where the user named a graph."""
-    manifest, plan = exported.manifest, exported.manifest.plan
-    if plan and exported.named in (None, plan.encoder.file, plan.head.file) and device != "cpu":
-        yield _Choice(plan.encoder, plan.head, "cuda:0" if device == "auto" else device, plan)
-    if exported.named in (None, manifest.encoder.file, manifest.head.file):
-        if device == "auto" and _has_cuda():
-            yield _Choice(manifest.encoder, manifest.head, "cuda:0")
-        yield _Choice(manifest.encoder, manifest.head, "cpu" if device == "auto" else device)
-    elif device == "cpu":
-        raise EngineError(f"{exported.named} runs on a GPU alone: give --device cuda:0, or {manifest.encoder.file}")
+def _candidates(exported: Exported, device: str, backend: str | None) -> Sequence[_Candidate]:
+    """From the best to the last.
+
+    :raises EngineError: there is none
+    """
+    wanted = None if device == "auto" else "cuda" if gpus(device) else "cpu"
+    rows = [row for row in backends(backend) if wanted in (None, row.device)]
+    pairs = [(row, artifact) for row in rows for artifact in _runnable(row, exported.artifacts)]
+    if device == "auto":
+        pairs = [pair for pair in pairs if pair == pairs[-1] or _worth_trying(*pair, pairs)]
+    if not pairs:
+        raise _nothing_runs(exported, device, backend)
+    return [_Candidate(artifact, row, _device(row, device)) for row, artifact in pairs]
 
 
-def _has_cuda() -> bool:
-    """Whether ONNX Runtime is there and built for CUDA; a plan needs none."""
-    try:
-        return has_cuda()
-    except EngineError:
-        return False
+def _runnable(row: Backend, artifacts: Sequence[Artifact]) -> Sequence[Artifact]:
+    """What a back end runs of some artifacts, in its order of precisions."""
+    fitting = [artifact for artifact in artifacts if artifact.kind in row.kinds]
+    return sorted(fitting, key=lambda artifact: row.precisions.index(artifact.precision))
+
+
+def _worth_trying(row: Backend, artifact: Artifact, pairs: Sequence[tuple[Backend, Artifact]]) -> bool:
+    """A back end that is not here is passed over, unless nothing else runs the artifact: then the user is told why."""
+    alone = [other for other, same in pairs if same is artifact] == [row]
+    return alone or row.available()
+
+
+def _device(row: Backend, device: str) -> str:
+    return device if device != "auto" else "cpu" if row.device == "cpu" else f"{row.device}:0"
+
+
+def _nothing_runs(exported: Exported, device: str, backend: str | None) -> EngineError:
+    held = exported.artifacts
+    there = ", ".join(f"{artifact.kind} {artifact.precision}" for artifact in held)
+    named = exported.named or str(exported.directory)
+    if device == "cpu" and backend is None and held:
+        graphs = [artifact for artifact in exported.manifest.artifacts if artifact.kind == "onnx"]
+        instead = f", or {graphs[0].encoder.file}" if exported.named and graphs else ""
+        return EngineError(f"{named} runs on a GPU alone: give --device cuda:0{instead}")
+    by = f"the back end {backend} on {device}" if backend else f"what runs on {device}"
+    return EngineError(f"{named} has nothing for {by}; it has {there or 'no artifacts'}")
 
 
 def _check(directory: Path, graph: Graph) -> None:

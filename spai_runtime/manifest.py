@@ -1,5 +1,6 @@
 """detector.json: what the runtime needs to know of an exported detector."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,19 +11,25 @@ from msgspec import Meta
 from spai_runtime.calibration import Calibration
 from spai_runtime.errors import ManifestError
 from spai_runtime.files.digest import sha256_of
+from spai_runtime.migration import migrate
 from spai_runtime.views import ViewPolicy
 
-SCHEMA = 2  # the newest that is read; 2 came with the calibration
+SCHEMA = 3  # the newest that is read, and the one that is written; CHANGELOG.md says what each brought
 FILE_NAME = "detector.json"
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 BareName = Annotated[str, Meta(pattern=r"^[^./\\][^/\\]*$")]  # a graph lies in the directory itself, nowhere else
 Positive = Annotated[int, Meta(ge=1)]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+Label = Literal["ai", "real"]
+
+ONNX = "onnx"  # the kind of an artifact that is two ONNX graphs
+GIVEN = "given by the user"  # where a threshold came from that is not detector.json's
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph beside detector.json, and the digest that it must have."""
+    """A file beside detector.json, and the digest that it must have."""
 
     file: BareName
     sha256: Sha256
@@ -34,25 +41,69 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The graphs as TensorRT engines: native code, for one TensorRT version and one kind of GPU.
+class Spread:
+    """The largest of many differences, and their 99th percentile, interpolated."""
 
-    :param tensorrt: version that built them
-    :param gpu: name of the GPU that they were tuned on
-    :param compute_capability: of that GPU, e.g. `9.0`
-    :param batch_size: views that the encoder was tuned for, and takes at most
-    :param version_compatible: whether TensorRT's lean runtime of the same release runs them too
-    :param options: of the build
+    largest: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How far an artifact's scores are from those of its checkpoint in fp32, as spai-export found it.
+
+    :param against: what computed the scores that its own were compared with
+    :param engine: what computed the scores of the artifact
+    :param images, views: how many were compared
+    :param source: where the images are from
+    :param score_difference: |Δscore|
+    :param logit_difference: the largest |Δlogit|
+    :param labels_changed: how many images fell on the other side of the threshold
+    :param limit: of |Δscore|
+    :param passed: whether every score is within it
     """
 
+    against: str
+    engine: str
+    images: int
+    views: int
+    source: str
+    score_difference: Spread
+    logit_difference: float
+    labels_changed: int
+    limit: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Encoder and head of the detector in one form, for the engines that run that form.
+
+    :param kind: of the files: `onnx`, or what a back end calls its own, e.g. `tensorrt`
+    :param precision: that the encoder's matrix products compute in
+    :param target: what the files were built for, in the words of the engine that checks it; {} is any machine
+    :param options: for the record: of graphs `opset`, `verified` (differences from torch) and `quantised`; of plans the
+        options of the build and the sha256 of the graphs that it read
+    :param accuracy: what the accuracy check found; None of graphs in fp32, with which others are compared
+    """
+
+    kind: str
+    precision: Precision
     encoder: Graph
     head: Graph
-    tensorrt: str
-    gpu: str
-    compute_capability: str
-    batch_size: Positive
-    version_compatible: bool = False
+    target: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    accuracy: Accuracy | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether its scores are those of fp32, as far as the accuracy check asks."""
+        return self.accuracy is None or self.accuracy.passed
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """Names of its files."""
+        return self.encoder.file, self.head.file
 
 
 @dataclass(frozen=True)
@@ -62,6 +113,10 @@ class Threshold:
     value: Annotated[float, Meta(ge=0, le=1)]
     source: str
 
+    def label(self, score: float) -> Label:
+        """Of a score."""
+        return "ai" if score > self.value else "real"
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -70,42 +125,36 @@ class Manifest:
     :param name: of this detector, for people
     :param detector: the method, e.g. `spai`
     :param features: width D of a view's features
+    :param attention: whether the head says how much it looked at each view
+    :param artifacts: the forms that the detector lies there in; none of a detector that is no directory
     :param notice: one line that a user must read before trusting a score, or ""
     :param calibration: what makes a score of a logit; None is the sigmoid
-    :param plan: the TensorRT engines beside the graphs, if there are any; a runtime that knows none runs the graphs
-    :param provenance: checkpoint and its sha256, tool versions, what the verification found
+    :param provenance: checkpoint and its sha256, tool versions; what was found of an artifact stands in its `options`
     """
 
     name: str
     detector: str
     views: ViewPolicy
     features: Positive
-    encoder: Graph
-    head: Graph
-    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
     threshold: Threshold
+    attention: bool = True
     notice: str = ""
-    provenance: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
-    plan: Plan | None = None
-
-    @property
-    def schema(self) -> int:
-        """The oldest that holds all of it: a runtime that knows no calibration refuses a detector that has one."""
-        return 2 if self.calibration else 1
+    artifacts: tuple[Artifact, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, directory: Path) -> "Manifest":
         """:raises ManifestError: no detector.json, not one, or one of a newer schema"""
         path = directory / FILE_NAME
         try:
-            content = path.read_bytes()
-            schema = msgspec.json.decode(content, type=_Schema).schema
+            content = msgspec.json.decode(path.read_bytes())
+            schema = msgspec.convert(content, type=_Schema).schema
             if schema > SCHEMA:
                 raise ManifestError(
                     f"{path} has schema {schema}, and this spai-toolkit reads up to {SCHEMA}: upgrade spai-toolkit"
                 )
-            return msgspec.json.decode(content, type=cls)
+            return msgspec.convert(migrate(content, schema), type=cls)
         except OSError as error:
             raise ManifestError(f"cannot read {path}: {error.strerror}") from error
         except msgspec.MsgspecError as error:
@@ -115,8 +164,12 @@ class Manifest:
 
     def dump(self) -> bytes:
         """As it stands in detector.json: indented UTF-8 JSON, the schema first."""
-        fields = {"schema": self.schema, **msgspec.to_builtins(self)}
+        fields = {"schema": SCHEMA, **msgspec.to_builtins(self)}
         return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
+
+    def artifacts_of(self, file: str) -> Sequence[Artifact]:
+        """Those that a file of that name belongs to."""
+        return [artifact for artifact in self.artifacts if file in artifact.files]
 
 
 @dataclass(frozen=True)

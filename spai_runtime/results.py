@@ -1,15 +1,13 @@
 """Results: what detectors say of an image."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spai_runtime.files.sources import Item
+from spai_runtime.manifest import Label
 from spai_runtime.views import Layout
-
-Label = Literal["ai", "real"]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from spai_runtime.detector import Detector
-from spai_runtime.engines import HostEngine
+from spai_runtime.engines.base import HostEngine
 from spai_runtime.manifest import Threshold
 from spai_train.checkpoint import Card, load_checkpoint
 from spai_train.detectors import find
@@ -50,20 +50,6 @@ class TorchEngine(HostEngine):
         """Nothing is held that the module does not hold."""
 
 
-class EvenHead(nn.Module):
-    """A head without attention, for a runtime whose heads all have one: every view has the same share."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """:param features: (B, V, D)
-        :returns: logit (B, 1) and attention (B, V)
-        """
-        return self.head(features), features.new_full(features.shape[:2], 1 / features.shape[1])
-
-
 def as_detector(
     model: DetectorModel, card: Card | None = None, device: str = "cpu", precision: torch.dtype = torch.float32
 ) -> Detector:
@@ -73,9 +59,8 @@ def as_detector(
     """
     spec = find(model.detector)
     manifest = describe(spec, model.config, card or Card(spec.name))
-    head = model.head if spec.attention else EvenHead(model.head)
-    encoder, judge = (TorchEngine(module, device, precision) for module in (model.encoder, head))
-    return Detector(manifest, encoder, judge, manifest.threshold)
+    encoder, head = (TorchEngine(module, device, precision) for module in (model.encoder, model.head))
+    return Detector(manifest, encoder, head, manifest.threshold)
 
 
 def load_detector(

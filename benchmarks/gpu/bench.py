@@ -15,7 +15,7 @@ from gpu.reference import Reference
 from gpu.results import Results, Row, failed, first_line, pathless
 from gpu.settings import Settings
 from gpu.timing import Peak, latencies, percentiles, steady, warm_up
-from spai_runtime.engines import DeviceLostError, DeviceMemoryError
+from spai_runtime.engines.base import DeviceLostError, DeviceMemoryError
 from spai_runtime.errors import UserError
 
 

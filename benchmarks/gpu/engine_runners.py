@@ -10,7 +10,7 @@ from gpu.contender import BatchInFlight, Contender, Features, Tiles
 from gpu.plans import planned
 from spai_export.choices import Precision
 from spai_runtime.detector import Detector, demo_directory
-from spai_runtime.engines import Cut, DeviceEngine, Slot
+from spai_runtime.engines.base import Crop, Slot
 
 DEVICE = "cuda:0"
 
@@ -22,10 +22,10 @@ class SlotLane:
         size = tiles.shape[1]
         self._slot, self._pixels = slot, tiles.reshape(-1, size, 3)
         image = slot.upload(self._pixels)
-        self._cuts = [Cut(image, size * row, 0) for row in range(len(tiles))]
+        self._crops = [Crop(image, size * row, 0) for row in range(len(tiles))]
 
     def launch(self) -> None:
-        self._slot.launch(self._cuts, len(self._cuts))
+        self._slot.launch(self._crops, len(self._crops))
 
     def wait(self) -> Features:
         return self._slot.wait()
@@ -36,8 +36,9 @@ class EngineRunner:
 
     def __init__(self, detector: Detector, tiles: Tiles) -> None:
         self.detector, self._tiles = detector, tiles
-        assert isinstance(detector.encoder, DeviceEngine)
-        self._engine = detector.encoder
+        engine = detector.encoder.as_device_engine
+        assert engine is not None
+        self._engine = engine
         self.default_batch: int | None = self._engine.batch_size
         self._slots: list[Slot] = []
 

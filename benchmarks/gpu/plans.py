@@ -26,9 +26,10 @@ def planned(model: str, precision: Precision, batch_size: int, device: str) -> P
     directory.mkdir(exist_ok=True)
     for name in ("encoder.onnx", "head.onnx"):
         shutil.copy(source / name, directory)
-    described = manifest(model, precision, directory)
-    built = build(directory, described.views.size, described.features, BuildOptions(batch_size, device=device))
-    (directory / FILE_NAME).write_bytes(replace(described, plan=built.plan).dump())
+    graphs = manifest(model, precision, directory)
+    built = build(directory, graphs, directory, BuildOptions(batch_size, device=device))
+    described = replace(graphs, artifacts=(*graphs.artifacts, *built.artifacts))
+    (directory / FILE_NAME).write_bytes(described.dump())
     return directory / ENCODER_PLAN
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from spai_runtime.engines import GPU_BATCH_SIZE
+from spai_runtime.engines.base import GPU_BATCH_SIZE
 
 READERS: Mapping[str, Callable[[str], Any]] = {
     "model": str,

@@ -1,4 +1,4 @@
-"""Holds an ONNX graph against what TensorRT imports, with no TensorRT: an export that will not build is known at once.
+"""Checks an ONNX graph against what TensorRT imports, with no TensorRT: an export that will not build is known at once.
 
 What is checked is what the sources of the table (operators.py) state and a graph shows. A graph without findings can
 still fail to build, for lack of memory or of a kernel; one with findings fails, or computes in types that it does not
@@ -44,7 +44,7 @@ class Finding:
 
 
 def check(path: Path, versions: Iterable[str] = VERSIONS) -> None:
-    """Holds the graph at `path` against each of `versions`.
+    """Checks the graph at `path` against each of `versions`.
 
     :raises LintError: naming the first finding, how many more there are, and for which version
     """

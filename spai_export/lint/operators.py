@@ -163,7 +163,7 @@ _ROWS = (
     Row("QuantizeLinear", OPERATORS, types=FLOAT, results=QUANTIZED, zero={2: "y_zero_point"}),
     Row("DequantizeLinear", OPERATORS, types=QUANTIZED, results=FLOAT, zero={2: "x_zero_point"}),
     # graphs in nodes
-    *_alike("If Loop Scan"),  # the nodes in them are held against the table too
+    *_alike("If Loop Scan"),  # the nodes in them are checked too
     # transforms
     Row(
         "STFT",

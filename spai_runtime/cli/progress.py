@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from spai_runtime.closing import Closing
 from spai_runtime.results import Result
 
 
@@ -15,23 +16,40 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:.1f} images/s" if task.speed else "", style="progress.data.speed")
 
 
-def shown(results: Iterator[Result], total: int, done: int, *, visible: bool) -> Iterator[Result]:
-    """Passes results on and draws how far they are, on stderr.
+class ShownProgress(Closing):
+    """Use it in a `with`.
 
     :param total: images of the whole run
     :param done: how many of them an earlier run has left
+    :param visible: whether it is drawn, if stderr is a terminal
     """
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    visible = visible and sys.stderr.isatty()  # rich takes FORCE_COLOR for a terminal
-    with Progress(*columns, console=Console(stderr=True), disable=not visible, transient=True) as progress:
-        task = progress.add_task("scoring", total=total, completed=done)
+
+    def __init__(self, total: int, done: int = 0, *, visible: bool = True) -> None:
+        columns = (
+            TextColumn("scoring"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        visible = visible and sys.stderr.isatty()  # rich takes FORCE_COLOR for a terminal
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not visible, transient=True)
+        self._task = self._progress.add_task("scoring", total=total, completed=done)
+        self._progress.start()
+
+    def advance(self) -> None:
+        """One image more."""
+        self._progress.advance(self._task)
+
+    def close(self) -> None:
+        """Takes it off the terminal."""
+        self._progress.stop()
+
+
+def shown(results: Iterator[Result], total: int) -> Iterator[Result]:
+    """Passes results on and draws how far they are."""
+    with ShownProgress(total) as progress:
         for result in results:
             yield result
-            progress.advance(task)
+            progress.advance()

@@ -1,198 +1,114 @@
-"""Engines: a graph file → something that runs arrays through it, on a device."""
+"""The table of engines: which back end runs which artifacts, on what, and in which order `auto` tries them.
 
-from collections.abc import Mapping, Sequence
+A row names functions instead of importing them, so that a run loads the code of the engine that it takes and of no
+other. A new engine is a file with two functions, and a row.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from spai_runtime.engines.base import Contract, DeviceEngine, Engine
+from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
-from spai_runtime.manifest import Plan
+from spai_runtime.manifest import ONNX, Artifact, Precision
 
-Array = NDArray[Any]
-
-GPU_BATCH_SIZE = 32  # views; ViT-B/16 multiplies 18,912 rows at once then, which no GPU was at hand to measure
-
-
-class DeviceMemoryError(EngineError):
-    """A GPU has too little memory left for a batch; a smaller one may fit."""
-
-
-class DeviceLostError(EngineError):
-    """A GPU stopped working: what lay on it is gone.
-
-    :param device: `cuda:<index>`
-    """
-
-    def __init__(self, device: str, reason: str) -> None:
-        super().__init__(f"{device} stopped working: {reason}")
-        self.device = device
+Load = Callable[[Path, Contract, str, Artifact], Engine]
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """An input or output of a graph; an axis that is a name is dynamic, and as long wherever that name stands."""
+class Backend:
+    """A row of the table.
+
+    :param name: of `--backend`
+    :param device: `cpu`, or `cuda`
+    :param kinds: of the artifacts that it runs
+    :param precisions: from the one that `auto` takes first to the one that it takes last
+    :param probe: `module:function` → whether this machine has what the back end needs; it may say yes where only
+        loading can tell
+    :param load: `module:function` of (path of a graph or plan, what it takes and gives, `cpu` or `cuda:<index>`, the
+        artifact that it belongs to) → Engine, or an EngineError that says in one sentence what to do
+    """
 
     name: str
-    dtype: Literal["uint8", "float32"]
-    shape: tuple[int | str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What a graph of an exported directory takes and gives (README, "The exported directory")."""
-
-    input: Tensor
-    outputs: tuple[Tensor, ...]
-
-    @classmethod
-    def encoder(cls, size: int, features: int) -> "Contract":
-        """`views` (V, S, S, 3) uint8 → `features` (V, D) float32"""
-        views = Tensor("views", "uint8", ("views", size, size, 3))
-        return cls(views, (Tensor("features", "float32", ("views", features)),))
-
-    @classmethod
-    def head(cls, features: int) -> "Contract":
-        """`features` (B, V, D) float32 → `logit` (B, 1), `attention` (B, V) float32"""
-        outputs = Tensor("logit", "float32", ("images", 1)), Tensor("attention", "float32", ("images", "views"))
-        return cls(Tensor("features", "float32", ("images", "views", features)), outputs)
-
-    def output_shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Of an input of that shape."""
-        assert len(shape) == len(self.input.shape)
-        sizes: Mapping[int | str, int] = dict(zip(self.input.shape, shape, strict=True))
-        return [tuple(axis if isinstance(axis, int) else sizes[axis] for axis in out.shape) for out in self.outputs]
-
-
-class Engine(Protocol):
-    """A loaded graph.
-
-    :param device: it runs on: `cpu`, `cuda:<index>`, or `cuda:<index>,<index>`
-    :param label: what runs where, for people: `ONNX Runtime 1.31.1, cpu`
-    :param batch_size: views at once that it is fastest with
-    """
-
     device: str
-    label: str
-    batch_size: int
+    kinds: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    probe: str
+    load: str
 
-    def run(self, batch: Array) -> list[Array]:
-        """:param batch: as the contract's input says; its first axis is at least 1
-        :returns: the contract's outputs, in its order
+    def available(self) -> bool:
+        """What its probe says."""
+        return cast("Callable[[], bool]", _named(self.probe))()
+
+    def open(self, path: Path, contract: Contract, device: str, artifact: Artifact) -> Engine:
+        """The engine of a graph, on a CPU, a GPU, or several: then it is one engine that stands for all of them.
+
+        :param device: `cpu`, `cuda:<index>`, or `cuda:<index>,<index>`
+        :raises EngineError: the library is missing, the device is not there, or the graph is refused
         """
+        load, indices = cast("Load", _named(self.load)), gpus(device)
+        if len(indices) < 2:
+            return load(path, contract, device, artifact)
+        with ExitStack() as started:  # those that were started are closed if another does not
+            engines = []
+            for index in indices:
+                engine = load(path, contract, f"{self.device}:{index}", artifact)
+                started.callback(engine.close)
+                engines.append(cast("DeviceEngine", engine))
+            started.pop_all()
+        from spai_runtime.engines.replicas import Replicas  # noqa: PLC0415  for several GPUs alone
 
-    def run_all(self, batches: Sequence[Array]) -> list[list[Array]]:
-        """As `run` of each, which may have any shapes; a GPU is given all of them before the first is waited for."""
-
-    def close(self) -> None:
-        """Frees what the graph holds; running it afterwards is an error."""
-
-
-class HostEngine:
-    """What engines have in common that take arrays one after the other."""
-
-    def run(self, batch: Array) -> list[Array]:
-        raise NotImplementedError
-
-    def run_all(self, batches: Sequence[Array]) -> list[list[Array]]:
-        """See `Engine`."""
-        return [self.run(batch) for batch in batches]
+        return Replicas(engines)
 
 
-class DeviceImage(Protocol):
-    """Pixels (H, W, 3) uint8 on a GPU, contiguous, that may still be on their way there."""
+_FASTEST_FIRST: tuple[Precision, ...] = ("fp8", "int8", "fp16", "bf16", "fp32")
 
-    device: str
-    height: int
-    width: int
+# In the order of `auto`. Precisions stand in the order in which their products are expected to be fast, which no
+# benchmark of a GPU has shown yet. On a CPU, ONNX Runtime multiplies fp16 in fp32, and its int8 was slower than fp32.
+BACKENDS: list[Backend] = [
+    Backend(
+        "tensorrt",
+        "cuda",
+        ("tensorrt",),
+        _FASTEST_FIRST,
+        "spai_runtime.engines.tensorrt:available",
+        "spai_runtime.engines.tensorrt:load",
+    ),
+    Backend(
+        "onnxruntime",
+        "cuda",
+        (ONNX,),
+        ("fp16", "bf16", "fp32", "int8", "fp8"),
+        "spai_runtime.engines.onnx_session:has_cuda",
+        "spai_runtime.engines.onnxruntime_cuda:load",
+    ),
+    Backend(
+        "onnxruntime",
+        "cpu",
+        (ONNX,),
+        ("fp32", "fp16", "int8", "bf16", "fp8"),
+        "spai_runtime.engines.onnx_session:installed",
+        "spai_runtime.engines.onnxruntime:load",
+    ),
+]
 
 
-class Cut(NamedTuple):
-    """A view to take from an image: its top left corner in pixels; outside the image, pixels are reflected."""
+def backends(name: str | None = None) -> Sequence[Backend]:
+    """The rows of a back end; None is all of them.
 
-    image: DeviceImage
-    top: int
-    left: int
-
-
-class Slot(Protocol):
-    """One batch's way through a GPU: a stream, buffers that are allocated once, and the graph's execution.
-
-    :param capacity: views that it holds
+    :raises EngineError: there is none of that name
     """
-
-    device: str
-    capacity: int
-
-    def upload(self, pixels: NDArray[np.uint8]) -> DeviceImage:
-        """Sends an image up and returns at once; the pixels must stay as they are until it is done.
-
-        :param pixels: (H, W, 3), contiguous; a pinned array goes up without a copy
-        :raises DeviceMemoryError, DeviceLostError: there is no room for it; the GPU stopped working
-        """
-
-    def launch(self, cuts: Sequence[Cut], bucket: int) -> None:
-        """Cuts the views out of their images on the device, runs the graph on them, and returns at once.
-
-        The batch is filled up to `bucket` views: at one shape, what a view's features are does not depend on how many
-        others there are.
-
-        :param cuts: at least 1 and at most `bucket`, whose images lie on this slot's device
-        :param bucket: one of `buckets(capacity)`
-        :raises DeviceMemoryError, DeviceLostError: see `upload`
-        """
-
-    def wait(self) -> NDArray[np.float32]:
-        """:returns: the features of the last launch, (cuts, D); they stay valid until the next
-        :raises DeviceMemoryError, DeviceLostError: what went wrong on the device since
-        """
-
-    def done(self) -> bool:
-        """Whether `wait` would return at once."""
-
-    def close(self) -> None:
-        """Frees its memory, in place of giving it back to the engine for later."""
+    rows = [row for row in BACKENDS if name in (None, row.name)]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row.name for row in BACKENDS))
+        raise EngineError(f"there is no back end {name}; --backend takes one of {known}")
+    return rows
 
 
-@runtime_checkable
-class DeviceEngine(Engine, Protocol):
-    """An encoder on one GPU or several, which takes images and cuts the views itself.
-
-    :param replicas: the engines of the GPUs that work, one each; of a single GPU, itself
-    """
-
-    @property
-    def replicas(self) -> Sequence["DeviceEngine"]: ...
-
-    def acquire(self, capacity: int) -> Slot:
-        """A slot of at least that many views, made or taken from those that were released.
-
-        :raises DeviceMemoryError, DeviceLostError: there is no room for it; the GPU stopped working
-        """
-
-    def release(self, slot: Slot) -> None:
-        """Gives a slot back for later, whose last launch has been waited for; one that failed is closed."""
-
-    def discard(self, device: str) -> None:
-        """Counts a GPU out after it stopped working; the last one stays."""
-
-
-def buckets(capacity: int) -> list[int]:
-    """The batch sizes that a slot runs at: powers of two below its capacity, and that."""
-    return [*(1 << bit for bit in range(capacity.bit_length()) if 1 << bit < capacity), capacity]
-
-
-def load_engine(path: Path, contract: Contract, device: str, plan: Plan | None = None) -> Engine:
-    """:param path: of the graph; its suffix chooses the back end: .onnx, or .plan
-    :param device: `cpu`, `cuda:<index>`, or several GPUs, `cuda:<index>,<index>`
-    :param plan: what detector.json says of a .plan; whoever calls has checked its digest
-    :raises EngineError: the back end is missing, the device is not there, or the graph is refused
-    """
-    from spai_runtime.engines.choice import load  # noqa: PLC0415  which imports what is above
-
-    return load(path, contract, device, plan)
+def _named(reference: str) -> object:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)

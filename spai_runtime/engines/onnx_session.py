@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spai_runtime.engines import Contract, Tensor
+from spai_runtime.engines.base import Contract, Tensor
 from spai_runtime.engines.external import has_external_data
+from spai_runtime.engines.installed import is_installed
 from spai_runtime.errors import EngineError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -30,16 +31,21 @@ def import_runtime() -> Any:
     return onnxruntime
 
 
+def installed() -> bool:
+    """Whether ONNX Runtime is there."""
+    return is_installed("onnxruntime")
+
+
 def has_cuda() -> bool:
-    """Whether this ONNX Runtime was built for CUDA. :raises EngineError: it is not installed"""
-    return CUDA in import_runtime().get_available_providers()
+    """Whether it is there and was built for CUDA."""
+    return installed() and CUDA in import_runtime().get_available_providers()
 
 
 def import_for_cuda() -> Any:
     """ONNX Runtime, with the CUDA and cuDNN libraries that other packages bring. :raises EngineError: it has no CUDA"""
+    runtime = import_runtime()
     if not has_cuda():
         raise EngineError(_INSTALL[CUDA])
-    runtime = import_runtime()
     runtime.preload_dlls()
     return runtime
 

@@ -1,11 +1,12 @@
-"""The ONNX Runtime engine on the CPU."""
+"""ONNX Runtime on the CPU."""
 
 from pathlib import Path
 
 import numpy as np
 
-from spai_runtime.engines import Array, Contract, HostEngine
+from spai_runtime.engines.base import Array, Contract, HostEngine
 from spai_runtime.engines.onnx_session import CPU, import_runtime, open_session
+from spai_runtime.manifest import Artifact
 
 CPU_BATCH_SIZE = 2  # larger ones leave the cache (benchmarks/test_encoder.py, two cores)
 
@@ -14,7 +15,7 @@ class OnnxEngine(HostEngine):
     """A graph in ONNX Runtime.
 
     :param rewrites: see `open_session`
-    :raises EngineError: see `load_engine`
+    :raises EngineError: ONNX Runtime is missing, or the graph is refused
     """
 
     device = "cpu"
@@ -36,3 +37,8 @@ class OnnxEngine(HostEngine):
 
     def close(self) -> None:
         del self._session
+
+
+def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> OnnxEngine:  # noqa: ARG001
+    """See `Backend`."""
+    return OnnxEngine(path, contract)

@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine on a GPU: our stream, our buffers, its CUDA graphs.
+"""ONNX Runtime on a GPU: our stream, our buffers, its CUDA graphs.
 
 Options and what they do: onnxruntime.ai, "CUDA Execution Provider" (device_id, use_tf32, user_compute_stream,
 enable_cuda_graph, cudnn_conv_algo_search, arena_extend_strategy), and of a run,
@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spai_runtime.engines import GPU_BATCH_SIZE, Contract, DeviceLostError
+from spai_runtime.engines.base import GPU_BATCH_SIZE, Contract, DeviceLostError
 from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Shape
 from spai_runtime.engines.onnx_session import CUDA, import_for_cuda, import_runtime, open_session
 from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Artifact
 
 # What its messages say: of its arena, CUDA, cuBLAS and cuDNN; of CUDA's errors 900 and 901.
 _OUT_OF_MEMORY = re.compile("failed to allocate memory|out of memory|alloc_failed", re.IGNORECASE)
@@ -36,18 +37,12 @@ class _RecordingSpoiltError(EngineError):
     """Another thread did something on the GPU that CUDA forbids while a graph is recorded."""
 
 
-class OnnxCudaEngine(CudaEngine):
-    """A graph in ONNX Runtime on one GPU.
-
-    :param device: `cuda:<index>`
-    :raises EngineError: see `load_engine`
-    """
-
-    def __init__(self, path: Path, contract: Contract, device: str) -> None:
-        runtime, gpu = import_for_cuda(), Gpu.find(device)
-        with gpu:
-            program = OnnxProgram(gpu, path, contract)
-        super().__init__(gpu, program, contract, f"ONNX Runtime {runtime.__version__}", GPU_BATCH_SIZE)
+def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> CudaEngine:  # noqa: ARG001
+    """See `Backend`."""
+    runtime, gpu = import_for_cuda(), Gpu.find(device)
+    with gpu:
+        program = OnnxProgram(gpu, path, contract)
+    return CudaEngine(gpu, program, contract, f"ONNX Runtime {runtime.__version__}", GPU_BATCH_SIZE)
 
 
 class OnnxProgram:

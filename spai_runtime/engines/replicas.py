@@ -5,7 +5,10 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from spai_runtime.engines import Array, DeviceEngine, DeviceLostError, Slot
+import numpy as np
+from numpy.typing import NDArray
+
+from spai_runtime.engines.base import Array, DeviceEngine, DeviceLostError, Slot
 from spai_runtime.errors import EngineError
 
 log = logging.getLogger("spai_runtime")
@@ -26,8 +29,17 @@ class Replicas:
         self._lock = threading.Lock()  # of that list
 
     @property
+    def as_device_engine(self) -> "Replicas":
+        """See `Engine`."""
+        return self
+
+    @property
     def replicas(self) -> Sequence[DeviceEngine]:
         return tuple(self._live)
+
+    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """See `DeviceEngine`: what one GPU fetches by itself, the others do too."""
+        return self.replicas[0].allocate(shape)
 
     def run(self, batch: Array) -> list[Array]:
         """See `Engine`."""

@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol
 from spai_runtime.errors import OutputError
 from spai_runtime.files.sources import Item
 from spai_runtime.fusion import Fusion
-from spai_runtime.results import Label, Result, Score
+from spai_runtime.manifest import Label
+from spai_runtime.results import Result, Score
 
 OF_A_DETECTOR = ("score", "logit", "label")
 RESULT_COLUMNS = ("path", *OF_A_DETECTOR, "width", "height", "views", "error")  # of one detector

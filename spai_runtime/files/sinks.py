@@ -12,28 +12,54 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Protocol
 
+from spai_runtime.closing import Closing
 from spai_runtime.errors import OutputError
 from spai_runtime.files.rows import Columns, Format, format_of
 from spai_runtime.files.sources import Item
 from spai_runtime.results import Result
 
 
-class Stream:
+class Sink(Closing, Protocol):
+    """Where rows go. Use it in a `with`."""
+
+    columns: Columns
+
+    def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
+        """:returns: the items still to do, and how many rows of which label (or `error`) an earlier run has left"""
+
+    def write(self, result: Result) -> None:
+        """One row, handed to the system at once: a killed process loses none."""
+
+    def finish(self, **record: Any) -> None:
+        """All rows are written. :param record: what the record of the run says beside what its rows depend on"""
+
+
+class Stream(Sink):
     """Rows to a stream, as they come."""
 
     def __init__(self, stream: IO[str], form: Format, columns: Columns) -> None:
-        self._stream, self._format, self._columns = stream, form, columns
+        self._stream, self._format, self.columns = stream, form, columns
         self._stream.write(form.header(columns.names))
 
+    def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
+        """See `ResultFile`: a stream has no rows of an earlier run."""
+        return items, Counter()
+
     def write(self, result: Result) -> None:
-        self._stream.write(self._format.encode(self._columns.row_of(result)))
+        """One row."""
+        self._stream.write(self._format.encode(self.columns.row_of(result)))
         self._stream.flush()
 
+    def finish(self, **record: Any) -> None:
+        """See `Sink`: a stream keeps no record."""
 
-class ResultFile:
+    def close(self) -> None:
+        """It is the caller's."""
+
+
+class ResultFile(Sink):
     """Rows to a file that appears under its name when the `with` block ends without an error.
 
     :param path: `.csv` or `.jsonl`; beside it comes `<path>.run.json`, the record of the run
@@ -44,7 +70,7 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, columns: Columns, run: Mapping[str, Any], *, resume: bool = False) -> None:
-        self._path, self._columns, self._run = path, columns, {**run, "columns": columns.names}
+        self._path, self.columns, self._run = path, columns, {**run, "columns": columns.names}
         self._format = format_of(path)
         self._partial, self._record = Path(f"{path}.partial"), Path(f"{path}.run.json")
         try:
@@ -69,36 +95,36 @@ class ResultFile:
             return items, labels
         end, left = 0, items
         lines = _Lines(self._file)
-        for kept, row in enumerate(self._format.decode(lines, self._columns.names)):
+        for kept, row in enumerate(self._format.decode(lines, self.columns.names)):
             if not lines.whole:
                 break
             item = next(left, None) if kept else None
-            if kept and (item is None or not self._columns.is_row_of(row, item)):
+            if kept and (item is None or not self.columns.is_row_of(row, item)):
                 left = left if item is None else chain((item,), left)
                 break
             end = lines.end
-            labels.update([self._columns.label_in(row)] if kept else [])
+            labels.update([self.columns.label_in(row)] if kept else [])
         self._file.seek(end)
         self._file.truncate()
         if end == 0:
-            self._file.write(self._format.header(self._columns.names).encode())
+            self._file.write(self._format.header(self.columns.names).encode())
         return left, labels
 
     def write(self, result: Result) -> None:
         """One row, handed to the system at once: a killed process loses none."""
         try:
-            self._file.write(self._format.encode(self._columns.row_of(result)).encode())
+            self._file.write(self._format.encode(self.columns.row_of(result)).encode())
             self._file.flush()
         except OSError as error:
             raise OutputError(f"cannot write {self._partial}: {error.strerror}; --resume goes on from here") from error
 
-    def finish(self, **counts: Any) -> None:
-        """Gives the file its name. :param counts: what the record of the run says beside `run`"""
+    def finish(self, **record: Any) -> None:
+        """See `Sink`: gives the file its name."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._write_record(Path(f"{self._record}.partial"), counts)
+            self._write_record(Path(f"{self._record}.partial"), record)
             self._partial.replace(self._path)
             Path(f"{self._record}.partial").replace(self._record)
         except OSError as error:
@@ -117,12 +143,8 @@ class ResultFile:
     def _write_record(self, path: Path, counts: Mapping[str, Any]) -> None:
         path.write_text(json.dumps({"run": self._run, **counts}, indent=2) + "\n", encoding="utf-8")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends an interrupted run, too."""
         with suppress(OSError):  # on a full disk it would fail again, and hide the error that says so
             self._file.close()
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from spai_runtime.engines import Cut, DeviceEngine, DeviceLostError, Slot
-from spai_runtime.scoring.batcher import Job
+from spai_runtime.engines.base import Crop, DeviceEngine, DeviceLostError, Slot
+from spai_runtime.scoring.encoding import Encoding
 
-View = tuple[Job, int]  # of an image, by its index in the layout
+View = tuple[Encoding, int]  # of an image, by its index in the layout
 
 
 @dataclass(eq=False)
@@ -42,18 +42,18 @@ class BatchInFlight:
         :raises DeviceMemoryError, DeviceLostError: then it has them all the same, to be taken back
         """
         self.views = list(views)
-        self.slot.launch([self._cut(job, index) for job, index in self.views], self.size)
+        self.slot.launch([self._crop(encoding, index) for encoding, index in self.views], self.size)
 
-    def receive(self) -> list[Job]:
-        """Waits for the batch and gives the jobs their features; :returns: those that have all now
+    def receive(self) -> list[Encoding]:
+        """Waits for the batch and gives the encodings their features; :returns: those that have all now
 
-        :raises DeviceMemoryError, DeviceLostError: then no job was given any
+        :raises DeviceMemoryError, DeviceLostError: then no encoding was given any
         """
         done = []
-        for (job, index), features in zip(self.views, self.slot.wait(), strict=True):
-            job.receive(index, features)
-            if job.done:
-                done.append(job)
+        for (encoding, index), features in zip(self.views, self.slot.wait(), strict=True):
+            encoding.receive(index, features)
+            if encoding.done:
+                done.append(encoding)
         self.views = []
         return done
 
@@ -62,10 +62,11 @@ class BatchInFlight:
         views, self.views = self.views, []
         return views
 
-    def _cut(self, job: Job, index: int) -> Cut:
-        image = job.images.get(self.device)
+    def _crop(self, encoding: Encoding, index: int) -> Crop:
+        plane, layout = encoding.plane, encoding.layout
+        image = plane.copies.get(self.device)
         if image is None:
-            assert job.pixels is not None
-            image = job.images[self.device] = self.slot.upload(job.pixels)
-        top, left = map(int, job.layout.origins[index])
-        return Cut(image, top, left)
+            assert plane.pixels is not None
+            image = plane.copies[self.device] = self.slot.upload(plane.pixels)
+        top, left = map(int, layout.origins[index])
+        return Crop(image, top, left, bool(layout.flips[index]), layout.padding)

@@ -9,7 +9,7 @@ import typer
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
-from spai_runtime.manifest import Graph
+from spai_runtime.files.digest import sha256_of
 from spai_train.commands.edges import DetectorOption, extra, writable
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.protocol import Protocol
@@ -115,8 +115,10 @@ def _load(
 
 def _digests(ckpt: Path | None, detector: Detector) -> dict[str, str]:
     """The sha256 of what the detector was loaded from."""
-    graphs = (detector.manifest.encoder, detector.manifest.head) if ckpt is None else (Graph.of(ckpt),)
-    return {graph.file: graph.sha256 for graph in graphs}
+    if ckpt is not None:
+        return {ckpt.name: sha256_of(ckpt)}
+    assert detector.artifact is not None, "it was loaded from a directory"
+    return {graph.file: graph.sha256 for graph in (detector.artifact.encoder, detector.artifact.head)}
 
 
 def _remarks(evaluation: "Evaluation") -> int:

@@ -5,15 +5,17 @@ Axes: B images, V views of an image, N views in a batch, S side of a view, D wid
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from spai_runtime.errors import UserError
 from spai_runtime.views import ViewPolicy
-from spai_train.data.dataset import TrainingImages
 from spai_train.tensors import Content, State
+
+if TYPE_CHECKING:
+    from spai_train.data.dataset import TrainingImages
 
 Initial = Literal["upstream", "fan_in", "whitened"]
 
@@ -73,7 +75,7 @@ class Start:
 
     initial: Initial
     pretrained: str | None
-    images: TrainingImages
+    images: "TrainingImages"
     seed: int
 
 

@@ -106,7 +106,7 @@ def _scored(
     detector: Detector, rows: Sequence[Row], store: Store, perturbation: Perturbation, options: Options
 ) -> ScoredTable:
     def watch(results: Iterator[Result]) -> Iterator[Result]:
-        return shown(results, len(rows), 0, visible=True)
+        return shown(results, len(rows))
 
     return score_rows(
         detector,

@@ -124,7 +124,7 @@ def score_rows(
         return PerturbedPicture(picture, perturbation, seed + zlib.crc32(printable(row.name).encode()))
 
     items = (Item(row.path, str(index)) for index, row in enumerate(rows))
-    results = watch(score_items(detector, items, batch_size=batch_size, workers=workers, opened=opened))
+    results = watch(score_items(detector, items, batch_size=batch_size, workers=workers, open_item=opened))
     scores, logits, errors = [], [], []
     for result in results:
         scores.append(result.score.score if result.score else np.nan)

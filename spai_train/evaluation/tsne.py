@@ -81,7 +81,7 @@ def embed(checkpoint: Checkpoint, rows: Sequence[Row], device: str = "auto") -> 
     detector = as_detector(model, checkpoint.card, device)
     detector.head = TorchEngine(EmbeddingHead(checkpoint.detector, model.head), device)
     results = score_items(detector, [Item(row.path, printable(row.name)) for row in rows])
-    for row, result in zip(rows, shown(results, len(rows), 0, visible=True), strict=True):
+    for row, result in zip(rows, shown(results, len(rows)), strict=True):
         yield Embedded(row, None if result.score is None else result.score.attention, result.error)
 
 

@@ -37,6 +37,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, folder / "photos")
     shutil.copy(CHECKPOINT, folder / "spai.pth")
     shutil.copy(ROOT / "examples" / "photo_china.jpg", folder / "photo.jpg")
+    shutil.copytree(ROOT / "weights" / "demo", folder / "weights" / "demo")
     (folder / "notes.txt").write_text("not an image")
     (folder / "list.txt").write_text("photo.jpg\n")
     (folder / "dataset.csv").write_text("image,class,split\nphoto.jpg,0,test\nphotos/none.png,1,train\n")
@@ -131,7 +132,7 @@ def test_an_installed_wheel_has_the_demo(tmp_path: Path) -> None:
     assert run(f"{pip} wheel --no-deps --wheel-dir {tmp_path} {ROOT}", tmp_path).returncode == 0
     (wheel,) = tmp_path.glob("*.whl")
     assert run(f"{pip} install --no-deps --target site {wheel}", tmp_path).returncode == 0
-    assert (tmp_path / "site" / "spai_export" / "examples" / "photo_china.jpg").is_file()  # the gate's images
+    assert (tmp_path / "site" / "spai_export" / "examples" / "photo_china.jpg").is_file()  # of the accuracy check
     shutil.copy(ROOT / "examples" / "photo_china.jpg", tmp_path)
     code = "import sys, spai_runtime.cli.run as cli; print(cli.__file__); sys.exit(cli.main(['photo_china.jpg']))"
     done = run(f'PYTHONPATH={tmp_path}/site {sys.executable} -c "{code}"', tmp_path)

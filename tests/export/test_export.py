@@ -13,9 +13,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from spai_export import directory, verify
+from spai_export import artifacts, verify
 from spai_export.cli import main
-from spai_export.directory import Exported, export
+from spai_export.directory import ExportReport, export
 from spai_export.onnx import ExportError, check_graph, export_encoder
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Manifest, Threshold
@@ -26,12 +26,12 @@ from tests.support.models import UNEVEN
 
 
 @pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def golden(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     return export(CHECKPOINT, tmp_path_factory.mktemp("golden") / "m")
 
 
 @pytest.fixture(scope="module")
-def tiny_exported(tiny: Path) -> Exported:
+def tiny_exported(tiny: Path) -> ExportReport:
     return export(tiny, tiny.parent / "exported")
 
 
@@ -47,7 +47,11 @@ def graph(path: Path) -> onnx.GraphProto:
     return onnx.load(str(path)).graph
 
 
-def test_the_directory_is_the_contract(golden: Exported) -> None:
+def graphs(report: ExportReport) -> tuple[Path, Path]:
+    return report.directory / "encoder.onnx", report.directory / "head.onnx"
+
+
+def test_the_directory_is_the_contract(golden: ExportReport) -> None:
     assert sorted(path.name for path in golden.directory.iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
     for name, inputs, outputs in (
         ("encoder", {"views": (TensorProto.UINT8, ["views", 224, 224, 3])}, {"features": (1, ["views", 82])}),
@@ -62,7 +66,7 @@ def test_the_directory_is_the_contract(golden: Exported) -> None:
         assert {value.name: described(value) for value in found.output} == outputs
 
 
-def test_graphs_do_not_say_where_they_were_made(golden: Exported) -> None:
+def test_graphs_do_not_say_where_they_were_made(golden: ExportReport) -> None:
     """torch's exporter puts the stack trace of every node, with its paths, into the graph."""
     for name in ("encoder", "head"):
         content = (golden.directory / f"{name}.onnx").read_bytes()
@@ -76,14 +80,14 @@ def described(value: onnx.ValueInfoProto) -> tuple[int, list[str | int]]:
     return tensor.elem_type, [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
 
 
-def test_uint8_feeds_one_cast_and_nothing_reads_a_shape(golden: Exported) -> None:
+def test_uint8_feeds_one_cast_and_nothing_reads_a_shape(golden: ExportReport) -> None:
     nodes = graph(golden.directory / "encoder.onnx").node
     assert [node.op_type for node in nodes if "views" in node.input] == ["Cast"]
     assert not {"Shape", "DFT", "Expand", "If", "Loop"} & {node.op_type for node in nodes}
 
 
 @pytest.mark.parametrize("index", [0, 3, 4])
-def test_graphs_give_upstreams_numbers(golden: Exported, index: int) -> None:
+def test_graphs_give_upstreams_numbers(golden: ExportReport, index: int) -> None:
     """ONNX Runtime alone, no code of the runtime."""
     encoder, head = (onnxruntime.InferenceSession(str(golden.directory / f"{n}.onnx")) for n in ("encoder", "head"))
     (features,) = encoder.run(None, {"views": golden_views(index)})
@@ -93,7 +97,7 @@ def test_graphs_give_upstreams_numbers(golden: Exported, index: int) -> None:
     np.testing.assert_allclose(logit[0], expected(f"{index}/logit"), atol=1e-4, rtol=0)
 
 
-def test_detector_gives_upstreams_logits(golden: Exported) -> None:
+def test_detector_gives_upstreams_logits(golden: ExportReport) -> None:
     with Detector.load(golden.directory) as detector:
         for index, path in enumerate(IMAGES):
             score = detector.score(path)
@@ -101,27 +105,31 @@ def test_detector_gives_upstreams_logits(golden: Exported) -> None:
             assert score.layout.grid is None or score.attention_grid.shape == score.layout.grid  # type: ignore[union-attr]
 
 
-def test_manifest_says_where_everything_came_from(golden: Exported) -> None:
+def test_manifest_says_where_everything_came_from(golden: ExportReport) -> None:
     manifest = Manifest.load(golden.directory)
     assert manifest == golden.manifest
     assert manifest.provenance["checkpoint_sha256"] == hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest()
-    assert manifest.encoder.sha256 == hashlib.sha256((golden.directory / "encoder.onnx").read_bytes()).hexdigest()
+    (artifact,) = manifest.artifacts
+    assert (artifact.kind, artifact.precision, artifact.options["opset"]) == ("onnx", "fp32", 20)
+    for graph_of in (artifact.encoder, artifact.head):
+        assert graph_of.sha256 == hashlib.sha256((golden.directory / graph_of.file).read_bytes()).hexdigest()
     assert set(manifest.provenance["tools"]) >= {"torch", "onnx", "onnxruntime"}
-    verified = manifest.provenance["verified"]
+    assert manifest.provenance["tools"]["onnxruntime"] == onnxruntime.__version__
+    verified = artifact.options["verified"]
     assert verified["tolerance"] == {"features": 1e-4, "logit": 1e-4, "attention": 1e-5}
     assert verified["largest_difference"].keys() == verified["tolerance"].keys()
     assert all(0 < value < verified["tolerance"][name] for name, value in verified["largest_difference"].items())
     assert "not calibrated" in manifest.threshold.source
 
 
-def test_card_reaches_the_manifest(tiny_exported: Exported) -> None:
+def test_card_reaches_the_manifest(tiny_exported: ExportReport) -> None:
     manifest = tiny_exported.manifest
     assert (manifest.name, manifest.notice) == ("tiny", "beware")
     assert manifest.threshold == Threshold(0.25, "a guess")
     assert manifest.views.size == 32
 
 
-def test_two_exports_are_the_same(tiny: Path, tiny_exported: Exported, tmp_path: Path) -> None:
+def test_two_exports_are_the_same(tiny: Path, tiny_exported: ExportReport, tmp_path: Path) -> None:
     again = export(tiny, tmp_path / "m")
     for one, other in zip(tiny_exported.files, again.files, strict=True):
         assert one.read_bytes() == other.read_bytes()
@@ -130,22 +138,22 @@ def test_two_exports_are_the_same(tiny: Path, tiny_exported: Exported, tmp_path:
 def test_a_difference_above_tolerance_writes_nothing(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other_weights(_: SPAI, size: int, path: Path, opset: int) -> None:
+    def other_weights(_: SPAI, shape: tuple[int, int], path: Path, opset: int) -> None:
         torch.manual_seed(1)
-        export_encoder(SPAI(UNEVEN).encoder, size, path, opset)
+        export_encoder(SPAI(UNEVEN).encoder, shape, path, opset)
 
-    monkeypatch.setattr(directory, "export_encoder", other_weights)
+    monkeypatch.setattr(artifacts, "export_encoder", other_weights)
     with pytest.raises(ExportError, match="differ from the checkpoint: features"):
         export(tiny, tmp_path / "m")
-    assert not list((tmp_path / "m").iterdir())
+    assert not (tmp_path / "m").exists()
 
 
-def test_nan_is_above_tolerance(tiny: Path, tiny_exported: Exported) -> None:
+def test_nan_is_above_tolerance(tiny: Path, tiny_exported: ExportReport) -> None:
     model = load_checkpoint(tiny).model()
     for parameter in model.head.parameters():
         parameter.data.fill_(float("nan"))
     with pytest.raises(ExportError, match="nan"):
-        verify.verify(model.encoder, model.head, tiny_exported.directory, model.config.features)
+        verify.verify(tiny_exported.manifest, model.encoder, model.head, graphs(tiny_exported))
 
 
 def model_of(node: onnx.NodeProto, element: int = TensorProto.UINT8) -> onnx.ModelProto:
@@ -183,8 +191,8 @@ def test_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "largest difference from torch: features" in out
     assert "threshold 0.9: given to spai-export --threshold" in out
     written = json.loads((tmp_path / "m" / "detector.json").read_text())
-    assert written["schema"] == 1
-    assert written["provenance"]["verified"]["tolerance"] == asdict(verify.TOLERANCE)
+    assert written["schema"] == 3
+    assert written["artifacts"][0]["options"]["verified"]["tolerance"] == asdict(verify.TOLERANCE)
 
 
 def test_command_names_the_directory_after_the_checkpoint(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,43 +1,54 @@
-"""`spai-export --precision`: what is written, what is held against fp32, and what is refused."""
+"""`spai-export --precision`: what is written, what is compared with fp32, and what is refused."""
 
-import copy
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto
 from PIL import Image
 
 from spai_export import verify
-from spai_export.choices import Attention, Precision
+from spai_export.accuracy import LIMIT
+from spai_export.choices import Attention, Precision, Settings
 from spai_export.cli import main
-from spai_export.directory import Exported, Settings, export
-from spai_export.gate import LIMIT
+from spai_export.directory import ExportReport, export
 from spai_export.lint import lint
 from spai_export.onnx import ExportError
 from spai_export.verify import Differences
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError
-from spai_runtime.manifest import Manifest
+from spai_runtime.manifest import Accuracy, Manifest
 from spai_train.checkpoint import Card, save_checkpoint
 from spai_train.detectors.spai.model import SPAI
-from spai_train.torch_engine import as_detector
 from tests.golden import CHECKPOINT, IMAGES, expected
 from tests.support.commands import Run
 from tests.support.images import pixels
+from tests.support.models import sharpened
 
 GOLDEN_SCORES = [float(1 / (1 + np.exp(-expected(f"{index}/logit").item()))) for index in range(len(IMAGES))]
 
 
 @pytest.fixture(scope="module")
-def fp16(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def fp16(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     folder = tmp_path_factory.mktemp("fp16")
-    return export(CHECKPOINT, folder / "m", Settings(Precision.FP16, images=IMAGES[0].parent))
+    return export(CHECKPOINT, folder / "m", lower(Precision.FP16, images=IMAGES[0].parent))
+
+
+def lower(precision: Precision, **settings: Any) -> Settings:
+    """One precision alone, its attention as products."""
+    return Settings((precision,), Attention.PLAIN, **settings)
+
+
+def accuracy(report: ExportReport) -> Accuracy:
+    """As detector.json says it, of the one artifact."""
+    (artifact,) = Manifest.load(report.directory).artifacts
+    assert artifact.accuracy is not None
+    return artifact.accuracy
 
 
 def types(path: Path) -> set[int]:
@@ -45,50 +56,48 @@ def types(path: Path) -> set[int]:
     return {tensor.data_type for tensor in onnx.load(str(path)).graph.initializer} - {TensorProto.INT64}
 
 
-def test_fp16_gives_upstreams_scores(fp16: Exported) -> None:
+def test_fp16_gives_upstreams_scores(fp16: ExportReport) -> None:
     with Detector.load(fp16.directory, device="cpu") as detector:
         scores = [detector.score(path).score for path in IMAGES]
     differences = np.abs(np.subtract(scores, GOLDEN_SCORES))
     assert 0 < differences.max() <= 2e-3
 
 
-def test_what_fp16_writes(fp16: Exported) -> None:
+def test_what_fp16_writes(fp16: ExportReport) -> None:
     assert types(fp16.directory / "encoder.onnx") == {TensorProto.FLOAT, TensorProto.FLOAT16}
     assert types(fp16.directory / "head.onnx") == {TensorProto.FLOAT}
     manifest = Manifest.load(fp16.directory)
-    assert (manifest.precision, manifest.schema) == ("fp16", 1)
+    assert [artifact.precision for artifact in manifest.artifacts] == ["fp16"]
     assert not lint(fp16.directory / "encoder.onnx", "10.12")
-    gate = manifest.provenance["gate"]
-    assert gate["passed"]
-    assert gate["engine"].startswith("ONNX Runtime")
-    assert (gate["images"], gate["limit"], gate["source"]) == (len(IMAGES), LIMIT, "images")
-    assert 0 < gate["score_difference"]["p99"] <= gate["score_difference"]["largest"] <= 2e-3
-    assert fp16.deviation is not None
+    found_then = accuracy(fp16)
+    assert found_then.passed
+    assert found_then.engine.startswith("ONNX Runtime")
+    assert (found_then.images, found_then.limit, found_then.source) == (len(IMAGES), LIMIT, "images")
+    assert 0 < found_then.score_difference.p99 <= found_then.score_difference.largest <= 2e-3
     with Detector.load(fp16.directory, device="cpu") as detector:
         found = [abs(detector.score(path).score - score) for path, score in zip(IMAGES, GOLDEN_SCORES, strict=True)]
-    assert fp16.deviation.largest == pytest.approx(max(found), abs=1e-5)
+    assert found_then.score_difference.largest == pytest.approx(max(found), abs=1e-5)
 
 
-def test_bf16_is_held_in_torch(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    exported = export(tiny_checkpoint, tmp_path / "m", Settings(Precision.BF16))
+def test_bf16_is_compared_in_torch(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    exported = export(tiny_checkpoint, tmp_path / "m", lower(Precision.BF16))
     assert TensorProto.BFLOAT16 in types(exported.directory / "encoder.onnx")
-    gate = exported.manifest.provenance["gate"]
-    assert gate["engine"].startswith("torch")
-    assert 0 < gate["score_difference"]["largest"] <= 1e-2
-    assert gate["source"] == "the examples"
+    found = accuracy(exported)
+    assert found.engine.startswith("torch")
+    assert 0 < found.score_difference.largest <= 1e-2
+    assert found.source == "the examples"
     with pytest.raises(EngineError, match="holds bfloat16, which ONNX Runtime runs on CUDA alone"):
         Detector.load(exported.directory, device="cpu")
 
 
 def test_bf16_gives_upstreams_scores(tmp_path: Path) -> None:
-    deviation = export(CHECKPOINT, tmp_path / "m", Settings(Precision.BF16, images=IMAGES[0].parent)).deviation
-    assert deviation is not None
-    assert deviation.images == len(IMAGES)
-    assert 0 < deviation.largest <= 1e-2
+    found = accuracy(export(CHECKPOINT, tmp_path / "m", lower(Precision.BF16, images=IMAGES[0].parent)))
+    assert found.images == len(IMAGES)
+    assert 0 < found.score_difference.largest <= 1e-2
 
 
-def test_fp32_is_held_against_nothing(tiny_detector: Path) -> None:
-    assert "gate" not in Manifest.load(tiny_detector).provenance
+def test_fp32_is_compared_with_nothing(tiny_detector: Path) -> None:
+    assert [artifact.accuracy for artifact in Manifest.load(tiny_detector).artifacts] == [None]
 
 
 @pytest.fixture
@@ -102,15 +111,9 @@ def photographs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sharp(tiny_model: SPAI, photographs: Path, tmp_path: Path) -> Path:
-    """A checkpoint whose score of a photograph half precision moves: a large multiple of its logit, about 0."""
-    model = copy.deepcopy(tiny_model)
-    last = model.head.mlp[-1]
-    logit = as_detector(model).score(photographs / "0.png").logit
-    with torch.no_grad():
-        last.bias.copy_(2e4 * (last.bias - logit))
-        last.weight *= 2e4
-    save_checkpoint(tmp_path / "sharp.safetensors", model, Card(name="sharp"))
-    return tmp_path / "sharp.safetensors"
+    path = tmp_path / "sharp.safetensors"
+    save_checkpoint(path, sharpened(tiny_model, photographs / "0.png"), Card(name="sharp"))
+    return path
 
 
 def test_scores_that_differ_too_much_are_refused(
@@ -119,15 +122,13 @@ def test_scores_that_differ_too_much_are_refused(
     monkeypatch.setattr(
         verify, "HALF_TOLERANCE", Differences(1e-3, 10.0, 1e-5)
     )  # a logit of thousands has fewer digits
-    settings = Settings(Precision.FP16, images=photographs)
+    settings = lower(Precision.FP16, images=photographs)
     with pytest.raises(ExportError, match=r"\|Δscore\| from fp32: .*; more than 0\.01 is refused: .* or give --force"):
         export(sharp, tmp_path / "m", settings)
-    assert not list((tmp_path / "m").iterdir())
-    forced = export(sharp, tmp_path / "m", replace(settings, force=True))
-    assert forced.deviation is not None
-    gate = Manifest.load(tmp_path / "m").provenance["gate"]
-    assert gate["passed"] is False
-    assert gate["score_difference"]["largest"] > LIMIT
+    assert not (tmp_path / "m").exists()
+    found = accuracy(export(sharp, tmp_path / "m", replace(settings, force=True)))
+    assert found.passed is False
+    assert found.score_difference.largest > LIMIT
 
 
 @pytest.mark.parametrize(
@@ -150,12 +151,12 @@ def test_the_command_fuses_attention(
     tiny_checkpoint: Path, photographs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], run: Run
 ) -> None:
     arguments = ["--ckpt", str(tiny_checkpoint), "--output", str(tmp_path / "m"), "--precision", "fp16"]
-    assert main([*arguments, "--calibrate", str(photographs)]) == 0
+    assert main([*arguments, "--images", str(photographs)]) == 0
     out = capfd.readouterr().out
     assert "labels changed, on 6 images of photographs" in out
     nodes = [node.op_type for node in onnx.load(str(tmp_path / "m" / "encoder.onnx")).graph.node]
     assert nodes.count("Attention") == 2
-    assert json.loads((tmp_path / "m" / "detector.json").read_text())["provenance"]["opset"] == 23
+    assert json.loads((tmp_path / "m" / "detector.json").read_text())["artifacts"][0]["options"]["opset"] == 23
     ran = run(str(photographs), "--engine", str(tmp_path / "m"), "--device", "cpu", "--format", "csv")
     assert (ran.code, ran.stdout.count("\n")) == (0, 7)
 
@@ -163,14 +164,24 @@ def test_the_command_fuses_attention(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--precision", "int8"], "ModelOpt is not installed|int8 finds its scales on images: give --calibrate"),
+        (["--precision", "int8"], "int8 finds its scales on images: give --images a folder of 500"),
+        (["--precision", "fp16", "--precision", "fp8"], "fp8 finds its scales on images: give --images a folder"),
+        (
+            ["--precision", "fp16", "--precision", "fp32", "--precision", "fp16"],
+            "--precision fp16 is given twice: once",
+        ),
+        (
+            ["--precision", "int8", "--images", ".", "--attention", "fused"],
+            "int8 needs its attention plain: leave --attention out",
+        ),
+        (["--detector", "nothing"], "there is no detector nothing; known are: spai"),
         (
             ["--trt", "--device", "cuda:0,1"],
             "a plan is built on one GPU, and cuda:0,1 is not one: give --device cuda:0",
         ),
         (["--trt", "--device", "auto"], "a plan is built on one GPU, and auto is not one"),
-        (["--precision", "fp16", "--calibrate", "absent"], "there is no file, folder or match for absent"),
-        (["--precision", "fp16", "--calibrate", "."], "no image of .* can be scored; give --calibrate"),
+        (["--precision", "fp16", "--images", "absent"], "there is no file, folder or match for absent"),
+        (["--precision", "fp16", "--images", "."], "no image of .* can be scored; give --images"),
     ],
 )
 def test_errors(
@@ -187,4 +198,4 @@ def test_errors(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert re.search(message, err), err
-    assert not (tmp_path / "m").exists() or not list((tmp_path / "m").iterdir())
+    assert not (tmp_path / "m").exists()

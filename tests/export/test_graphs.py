@@ -83,7 +83,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Export]:
             nn.init.normal_(parameter, std=0.2)
         path = folder / f"{family}-{precision}-{fused}.onnx"
         copy = cast(SPEC, encoder, precision, fused=fused)
-        export_encoder(copy, config.tile_size, path, FUSED_OPSET if fused else OPSET)
+        export_encoder(copy, (config.tile_size, config.tile_size), path, FUSED_OPSET if fused else OPSET)
         model = onnx.load(str(path))
         return Export(family, precision, fused, copy, model, elements_of(model))
 
@@ -106,6 +106,10 @@ def label(kind: tuple[BackboneName, Precision, bool]) -> str:
 @pytest.fixture(params=KINDS, ids=label)
 def export(request: pytest.FixtureRequest, exports: Callable[..., Export]) -> Export:
     return exports(*request.param)
+
+
+def shape_of(export: Export) -> tuple[int, int]:
+    return CONFIGS[export.family].tile_size, CONFIGS[export.family].tile_size
 
 
 def elements_of(model: onnx.ModelProto) -> dict[str, int]:
@@ -224,7 +228,7 @@ def test_onnx_runtime_gives_the_copys_features(export: Export) -> None:
     """bf16 aside, for which it has no kernels on the CPU."""
     session = onnxruntime.InferenceSession(export.model.SerializeToString())
     for count in (1, 2, 3, 5):
-        views = sample_views(count, CONFIGS[export.family].tile_size)
+        views = sample_views(count, *shape_of(export))
         (found,) = session.run(None, {"views": views})
         tolerance = 5e-6 if export.precision is Precision.FP32 else 1e-3
         np.testing.assert_allclose(found, export.encoder(torch.from_numpy(views)), atol=tolerance, rtol=0)
@@ -238,7 +242,7 @@ def test_widened_it_is_the_copy_with_float32_arithmetic(export: Export) -> None:
     copy = single_arithmetic(export)
     session = onnxruntime.InferenceSession(wide.SerializeToString())
     for count in (1, 3):
-        views = sample_views(count, CONFIGS[export.family].tile_size)
+        views = sample_views(count, *shape_of(export))
         (found,) = session.run(None, {"views": views})
         tolerance = 1e-3 if export.family == "clip" else 5e-6
         np.testing.assert_allclose(found, copy(torch.from_numpy(views)), atol=tolerance, rtol=0)

@@ -44,9 +44,8 @@ def test_every_precision_passes(tiny_config: SPAIConfig, tmp_path: Path, precisi
     """Both formulations of attention, the fused one from the TensorRT on that has it."""
     encoder = SPAI(replace(tiny_config, depth=1, blocks=(0,))).encoder
     path = tmp_path / "encoder.onnx"
-    export_encoder(
-        cast(SPEC, encoder, precision, fused=fused), tiny_config.tile_size, path, FUSED_OPSET if fused else OPSET
-    )
+    shape = tiny_config.tile_size, tiny_config.tile_size
+    export_encoder(cast(SPEC, encoder, precision, fused=fused), shape, path, FUSED_OPSET if fused else OPSET)
     assert [finding.operator for finding in lint(path, "10.12")] == ["Attention"] * fused
     assert lint(path, "10.14") == lint(path, "11.4") == []
 

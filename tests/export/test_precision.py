@@ -37,7 +37,7 @@ def golden() -> SPAI:
 
 
 def views_for(family: BackboneName, count: int = 3) -> Tensor:
-    return torch.from_numpy(sample_views(count, CONFIGS[family].tile_size))
+    return torch.from_numpy(sample_views(count, CONFIGS[family].tile_size, CONFIGS[family].tile_size))
 
 
 def score(model: SPAI, features: NDArray[np.float32]) -> float:
@@ -56,7 +56,7 @@ def upstreams_score(index: int) -> float:
 @pytest.mark.parametrize("fused", [False, True])
 def test_fp16_in_onnx_runtime_gives_upstreams_scores(golden: SPAI, tmp_path: Path, fused: bool) -> None:
     copy, path = cast(SPEC, golden.encoder, Precision.FP16, fused=fused), tmp_path / "encoder.onnx"
-    export_encoder(copy, 224, path, FUSED_OPSET if fused else OPSET)
+    export_encoder(copy, (224, 224), path, FUSED_OPSET if fused else OPSET)
     session = onnxruntime.InferenceSession(str(path))
     for index in (0, 3):
         (features,) = session.run(None, {"views": golden_views(index)})

@@ -3,7 +3,6 @@
 Tests that need ModelOpt itself skip without it; the others put a stand-in in its place that makes its mistakes.
 """
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from spai_export.precision import cast
 from spai_export.quantize import calibration_views, excluded_nodes, quantize
 from spai_export.verify import sample_views
 from spai_runtime.images import Picture
-from spai_runtime.views import CentreCrop, Resize, Tiles
+from spai_runtime.views import CentreCrop, Resize, Tiles, WholeImage
 from spai_train.detectors.spai import SPEC
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from tests.support.images import Write, write_bad_images
@@ -42,7 +41,7 @@ def export(config: SPAIConfig, folder: Path, *, half: bool) -> Path:
         encoder = SPAI(config).eval().encoder
         for parameter in encoder.parameters():
             parameter.data += 0.01 * torch.randn_like(parameter)  # the exporter makes one constant of equal ones
-    export_encoder(cast(SPEC, encoder, Precision.FP16) if half else encoder, 32, path)
+    export_encoder(cast(SPEC, encoder, Precision.FP16) if half else encoder, (32, 32), path)
     return path
 
 
@@ -54,17 +53,6 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(SMALL, tmp_path_factory.mktemp("half"), half=True)
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fake_modelopt in the place of ModelOpt."""
-    folder = tmp_path / "packages" / "modelopt" / "onnx"
-    folder.mkdir(parents=True)
-    for path in (folder.parent / "__init__.py", folder / "__init__.py"):
-        path.touch()
-    shutil.copy(Path(__file__).parents[1] / "support" / "fake_modelopt.py", folder / "quantization.py")
-    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
 
 
 def run(path: Path, views: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -166,6 +154,11 @@ def test_images_that_cannot_be_read_are_left_out(photo: Write, tmp_path: Path) -
             calibration_views(paths, POLICY)
 
 
+def test_whole_images_are_refused(photo: Write) -> None:
+    with pytest.raises(QuantisationError, match="views of one size, and these are whole images: choose fp16"):
+        calibration_views([photo("a.png", 40, 50)], WholeImage())
+
+
 # what is asked of ModelOpt, and mended
 
 
@@ -178,7 +171,7 @@ def test_the_graph_is_mended_and_nothing_leaks(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     before = {path.name: path.read_bytes() for path in half.parent.iterdir()}
     (tmp_path / "out").mkdir()
-    done = quantize(half, Precision.INT8, sample_views(4, 32), tmp_path / "out" / "int8.onnx")
+    done = quantize(half, Precision.INT8, sample_views(4, 32, 32), tmp_path / "out" / "int8.onnx")
     assert (len(done.products), done.left) == (16, ())
     assert capfd.readouterr() == ("", "")
     assert {path.name: path.read_bytes() for path in half.parent.iterdir()} == before
@@ -186,7 +179,7 @@ def test_the_graph_is_mended_and_nothing_leaks(
     assert not list((tmp_path / "temporary").iterdir())
     model = onnx.load(str(tmp_path / "out" / "int8.onnx"))
     assert {node.name for node in onnx.load(str(half)).graph.node} <= {node.name for node in model.graph.node}
-    assert np.isfinite(run(tmp_path / "out" / "int8.onnx", sample_views(3, 32))).all()
+    assert np.isfinite(run(tmp_path / "out" / "int8.onnx", sample_views(3, 32, 32))).all()
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -194,7 +187,7 @@ def test_the_graph_is_mended_and_nothing_leaks(
 def test_scales_of_weights_are_of_the_largest_value(
     half: Path, tmp_path: Path, precision: Precision, steps: int
 ) -> None:
-    quantize(half, precision, sample_views(2, 32), tmp_path / "out.onnx")
+    quantize(half, precision, sample_views(2, 32, 32), tmp_path / "out.onnx")
     graph = onnx.load(str(tmp_path / "out.onnx")).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     quantizers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
@@ -223,7 +216,7 @@ def test_failures_are_one_sentence_and_write_nothing(
 ) -> None:
     monkeypatch.setenv("FAKE_MODELOPT", failure)
     with pytest.raises(QuantisationError) as raised:
-        quantize(half, Precision.INT8, sample_views(2, 32), tmp_path / "out.onnx")
+        quantize(half, Precision.INT8, sample_views(2, 32, 32), tmp_path / "out.onnx")
     assert str(raised.value) == message
     assert not (tmp_path / "out.onnx").exists()
 
@@ -231,7 +224,7 @@ def test_failures_are_one_sentence_and_write_nothing(
 def test_modelopt_is_missing(half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelopt", None)
     with pytest.raises(QuantisationError, match=r"^ModelOpt is not installed: pip install 'spai-toolkit\[quantize\]'$"):
-        quantize(half, Precision.INT8, sample_views(2, 32), tmp_path / "out.onnx")
+        quantize(half, Precision.INT8, sample_views(2, 32, 32), tmp_path / "out.onnx")
 
 
 # ModelOpt itself
@@ -245,7 +238,7 @@ def test_modelopt_quantises(
     precision: Precision, element: int, products: int, tolerance: float, single: Path, half: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("modelopt.onnx", reason="ModelOpt is not installed")
-    path, views = tmp_path / "out.onnx", sample_views(12, 32)
+    path, views = tmp_path / "out.onnx", sample_views(12, 32, 32)
     done = quantize(half, precision, views, path)
     assert (len(done.products), len(done.left)) == (products, 16 - products)
     graph = onnx.load(str(path)).graph

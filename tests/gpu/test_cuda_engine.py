@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, Tensor
+from spai_runtime.engines.base import Contract, Crop, DeviceLostError, DeviceMemoryError, Slot, Tensor
 from spai_runtime.engines.cuda.engine import CudaEngine, CudaSlot, Gpu
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
@@ -18,10 +18,11 @@ from spai_runtime.views import Tiles
 from tests.gpu.fakes import fake_cupy
 from tests.gpu.fakes.fake_streams import Stream
 from tests.support.images import pixels
+from tests.support.loading import crops_of
 from tests.support.programs import SumsExecution, SumsProgram, summed
 
 SIDE = 8
-ENCODER = Contract.encoder(SIDE, 3)
+ENCODER = Contract.encoder((SIDE, SIDE), 3)
 LENGTHS = Contract(
     Tensor("features", "float32", ("images", "views", 2)), (Tensor("sum", "float32", ("images", "views")),)
 )
@@ -48,10 +49,9 @@ def start(machine: Any, request: pytest.FixtureRequest) -> Start:
     return engine
 
 
-def cuts_of(slot: Slot, image: Image) -> list[Cut]:
+def views_of(slot: Slot, image: Image) -> list[Crop]:
     """All views of an image, sent up through that slot."""
-    sent = slot.upload(image)
-    return [Cut(sent, int(top), int(left)) for top, left in POLICY.layout(*image.shape[:2]).origins]
+    return crops_of(slot.upload(image), POLICY.layout(*image.shape[:2]))
 
 
 def expected(*images: Image) -> NDArray[np.float32]:
@@ -73,9 +73,9 @@ def test_a_slots_features_are_those_of_the_host(start: Start, machine: Any, devi
     engine = start(device=device)
     images = pixels(20, 17, 0), pixels(3, 9, 1), pixels(8, 8, 2)
     slot = engine.acquire(16)
-    cuts = [cut for image in images for cut in cuts_of(slot, pinned(image))]
+    crops = [crop for image in images for crop in views_of(slot, pinned(image))]
     for _ in range(3):
-        slot.launch(cuts, 16)
+        slot.launch(crops, 16)
         np.testing.assert_array_equal(slot.wait(), expected(*images))
     assert engine.program.shapes == [(16, SIDE, SIDE, 3)] * 3
     assert (slot.device, slot.capacity) == (device, 16)
@@ -87,7 +87,7 @@ def test_nothing_is_waited_for_until_it_must_be(start: Start, machine: Any) -> N
     slot = start().acquire(8)
     image = pixels(20, 17)
     machine.pageable_copies = 0
-    slot.launch(cuts_of(slot, pinned(image)), 8)
+    slot.launch(views_of(slot, pinned(image)), 8)
     assert not slot.done()
     assert machine.pageable_copies == 0
     machine.progress()
@@ -99,9 +99,9 @@ def test_images_live_until_they_are_read(start: Start) -> None:
     """Whoever launched may forget them, and the pinned pixels that they come from."""
     first, second = (start().acquire(8) for _ in range(2))
     image = pixels(20, 17)
-    first.launch(cuts_of(first, pinned(image)), 8)
+    first.launch(views_of(first, pinned(image)), 8)
     gc.collect()
-    second.launch(cuts_of(second, pinned(pixels(20, 17, 1))), 8)
+    second.launch(views_of(second, pinned(pixels(20, 17, 1))), 8)
     np.testing.assert_array_equal(first.wait(), expected(image))
 
 
@@ -110,9 +110,9 @@ def test_an_image_serves_every_slot(start: Start) -> None:
     engine = start()
     slots = [engine.acquire(4) for _ in range(3)]
     image = pixels(17, 16)
-    cuts = cuts_of(slots[0], pinned(image))
+    crops = views_of(slots[0], pinned(image))
     for slot in slots[1:]:
-        slot.launch(cuts, 4)
+        slot.launch(crops, 4)
     for slot in slots[1:]:
         np.testing.assert_array_equal(slot.wait(), expected(image))
 
@@ -126,7 +126,7 @@ def test_slots_take_turns(start: Start) -> None:
         slot = slots[number % 2]
         if len(running) == 2:
             np.testing.assert_array_equal(running[0][0].wait(), expected(running.pop(0)[1]))
-        slot.launch(cuts_of(slot, pinned(image)), 4)
+        slot.launch(views_of(slot, pinned(image)), 4)
         running.append((slot, image))
     for slot, image in running:
         np.testing.assert_array_equal(slot.wait(), expected(image))
@@ -138,7 +138,7 @@ def test_a_bucket_is_run_whole(start: Start, bucket: int) -> None:
     slot = engine.acquire(8)
     image = pixels(16, 32)
     for count in range(1, bucket + 1):
-        slot.launch(cuts_of(slot, image)[:count], bucket)
+        slot.launch(views_of(slot, image)[:count], bucket)
         np.testing.assert_array_equal(slot.wait(), expected(image)[:count])
     assert set(engine.program.shapes) == {(bucket, SIDE, SIDE, 3)}
 
@@ -157,7 +157,7 @@ def test_a_slot_is_prepared_when_it_is_made_and_used_again(start: Start) -> None
 def test_a_slot_that_was_not_waited_for_is_not_used_again(start: Start) -> None:
     engine = start()
     slot = engine.acquire(4)
-    slot.launch(cuts_of(slot, pinned(pixels(16, 16))), 4)
+    slot.launch(views_of(slot, pinned(pixels(16, 16))), 4)
     engine.release(slot)
     assert engine.acquire(4) is not slot
 
@@ -174,7 +174,7 @@ def test_a_slot_is_no_larger_than_the_graph(start: Start) -> None:
 def test_closing_gives_all_memory_back(start: Start, machine: Any) -> None:
     engine = start()
     slots = [engine.acquire(4) for _ in range(2)]
-    slots[0].launch(cuts_of(slots[0], pixels(16, 16)), 4)
+    slots[0].launch(views_of(slots[0], pixels(16, 16)), 4)
     for slot in slots:
         engine.release(slot)
     engine.run(np.zeros((3, SIDE, SIDE, 3), np.uint8))
@@ -225,14 +225,14 @@ def test_a_failed_launch_is_made_good_by_the_next(start: Start, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(SumsExecution, "enqueue", full)
         with pytest.raises(DeviceMemoryError):
-            slot.launch(cuts_of(slot, pinned(pixels(16, 16, 1))), 4)
-    slot.launch(cuts_of(slot, pinned(image))[:2], 2)
+            slot.launch(views_of(slot, pinned(pixels(16, 16, 1))), 4)
+    slot.launch(views_of(slot, pinned(image))[:2], 2)
     np.testing.assert_array_equal(slot.wait(), expected(image)[:2])
 
 
 @pytest.mark.parametrize("after", [None, 0, 1])
 def test_a_gpu_that_is_lost(start: Start, machine: Any, after: int | None) -> None:
-    """At once, at the cutting kernel, at the graph."""
+    """At once, at the cropping kernel, at the graph."""
     engine = start(device="cuda:1")
     slot = engine.acquire(4)
     image = pinned(pixels(16, 16))
@@ -249,7 +249,7 @@ def test_a_gpu_that_is_lost(start: Start, machine: Any, after: int | None) -> No
 
 
 def launched(slot: Slot, image: Image) -> NDArray[np.float32]:
-    slot.launch(cuts_of(slot, image), slot.capacity)
+    slot.launch(views_of(slot, image), slot.capacity)
     return slot.wait()
 
 
@@ -302,7 +302,7 @@ def test_two_threads(start: Start) -> None:
             slot = engine.acquire(4)
             for number in range(10):
                 image = pixels(16, 16, 10 * seed + number)
-                slot.launch(cuts_of(slot, pinned(image)), 4)
+                slot.launch(views_of(slot, pinned(image)), 4)
                 views = np.full((2, SIDE, SIDE, 3), number, np.uint8)
                 np.testing.assert_array_equal(engine.run(views)[0], summed(views))
                 np.testing.assert_array_equal(slot.wait(), expected(image))
@@ -320,7 +320,7 @@ def test_two_threads(start: Start) -> None:
 
 def test_it_is_a_device_engine(start: Start) -> None:
     engine = start(device="cuda:1")
-    assert isinstance(engine, DeviceEngine)
+    assert engine.as_device_engine is engine
     assert engine.replicas == (engine,)
     assert (engine.device, engine.label, engine.batch_size) == ("cuda:1", "Sums 1.0, cuda:1", 4)
     assert isinstance(engine.acquire(2), CudaSlot)

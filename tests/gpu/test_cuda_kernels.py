@@ -81,7 +81,8 @@ def test_every_node_has_a_kernel(
     tiny_model: SPAI, tiny_config: SPAIConfig, tmp_path: Path, precision: Precision, fused: bool
 ) -> None:
     path, opset = tmp_path / "encoder.onnx", FUSED_OPSET if fused else OPSET
-    export_encoder(cast(SPEC, tiny_model.encoder, precision, fused=fused), tiny_config.tile_size, path, opset)
+    shape = tiny_config.tile_size, tiny_config.tile_size
+    export_encoder(cast(SPEC, tiny_model.encoder, precision, fused=fused), shape, path, opset)
     assert without_kernel(onnx.load(str(path))) == []
 
 

@@ -128,10 +128,10 @@ def test_scores_of_jpegs_are_of_the_gpus_pixels(machine: Any, codec: Codec, tmp_
         Image.fromarray(image).save(tmp_path / name)
     wanted = [Item(tmp_path / name, name) for name in images]
     engine = cuda_engine(machine, "cuda:0")
-    decoder = JpegDecoder(engine)
+    decoder = JpegDecoder(engine.device)
     assert [made.device for made in codec.made] == [0]
     assert codec.made[0].options == {"max_num_cpu_threads": 1, "backends": [0, 1], "options": OPTIONS}
-    found = summary(list(score_items(detector(engine), wanted, workers=3, decoder=decoder)))
+    found = summary(list(score_items(detector(engine), wanted, workers=3, decode_on_gpu=decoder.decode)))
     levels = [read_image(item.path) for item in wanted]
     shown = [level - (level > 0) * (name.endswith("jpg")) for level, name in zip(levels, images, strict=True)]
     host = detector(Sums())
@@ -193,10 +193,10 @@ def test_what_it_refuses_is_pillows(machine: Any, codec: Codec, tmp_path: Path, 
     (tmp_path / "bad.jpg").write_bytes(bad[:-300] + b"\xff\xd9")  # its end is there, some of its middle is not
     (tmp_path / "half.jpg").write_bytes(bad[:-300])
     engine = cuda_engine(machine, "cuda:0")
-    decoder = JpegDecoder(engine)
+    decoder = JpegDecoder(engine.device)
     codec.refuses = refuses
     wanted = [Item(tmp_path / f"{name}.jpg", name) for name in ("good", "bad", "half")]
-    found = summary(list(score_items(detector(engine), wanted, decoder=decoder)))
+    found = summary(list(score_items(detector(engine), wanted, decode_on_gpu=decoder.decode)))
     assert found == summary(list(score_items(detector(Sums()), wanted)))
     assert found[0][1] is not None
     assert "truncated" in found[2][2]
@@ -204,9 +204,10 @@ def test_what_it_refuses_is_pillows(machine: Any, codec: Codec, tmp_path: Path, 
     assert len(codec.made) <= 2  # a decoder that failed is used again
 
 
-def test_threads_take_turns(machine: Any, codec: Codec) -> None:
+@pytest.mark.usefixtures("machine")
+def test_threads_take_turns(codec: Codec) -> None:
     """The fake fails where two threads use a decoder at once."""
-    decoder = JpegDecoder(cuda_engine(machine, "cuda:0"))
+    decoder = JpegDecoder("cuda:0")
     content, images = jpeg(pixels(16, 16)), list[Any]()
     codec.pause = 0.01
     threads = [
@@ -227,13 +228,13 @@ def test_nothing_to_decode_with(machine: Any, monkeypatch: pytest.MonkeyPatch) -
     one, other = (cuda_engine(machine, device) for device in ("cuda:0", "cuda:1"))
     for engine, name in ((Sums(), "cpu"), (Replicas([one, other]), "cuda:0,1")):
         with pytest.raises(EngineError, match=f"needs exactly one GPU, not {name}; give --device cuda:0"):
-            JpegDecoder(engine)
+            JpegDecoder(engine.device)
     monkeypatch.setattr(FakeDecoder, "decode", lambda *_, **__: None)
     with pytest.raises(EngineError, match="nvImageCodec decodes no JPEG on cuda:1: pip install"):
-        JpegDecoder(other)
+        JpegDecoder(other.device)
     monkeypatch.setitem(sys.modules, "nvidia", None)
     with pytest.raises(EngineError, match=r"nvImageCodec is not installed: pip install 'spai-toolkit\[nvimgcodec\]'"):
-        JpegDecoder(one)
+        JpegDecoder(one.device)
 
 
 def test_every_level_off_by_one() -> None:
@@ -279,7 +280,7 @@ def test_nvjpegs_scores() -> None:
     except EngineError as error:
         pytest.skip(str(error))
     with Detector.load(device="cuda:0") as demo:
-        decoder = JpegDecoder(demo.encoder)
+        decoder = JpegDecoder(demo.encoder.device)
         for path in sorted(EXAMPLES.glob("*.jpg")):
             image: Any = decoder.decode(Picture.open(path))
             assert image is not None

@@ -1,22 +1,28 @@
 """`spai-export --trt`, then `spai-run --engine model.plan`, as strict fakes of CuPy and TensorRT see them."""
 
 import csv
+import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from spai_export import verify
+from spai_export.accuracy import AccuracyCheck
 from spai_export.cli import main
-from spai_export.gate import Deviation, Gate
 from spai_runtime.detector import Detector
-from spai_runtime.manifest import Manifest
+from spai_runtime.manifest import Accuracy, Artifact, Manifest
+from spai_train.checkpoint import Card, save_checkpoint
+from spai_train.detectors.spai.model import SPAI
 from tests.gpu.fakes import fake_cupy, fake_tensorrt
 from tests.gpu.fakes.fake_machine import Machine
 from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT
 from tests.support.commands import Run
 from tests.support.images import pixels
+from tests.support.models import sharpened
 
 
 @pytest.fixture
@@ -38,16 +44,25 @@ def export(checkpoint: Path, output: Path, *options: str) -> int:
     return main(["--ckpt", str(checkpoint), "--output", str(output), *options])
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def rows(path: Path) -> dict[str, dict[str, str]]:
     with path.open(newline="") as file:
         return {Path(row["path"]).name: row for row in csv.DictReader(file)}
+
+
+def plans(directory: Path) -> list[Artifact]:
+    """Those that detector.json names."""
+    return [artifact for artifact in Manifest.load(directory).artifacts if artifact.kind == "tensorrt"]
 
 
 @pytest.fixture
 def plan(tensorrt: FakeTensorRT, tiny_checkpoint: Path, photographs: Path, tmp_path: Path) -> Path:
     """Of fp16, for batches of 6 views."""
     assert not tensorrt.builds
-    options = ["--precision", "fp16", "--trt", "--batch-size", "6", "--calibrate", str(photographs)]
+    options = ["--precision", "fp16", "--trt", "--batch-size", "6", "--images", str(photographs)]
     assert export(tiny_checkpoint, tmp_path / "m", *options) == 0
     return tmp_path / "m" / "model.plan"
 
@@ -82,17 +97,17 @@ def test_what_the_export_says(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     tensorrt.layers = []
-    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--calibrate", str(photographs), "--device", "cuda:1") == 0
+    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--images", str(photographs), "--device", "cuda:1") == 0
     out = capsys.readouterr().out
     for name in ("encoder.onnx", "head.onnx", "detector.json", "model.plan", "head.plan"):
         assert f"{tmp_path / 'm' / name}  " in out
     assert out.count("on 7 images of photographs") == 1
-    manifest = Manifest.load(tmp_path / "m")
-    assert manifest.plan is not None
-    assert (manifest.plan.tensorrt, manifest.plan.compute_capability) == ("11.4.0.106", "9.0")
-    assert (manifest.plan.batch_size, manifest.plan.options["tf32"]) == (32, False)
-    assert manifest.plan.options["gate"]["engine"] == "TensorRT 11.4.0.106, cuda:1"
-    assert manifest.plan.options["gate"]["passed"]
+    (plan,) = plans(tmp_path / "m")
+    assert (plan.target["tensorrt"], plan.target["compute_capability"]) == ("11.4.0.106", "9.0")
+    assert (plan.target["batch_size"], plan.options["tf32"]) == (32, False)
+    assert plan.accuracy is not None
+    assert plan.accuracy.engine == "TensorRT 11.4.0.106, cuda:1"
+    assert plan.accuracy.passed
 
 
 @pytest.mark.parametrize("without", ["TensorRT", "GPU"])
@@ -111,24 +126,24 @@ def test_without_what_a_plan_needs_the_graphs_are_written(
     assert said in captured.err
     assert captured.err.count("\n") == 1
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
-    assert Manifest.load(tmp_path / "m").plan is None
+    assert plans(tmp_path / "m") == []
 
 
 @pytest.mark.usefixtures("tensorrt")
-def test_a_plan_is_not_entered_before_it_was_held_against_fp32(
+def test_a_plan_does_not_appear_before_it_was_compared_with_fp32(
     tiny_checkpoint: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that whatever ends the export meanwhile leaves no plan that nobody admitted."""
-    hold, entered = Gate.hold, []
+    """So that whatever ends the export meanwhile leaves no plan that nobody checked."""
+    compare, before = AccuracyCheck.compare, []
 
-    def held(gate: Gate, detector: Detector) -> Deviation:
-        entered.append(Manifest.load(tmp_path / "m").plan)
-        return hold(gate, detector)
+    def compared(check: AccuracyCheck, detector: Detector) -> Accuracy:
+        before.append((plans(tmp_path / "m"), list((tmp_path / "m").glob("*.plan"))))
+        return compare(check, detector)
 
-    monkeypatch.setattr(Gate, "hold", held)
-    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--calibrate", str(photographs)) == 0
-    assert entered == [None]
-    assert Manifest.load(tmp_path / "m").plan is not None
+    monkeypatch.setattr(AccuracyCheck, "compare", compared)
+    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--images", str(photographs)) == 0
+    assert before == [([], [])]
+    assert len(plans(tmp_path / "m")) == 1
 
 
 @pytest.mark.usefixtures("tensorrt")
@@ -139,14 +154,76 @@ def test_a_plan_whose_scores_are_wrong_is_not_entered(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("spai_export.gate.LIMIT", -1.0)
-    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--calibrate", str(photographs)) == 2
+    monkeypatch.setattr("spai_export.accuracy.LIMIT", -1.0)
+    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--images", str(photographs)) == 2
     assert "is refused: choose another precision, or give --force" in capsys.readouterr().err
-    assert Manifest.load(tmp_path / "m").plan is None
-    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--calibrate", str(photographs), "--force") == 0
-    plan = Manifest.load(tmp_path / "m").plan
-    assert plan is not None
-    assert plan.options["gate"]["passed"] is False
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
+    assert plans(tmp_path / "m") == []
+    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--images", str(photographs), "--force") == 0
+    (plan,) = plans(tmp_path / "m")
+    assert plan.accuracy is not None
+    assert plan.accuracy.passed is False
+
+
+def several(checkpoint: Path, output: Path, photographs: Path) -> list[Artifact]:
+    """Graphs and plans in fp32 and fp16, whatever their scores."""
+    precisions = ["--precision", "fp32", "--precision", "fp16", "--force"]
+    assert export(checkpoint, output, *precisions, "--trt", "--images", str(photographs)) == 0
+    return plans(output)
+
+
+def took(engine: Path) -> tuple[str, str]:
+    """Precision and back end that `auto` takes."""
+    with Detector.load(engine) as detector:
+        assert detector.artifact is not None
+        return detector.artifact.precision, detector.encoder.label.split()[0]
+
+
+@pytest.mark.usefixtures("tensorrt")
+def test_a_plan_of_each_precision(
+    tiny_checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = several(tiny_checkpoint, tmp_path / "m", photographs)
+    assert [(plan.precision, *plan.files) for plan in made] == [
+        ("fp32", "model.plan", "head.plan"),
+        ("fp16", "model.fp16.plan", "head.plan"),
+    ]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "detector.json",
+        "encoder.fp16.onnx",
+        "encoder.onnx",
+        "head.onnx",
+        "head.plan",
+        "model.fp16.layers.json",
+        "model.fp16.plan",
+        "model.layers.json",
+        "model.plan",
+    ]
+    for plan, graph in zip(made, ("encoder.onnx", "encoder.fp16.onnx"), strict=True):
+        assert plan.options["onnx_sha256"] == {name: sha256(tmp_path / "m" / name) for name in (graph, "head.onnx")}
+        assert plan.passed
+    largest = [plan.accuracy.score_difference.largest for plan in made if plan.accuracy]
+    assert 0 <= largest[0] < largest[1] < 2e-3
+    out = capsys.readouterr().out
+    assert "\nfp16: 2 of 2 attentions are fused\n" in out
+    assert re.search(r"\nfp32: \|Δscore\| from fp32: .*\nfp16: \|Δscore\| .*; built and tried in \d+ s\n$", out)
+    assert took(tmp_path / "m") == ("fp16", "TensorRT")
+    assert took(tmp_path / "m" / "model.plan") == ("fp32", "TensorRT")
+    assert took(tmp_path / "m" / "model.fp16.plan") == ("fp16", "TensorRT")
+
+
+@pytest.mark.usefixtures("tensorrt")
+def test_auto_passes_over_a_plan_whose_scores_are_not_those_of_fp32(
+    tiny_model: SPAI, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TOLERANCE", "HALF_TOLERANCE"):  # a logit of thousands has fewer digits
+        monkeypatch.setattr(verify, name, verify.Differences(1e-3, 10.0, 1e-5))
+    model = sharpened(tiny_model, photographs / "0.png")
+    save_checkpoint(tmp_path / "sharp.safetensors", model, Card(name="sharp"))
+    one, other = several(tmp_path / "sharp.safetensors", tmp_path / "m", photographs)
+    assert (one.passed, other.passed) == (True, False)
+    assert took(tmp_path / "m") == ("fp32", "TensorRT")
+    assert took(tmp_path / "m" / "model.fp16.plan") == ("fp16", "TensorRT")
 
 
 def test_a_plan_of_another_gpu_or_version(

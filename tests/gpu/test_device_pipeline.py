@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from spai_runtime import EngineError, Result
-from spai_runtime.engines import Array, DeviceLostError
+from spai_runtime.engines.base import Array, DeviceLostError
 from spai_runtime.engines.replicas import Replicas
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
@@ -39,15 +39,15 @@ class Watch:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.live = self.peak = 0
-        into = Picture.into
+        copy_into = Picture.copy_into
 
         def watched(picture: Picture, out: NDArray[np.uint8]) -> None:
             self.live += out.nbytes
             self.peak = max(self.peak, self.live)
             weakref.finalize(out, self.drop, out.nbytes)
-            into(picture, out)
+            copy_into(picture, out)
 
-        monkeypatch.setattr(Picture, "into", watched)
+        monkeypatch.setattr(Picture, "copy_into", watched)
 
     def drop(self, nbytes: int) -> None:
         self.live -= nbytes
@@ -114,7 +114,7 @@ def test_slots_are_there_before_anything_is_decoded(tmp_path: Path) -> None:
         seen.append(len(encoder.taken))
         return open_file(item)
 
-    list(score_items(detector(encoder), items(tmp_path, SIZES), workers=4, opened=opened))
+    list(score_items(detector(encoder), items(tmp_path, SIZES), workers=4, open_item=opened))
     assert set(seen) == {2}
 
 
@@ -243,7 +243,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.append(threads)
             super().__init__(threads, *arguments, **options)
 
-    monkeypatch.setattr("spai_runtime.scoring.pipeline.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("spai_runtime.scoring.reading.ThreadPoolExecutor", Pool)
     for cores, host, device in ((None, 1, 1), (4, 4, 4), (96, 8, 32)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         assert [list(score_items(detector(encoder), [])) for encoder in (Sums(), gpu())] == [[], []]

@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spai_runtime.engines import Contract, Cut, DeviceEngine, Engine, load_engine
+from spai_runtime.engines.base import Contract, DeviceEngine, Engine
 from spai_runtime.engines.cuda.engine import CudaEngine, Gpu
+from spai_runtime.engines.tensorrt_target import Target
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
-from spai_runtime.manifest import Plan
+from spai_runtime.manifest import Artifact, Manifest
 from spai_runtime.views import Tiles
 from tests.support.images import pixels
+from tests.support.loading import crops_of, load_graph, load_plan
 from tests.support.models import TINY
 
 pytestmark = pytest.mark.gpu
 
 SIDE = TINY.tile_size
-CONTRACTS = {"encoder": Contract.encoder(SIDE, TINY.features), "head": Contract.head(TINY.features)}
+CONTRACTS = {"encoder": Contract.encoder((SIDE, SIDE), TINY.features), "head": Contract.head(TINY.features)}
 POLICY = Tiles(SIDE, SIDE, 4)
 BATCH = 8
 
@@ -46,13 +48,14 @@ def directory(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def plan(gpu: Gpu, directory: Path) -> Plan:
+def plan(gpu: Gpu, directory: Path) -> Artifact:
     if find_spec("tensorrt") is None:
         pytest.skip("TensorRT is not installed: pip install 'spai-toolkit[trt]'")
     from spai_export.tensorrt import BuildOptions, build  # noqa: PLC0415
 
     options = BuildOptions(batch_size=BATCH, optimization_level=0, head_views=64, device=gpu.device)
-    return build(directory, SIDE, TINY.features, options).plan
+    (artifact,) = build(directory, Manifest.load(directory), directory, options).artifacts
+    return artifact
 
 
 @pytest.fixture(params=["onnxruntime", "tensorrt"])
@@ -75,21 +78,21 @@ def load(back_end: str, directory: Path, request: pytest.FixtureRequest) -> "Loa
 class Load:
     """Engines of one back end, and the reference."""
 
-    def __init__(self, directory: Path, plan: Plan | None) -> None:
+    def __init__(self, directory: Path, plan: Artifact | None) -> None:
         self.directory, self.plan = directory, plan
 
     def __call__(self, graph: str) -> CudaEngine:
         contract = CONTRACTS[graph]
         if self.plan is None:
-            engine = load_engine(self.directory / f"{graph}.onnx", contract, "cuda:0")
+            engine = load_graph(self.directory / f"{graph}.onnx", contract, "cuda:0")
         else:
-            file = getattr(self.plan, graph).file
-            engine = load_engine(self.directory / file, contract, "cuda:0", self.plan)
+            path = self.directory / getattr(self.plan, graph).file
+            engine = load_plan(path, contract, "cuda:0", Target.of(path, self.plan))
         assert isinstance(engine, CudaEngine)
         return engine
 
     def reference(self, graph: str) -> Engine:
-        return load_engine(self.directory / f"{graph}.onnx", CONTRACTS[graph], "cpu")
+        return load_graph(self.directory / f"{graph}.onnx", CONTRACTS[graph], "cpu")
 
 
 def images() -> list[Image]:
@@ -106,14 +109,14 @@ def in_slots(engine: DeviceEngine, pictures: Sequence[Image], capacity: int = BA
     """Features of all views, through two slots in turn."""
     slots = [engine.acquire(capacity) for _ in range(2)]
     sent = [slots[0].upload(image) for image in pictures]
-    cuts = [
-        Cut(image, int(top), int(left))
+    crops = [
+        crop
         for image, picture in zip(sent, pictures, strict=True)
-        for top, left in POLICY.layout(*picture.shape[:2]).origins
+        for crop in crops_of(image, POLICY.layout(*picture.shape[:2]))
     ]
     features = []
-    for start in range(0, len(cuts), 2 * capacity):
-        parts = [cuts[at : at + capacity] for at in (start, start + capacity)]
+    for start in range(0, len(crops), 2 * capacity):
+        parts = [crops[at : at + capacity] for at in (start, start + capacity)]
         running = [(slot, part) for slot, part in zip(slots, parts, strict=True) if part]
         for slot, part in running:
             slot.launch(part, capacity)
@@ -140,7 +143,7 @@ def test_arrays_through_the_head(load: Load) -> None:
 
 
 def test_slots_see_the_views_of_the_host(load: Load) -> None:
-    """The same graph on the same GPU: what differs is who cut the views."""
+    """The same graph on the same GPU: what differs is who cropped the views."""
     pictures, engine = images(), load("encoder")
     np.testing.assert_allclose(in_slots(engine, pictures), engine.run(views_of(pictures))[0], atol=1e-4)
     expected = load.reference("encoder").run(views_of(pictures))[0]
@@ -160,10 +163,10 @@ def test_the_same_view_has_the_same_digits_in_any_company(load: Load) -> None:
 def test_smaller_batches_in_a_slot(load: Load) -> None:
     pictures, engine = images()[:1], load("encoder")
     slot = engine.acquire(BATCH)
-    cuts = [Cut(slot.upload(pictures[0]), int(top), int(left)) for top, left in POLICY.layout(70, 90).origins]
+    crops = crops_of(slot.upload(pictures[0]), POLICY.layout(70, 90))
     expected = load.reference("encoder").run(views_of(pictures))[0]
     for bucket in (4, BATCH, 1, 4, BATCH):
-        slot.launch(cuts[:bucket], bucket)
+        slot.launch(crops[:bucket], bucket)
         np.testing.assert_allclose(slot.wait(), expected[:bucket], atol=1e-3)
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, load_engine
+from spai_runtime.engines.base import Contract, DeviceLostError, DeviceMemoryError, Slot
 from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Tiles
 from tests.support.images import pixels
+from tests.support.loading import crops_of, load_graph
 from tests.support.small_graphs import ENCODER, HEAD, SIDE, encode, write_encoder, write_head
 
 Real = onnxruntime.InferenceSession
@@ -149,7 +150,7 @@ def sessions(machine: Any, monkeypatch: pytest.MonkeyPatch) -> list[Session]:
 @pytest.fixture
 def encoder(tmp_path: Path, sessions: list[Session]) -> CudaEngine:
     assert sessions == []
-    engine = load_engine(write_encoder(tmp_path / "encoder.onnx"), ENCODER, "cuda:0")
+    engine = load_graph(write_encoder(tmp_path / "encoder.onnx"), ENCODER, "cuda:0")
     assert isinstance(engine, CudaEngine)
     return engine
 
@@ -158,8 +159,7 @@ def launch(slot: Slot, seed: int, bucket: int) -> Any:
     """:returns: what `wait` must return"""
     image = pixels(2 * SIDE, 2 * SIDE, seed)
     sent, layout = slot.upload(image), Tiles(SIDE, SIDE, 4).layout(*image.shape[:2])
-    cuts = [Cut(sent, int(top), int(left)) for top, left in layout.origins][:bucket]
-    slot.launch(cuts, bucket)
+    slot.launch(crops_of(sent, layout)[:bucket], bucket)
     return encode(layout.stack(Picture.from_array(image)))[:bucket]
 
 
@@ -175,7 +175,7 @@ def test_what_an_encoder_is_asked_for(encoder: CudaEngine, sessions: list[Sessio
         "use_tf32": "0",
         "enable_cuda_graph": "1",
     }
-    assert isinstance(encoder, DeviceEngine)
+    assert encoder.as_device_engine is encoder
     assert (encoder.device, encoder.batch_size) == ("cuda:0", 32)
     assert encoder.label == f"ONNX Runtime {onnxruntime.__version__}, cuda:0"
 
@@ -232,7 +232,7 @@ def test_arrays(encoder: CudaEngine, sessions: list[Session]) -> None:
 
 
 def test_a_head_has_no_graphs(tmp_path: Path, sessions: list[Session]) -> None:
-    engine = load_engine(write_head(tmp_path / "head.onnx"), HEAD, "cuda:1")
+    engine = load_graph(write_head(tmp_path / "head.onnx"), HEAD, "cuda:1")
     assert "enable_cuda_graph" not in sessions[0].options
     batches = [np.random.default_rng(views).normal(size=(1, views, 3)).astype(np.float32) for views in (5, 1, 9)]
     for (logit, attention), batch in zip(engine.run_all(batches), batches, strict=True):
@@ -289,7 +289,7 @@ def test_sessions_that_do_not_start(
 ) -> None:
     monkeypatch.setattr(Session, "refuses", refusal)
     with pytest.raises(kind, match=message):
-        load_engine(write_encoder(tmp_path / "encoder.onnx"), ENCODER, "cuda:0")
+        load_graph(write_encoder(tmp_path / "encoder.onnx"), ENCODER, "cuda:0")
     assert len(sessions) == 1
 
 
@@ -297,17 +297,17 @@ def test_a_graph_that_does_not_match(tmp_path: Path, sessions: list[Session]) ->
     with pytest.raises(
         EngineError, match=r"does not match detector\.json: it should have features float32 \(views, 5\)"
     ):
-        load_engine(write_encoder(tmp_path / "encoder.onnx"), Contract.encoder(SIDE, 5), "cuda:0")
+        load_graph(write_encoder(tmp_path / "encoder.onnx"), Contract.encoder((SIDE, SIDE), 5), "cuda:0")
     assert len(sessions) == 1
 
 
 def test_several_gpus(tmp_path: Path, sessions: list[Session]) -> None:
-    engine = load_engine(write_encoder(tmp_path / "encoder.onnx"), ENCODER, "cuda:1,0")
-    assert isinstance(engine, DeviceEngine)
+    engine = load_graph(write_encoder(tmp_path / "encoder.onnx"), ENCODER, "cuda:1,0")
+    assert engine.as_device_engine is engine
     assert [replica.device for replica in engine.replicas] == ["cuda:1", "cuda:0"]
     assert engine.label == f"ONNX Runtime {onnxruntime.__version__}, cuda:1,0"
     for replica in engine.replicas:
         check(replica.acquire(4), 1)
     assert [session.options["device_id"] for session in sessions] == ["1", "0"]
     with pytest.raises(EngineError, match="there is no cuda:7: this machine has 2 GPUs"):
-        load_engine(tmp_path / "encoder.onnx", ENCODER, "cuda:0,7")
+        load_graph(tmp_path / "encoder.onnx", ENCODER, "cuda:0,7")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spai_runtime.engines import DeviceEngine, DeviceLostError
+from spai_runtime.engines.base import DeviceLostError
 from spai_runtime.engines.replicas import Replicas
 from spai_runtime.errors import EngineError
 
@@ -23,7 +23,7 @@ class Doubling:
         self.released: list[Any] = []
 
     @property
-    def replicas(self) -> Sequence[DeviceEngine]:
+    def replicas(self) -> "Sequence[Doubling]":
         return (self,)
 
     def run(self, batch: Any) -> Any:
@@ -57,7 +57,7 @@ def engines() -> list[Doubling]:
 
 def test_what_they_are_together(engines: list[Doubling]) -> None:
     together = Replicas(engines)
-    assert isinstance(together, DeviceEngine)
+    assert together.as_device_engine is together
     assert (together.device, together.label, together.batch_size) == ("cuda:2,0,1", "Doubling 1.0, cuda:2,0,1", 4)
     assert together.replicas == tuple(engines)
 

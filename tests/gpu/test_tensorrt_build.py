@@ -4,25 +4,31 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
 from spai_export.builder import HEAD_VIEWS
+from spai_export.directory import writing
 from spai_export.inspector import UNREADABLE
 from spai_export.onnx import ExportError
 from spai_export.tensorrt import BuildOptions, Built, TensorRTMissingError, available, build
-from spai_runtime.errors import UserError
-from spai_runtime.manifest import Plan
-from spai_runtime.views import Tiles
+from spai_runtime.errors import EngineError, ImageError, UserError
+from spai_runtime.loading import Exported, load_engines
+from spai_runtime.manifest import Artifact, Graph, Manifest, Threshold
+from spai_runtime.views import Tiles, WholeImage
 from tests.gpu.fakes import fake_cupy, fake_tensorrt
 from tests.gpu.fakes.fake_tensorrt_engine import EngineInspector
 from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT, Header, Severity, read_plan
+from tests.support.images import pixels
 from tests.support.models import TINY
+from tests.support.small_graphs import WIDTH, encode, write_encoder, write_head
 
 VERSIONS = ["10.12.0.36", "11.4.0.106"]
 SIZE, FEATURES = TINY.tile_size, TINY.features
@@ -46,7 +52,14 @@ def fake11(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
 
 
 def built(directory: Path, **options: Any) -> Built:
-    return build(directory, SIZE, FEATURES, BuildOptions(**options))
+    """With the plans in the directory itself, as an export puts them there."""
+    with writing(directory) as folder:
+        return build(directory, Manifest.load(directory), folder, BuildOptions(**options))
+
+
+def plan_of(directory: Path, **options: Any) -> Artifact:
+    (artifact,) = built(directory, **options).artifacts
+    return artifact
 
 
 def refused(directory: Path, **options: Any) -> str:
@@ -73,7 +86,8 @@ def sha256(path: Path) -> str:
 
 def test_the_plans_appear_beside_their_graphs(fake: FakeTensorRT, directory: Path) -> None:
     before = {path.name: sha256(path) for path in directory.iterdir()}
-    plan = built(directory, batch_size=8).plan
+    plan = plan_of(directory, batch_size=8)
+    assert (plan.kind, plan.precision, plan.accuracy) == ("tensorrt", "fp32", None)
     assert {path.name for path in directory.iterdir()} == before.keys() | MADE
     assert {name: sha256(directory / name) for name in before} == before
     assert (plan.encoder.file, plan.encoder.sha256) == ("model.plan", sha256(directory / "model.plan"))
@@ -84,9 +98,14 @@ def test_the_plans_appear_beside_their_graphs(fake: FakeTensorRT, directory: Pat
         assert [node.name for node in onnx.load_from_string(read[1]).graph.node] == [
             node.name for node in onnx.load(directory / source).graph.node
         ]
-    assert plan.tensorrt == fake.version
-    assert (plan.gpu, plan.compute_capability, plan.batch_size) == ("NVIDIA H100", "9.0", 8)
-    assert plan.version_compatible is False
+    assert plan.target == {
+        "tensorrt": fake.version,
+        "gpu": "NVIDIA H100",
+        "compute_capability": "9.0",
+        "batch_size": 8,
+        "version_compatible": False,
+        "lean_runtime": False,
+    }
 
 
 @pytest.mark.usefixtures("fake")
@@ -96,7 +115,7 @@ def test_the_inspector_of_either_release_is_understood(directory: Path) -> None:
 
 @pytest.mark.usefixtures("fake11")
 def test_what_a_plan_was_built_with_is_recorded_and_survives_detector_json(directory: Path) -> None:
-    plan = built(directory, workspace_gib=2.5, optimization_level=5, head_views=100).plan
+    plan = plan_of(directory, workspace_gib=2.5, optimization_level=5, head_views=100)
     assert plan.options == {
         "tf32": False,
         "workspace_gib": 2.5,
@@ -104,7 +123,7 @@ def test_what_a_plan_was_built_with_is_recorded_and_survives_detector_json(direc
         "head_views": 100,
         "onnx_sha256": {name: sha256(directory / name) for name in ("encoder.onnx", "head.onnx")},
     }
-    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Artifact) == plan
 
 
 def test_the_networks_are_strongly_typed_without_tf32(fake: FakeTensorRT, directory: Path) -> None:
@@ -128,14 +147,45 @@ def test_profiles(directory: Path) -> None:
     assert head.profiles == [{"features": [[1, 1, FEATURES], [1, 5, FEATURES], [1, 5, FEATURES]]}]
 
 
+def test_whole_images_come_one_by_one_in_any_size(fake: FakeTensorRT, whole: Path) -> None:
+    plan = plan_of(whole, batch_size=24)
+    encoder, head = headers(whole)
+    assert encoder.profiles == [{"views": [[1, 1, 1, 3], [1, 1024, 1024, 3], [1, 4096, 4096, 3]]}]
+    assert head.profiles == [{"features": [[1, 1, WIDTH], [1, 16, WIDTH], [1, HEAD_VIEWS, WIDTH]]}]
+    assert plan.target["batch_size"] == 1
+    manifest = replace(Manifest.load(whole), artifacts=(plan,))
+    engines = load_engines(Exported(whole, manifest, "model.plan"), "cuda:0")
+    for height, width in ((1, 1), (70, 31), (40, 220)):
+        views = pixels(height, width)[None]
+        np.testing.assert_allclose(engines.encoder.run(views)[0], encode(views), rtol=1e-6)
+    with pytest.raises(EngineError, match="4096"):
+        engines.encoder.run(np.zeros((1, 1, 4097, 3), np.uint8))
+    engines.encoder.close()
+    engines.head.close()
+    fake.machine.check()
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A detector of whole images, whose features are their mean colours, and whose head has no attention."""
+    directory = tmp_path / "whole"
+    directory.mkdir()
+    encoder = write_encoder(directory / "encoder.onnx", sides=("height", "width"))
+    head = write_head(directory / "head.onnx", attention=False)
+    artifact = Artifact("onnx", "fp32", Graph.of(encoder), Graph.of(head))
+    described = Manifest("whole", "mean", WholeImage(), WIDTH, Threshold(0.5, "a test"), attention=False)
+    (directory / "detector.json").write_bytes(replace(described, artifacts=(artifact,)).dump())
+    return directory
+
+
 def test_the_head_takes_every_image_that_pillow_decodes() -> None:
     most = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # above it, Pillow raises DecompressionBombError
     sides = [*range(224, 14_000, 224), most // 224]
     views = [len(Tiles().layout(height, most // height)) for height in sides]
     assert max(views) == most // 224**2 == 3566 < HEAD_VIEWS
-    strip = Tiles()
-    assert len(strip.layout(1, 4096 * 224)) == HEAD_VIEWS
-    assert len(strip.layout(1, 4097 * 224)) > HEAD_VIEWS
+    assert len(Tiles().layout(1, most // 224)) == 3566  # a strip, which is padded to the height of a tile
+    with pytest.raises(ImageError, match="padded past the limit"):
+        Tiles().layout(1, most // 224 + 1)
 
 
 def test_options_reach_the_builder(fake: FakeTensorRT, directory: Path) -> None:
@@ -148,15 +198,15 @@ def test_options_reach_the_builder(fake: FakeTensorRT, directory: Path) -> None:
 
 @pytest.mark.usefixtures("fake")
 def test_version_compatible_plans_leave_the_lean_runtime_out(directory: Path) -> None:
-    assert built(directory, version_compatible=True).plan.version_compatible
+    assert plan_of(directory, version_compatible=True).target["version_compatible"]
     for header in headers(directory):
         assert header.flags == ["EXCLUDE_LEAN_RUNTIME", "VERSION_COMPATIBLE"]
 
 
 def test_the_gpu_that_was_named_is_the_one_that_builds(fake11: FakeTensorRT, directory: Path) -> None:
     fake11.machine.gpus[1].name, fake11.machine.gpus[1].capability = "NVIDIA L4", (8, 9)
-    plan = built(directory, device="cuda:1").plan
-    assert (plan.gpu, plan.compute_capability) == ("NVIDIA L4", "8.9")
+    target = plan_of(directory, device="cuda:1").target
+    assert (target["gpu"], target["compute_capability"]) == ("NVIDIA L4", "8.9")
     assert [header.capability for header in headers(directory)] == [(8, 9), (8, 9)]
     assert fake11.machine.touched == {1}
 
@@ -372,7 +422,8 @@ def test_real_plans_are_built(directory: Path, tmp_path: Path) -> None:
     except TensorRTMissingError as error:
         pytest.skip(str(error))
     made = built(directory, batch_size=4, head_views=64, timing_cache=tmp_path / "timing.bin")
-    assert (made.plan.tensorrt, made.plan.gpu) == (trt.__version__, gpu.name)
+    target = made.artifacts[0].target
+    assert (target["tensorrt"], target["gpu"]) == (trt.__version__, gpu.name)
     assert (tmp_path / "timing.bin").stat().st_size > 0
     assert made.notes[0].endswith("of 2 attentions are fused") or "not those of" in made.notes[0], made.notes
     engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine((directory / "model.plan").read_bytes())

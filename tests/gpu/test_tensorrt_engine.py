@@ -2,28 +2,33 @@
 
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spai_runtime.engines import Contract, Cut, DeviceEngine, DeviceLostError, DeviceMemoryError, Slot, load_engine
+from spai_runtime.engines.base import Contract, DeviceLostError, DeviceMemoryError, Slot
 from spai_runtime.engines.cuda.engine import CudaEngine
+from spai_runtime.engines.tensorrt_program import TensorRTExecution
+from spai_runtime.engines.tensorrt_target import Target
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
-from spai_runtime.manifest import Graph, Plan
+from spai_runtime.scoring.device_batcher import DeviceBatcher
+from spai_runtime.scoring.in_flight import BatchInFlight
 from spai_runtime.views import Tiles
 from tests.gpu.fakes import fake_tensorrt
+from tests.support.encodings import encoding
 from tests.support.images import pixels
+from tests.support.loading import crops_of, load_plan
 from tests.support.small_graphs import ENCODER, HEAD, SIDE, WIDTH, encode, write_encoder, write_head
 
 VERSION = "11.4.0.106"
-NOTHING = Graph("model.plan", "0" * 64)
-PLAN = Plan(NOTHING, NOTHING, VERSION, "NVIDIA H100", "9.0", batch_size=8)
+TARGET = Target(VERSION, "NVIDIA H100", "9.0", batch_size=8)
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -63,7 +68,7 @@ def encoder_plan(tmp_path: Path, trt: Any) -> Path:
 
 @pytest.fixture
 def encoder(encoder_plan: Path) -> CudaEngine:
-    engine = load_engine(encoder_plan, ENCODER, "cuda:0", PLAN)
+    engine = load_plan(encoder_plan, ENCODER, "cuda:0", TARGET)
     assert isinstance(engine, CudaEngine)
     return engine
 
@@ -72,7 +77,7 @@ def encoder(encoder_plan: Path) -> CudaEngine:
 def head(tmp_path: Path, trt: Any) -> CudaEngine:
     assert trt.version == VERSION
     shapes = [(1, views, WIDTH) for views in (1, 4, 100)]
-    engine = load_engine(build(write_head(tmp_path / "head.onnx"), "features", shapes), HEAD, "cuda:0", PLAN)
+    engine = load_plan(build(write_head(tmp_path / "head.onnx"), "features", shapes), HEAD, "cuda:0", TARGET)
     assert isinstance(engine, CudaEngine)
     return engine
 
@@ -81,7 +86,7 @@ def launch(slot: Slot, seed: int, bucket: int) -> NDArray[np.float32]:
     """:returns: what `wait` must return"""
     image = pixels(2 * SIDE, 2 * SIDE, seed)
     sent, layout = slot.upload(image), Tiles(SIDE, SIDE, 4).layout(*image.shape[:2])
-    slot.launch([Cut(sent, int(top), int(left)) for top, left in layout.origins][:bucket], bucket)
+    slot.launch(crops_of(sent, layout)[:bucket], bucket)
     return encode(layout.stack(Picture.from_array(image)))[:bucket]
 
 
@@ -163,15 +168,15 @@ def test_an_image_of_too_many_views(head: CudaEngine, trt: Any) -> None:
 
 
 def test_what_it_is(encoder: CudaEngine) -> None:
-    assert isinstance(encoder, DeviceEngine)
+    assert encoder.as_device_engine is encoder
     assert (encoder.device, encoder.label, encoder.batch_size) == ("cuda:0", f"TensorRT {VERSION}, cuda:0", 8)
     with pytest.raises(EngineError, match=r"9 views at once are more than the 8 .*: give --batch-size 8"):
         encoder.acquire(9)
 
 
 def test_several_gpus(encoder_plan: Path, machine: Any) -> None:
-    engine = load_engine(encoder_plan, ENCODER, "cuda:0,1", PLAN)
-    assert isinstance(engine, DeviceEngine)
+    engine = load_plan(encoder_plan, ENCODER, "cuda:0,1", TARGET)
+    assert engine.as_device_engine is engine
     assert engine.label == f"TensorRT {VERSION}, cuda:0,1"
     slots = [replica.acquire(4) for replica in engine.replicas]
     for slot in slots:
@@ -210,7 +215,7 @@ def test_too_little_memory(encoder: CudaEngine, trt: Any, machine: Any) -> None:
 def test_a_plan_that_does_not_fit(encoder_plan: Path, machine: Any) -> None:
     machine.gpus[0].memory = 16
     with pytest.raises(DeviceMemoryError, match="cuda:0 has too little memory"):
-        load_engine(encoder_plan, ENCODER, "cuda:0", PLAN)
+        load_plan(encoder_plan, ENCODER, "cuda:0", TARGET)
 
 
 def test_a_run_that_tensorrt_refuses(encoder: CudaEngine, trt: Any) -> None:
@@ -222,7 +227,7 @@ def test_a_run_that_tensorrt_refuses(encoder: CudaEngine, trt: Any) -> None:
 
 @pytest.mark.parametrize("after", [None, 0, 1])
 def test_a_gpu_that_is_lost(encoder: CudaEngine, machine: Any, after: int | None) -> None:
-    """At once, at the cutting kernel, at the plan."""
+    """At once, at the cropping kernel, at the plan."""
     slot = encoder.acquire(4)
     machine.lose(0, after)
     with pytest.raises(DeviceLostError, match="cuda:0 stopped working"):
@@ -234,7 +239,7 @@ def test_a_gpu_that_is_lost(encoder: CudaEngine, machine: Any, after: int | None
 def test_without_tensorrt(encoder_plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match=r"TensorRT is not installed: pip install 'spai-toolkit\[trt\]'"):
-        load_engine(encoder_plan, ENCODER, "cuda:0", PLAN)
+        load_plan(encoder_plan, ENCODER, "cuda:0", TARGET)
 
 
 def test_another_version(encoder_plan: Path, trt: Any) -> None:
@@ -244,7 +249,7 @@ def test_another_version(encoder_plan: Path, trt: Any) -> None:
         r"pip install tensorrt==10\.12\.0\.36, or export again here"
     )
     with pytest.raises(EngineError, match=message):
-        load_engine(encoder_plan, ENCODER, "cuda:0", replace(PLAN, tensorrt="10.12.0.36"))
+        load_plan(encoder_plan, ENCODER, "cuda:0", replace(TARGET, tensorrt="10.12.0.36"))
 
 
 def test_another_gpu(encoder_plan: Path) -> None:
@@ -252,49 +257,49 @@ def test_another_gpu(encoder_plan: Path) -> None:
         r"encoder\.plan was built for NVIDIA A100 \(8\.0\), and cuda:1 is NVIDIA H100 \(9\.0\): run spai-export --trt"
     )
     with pytest.raises(EngineError, match=message):
-        load_engine(encoder_plan, ENCODER, "cuda:1", replace(PLAN, gpu="NVIDIA A100", compute_capability="8.0"))
+        load_plan(encoder_plan, ENCODER, "cuda:1", replace(TARGET, gpu="NVIDIA A100", compute_capability="8.0"))
 
 
 @pytest.mark.parametrize(
-    ("flags", "options"),
+    ("flags", "lean"),
     [
-        (["VERSION_COMPATIBLE"], {"lean_runtime": True}),
-        (["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"], {}),
-        ([], {}),
+        (["VERSION_COMPATIBLE"], True),
+        (["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"], False),
+        ([], False),
     ],
 )
 def test_a_later_version(
-    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch, flags: list[str], options: dict[str, Any]
+    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch, flags: list[str], lean: bool
 ) -> None:
     """A plan that brings a runtime along, which is code and must be allowed, runs; others are of one version alone."""
     fake_tensorrt.install(monkeypatch, machine, "11.1.0.2")
     path = build(write_encoder(tmp_path / "encoder.onnx"), "views", encoder_shapes(), *flags)
-    plan = replace(PLAN, tensorrt="11.1.0.2", version_compatible=bool(flags), options=options)
-    load_engine(path, ENCODER, "cuda:0", plan)
+    target = replace(TARGET, tensorrt="11.1.0.2", version_compatible=bool(flags), lean_runtime=lean)
+    load_plan(path, ENCODER, "cuda:0", target)
     fake_tensorrt.install(monkeypatch, machine, VERSION)
-    if options:
-        check(load_engine(path, ENCODER, "cuda:0", plan).acquire(4), 1)  # type: ignore[attr-defined]
+    if lean:
+        check(load_plan(path, ENCODER, "cuda:0", target).acquire(4), 1)  # type: ignore[attr-defined]
         return
     message = (
         "pip install tensorrt-lean==11.1.0.2, or export again" if flags else "was built by TensorRT 11.1.0.2, and 11.4"
     )
     with pytest.raises(EngineError, match=message):
-        load_engine(path, ENCODER, "cuda:0", plan)
+        load_plan(path, ENCODER, "cuda:0", target)
     fake_tensorrt.install(monkeypatch, machine, "11.1.0.2", lean=True)
     if flags:  # beside a TensorRT that does not run it
-        assert load_engine(path, ENCODER, "cuda:0", plan).label == "TensorRT 11.1.0.2, cuda:0"
+        assert load_plan(path, ENCODER, "cuda:0", target).label == "TensorRT 11.1.0.2, cuda:0"
 
 
 def test_code_in_a_plan_is_not_run_unless_it_is_expected(tmp_path: Path, trt: Any) -> None:
     assert trt.version == VERSION
     path = build(write_encoder(tmp_path / "encoder.onnx"), "views", encoder_shapes(), "VERSION_COMPATIBLE")
     with pytest.raises(EngineError, match="setEngineHostCodeAllowed"):
-        load_engine(path, ENCODER, "cuda:0", replace(PLAN, version_compatible=True))
+        load_plan(path, ENCODER, "cuda:0", replace(TARGET, version_compatible=True))
 
 
 def test_an_earlier_version(encoder_plan: Path) -> None:
     with pytest.raises(EngineError, match=r"was built by TensorRT 11\.5\.0\.1, and 11\.4\.0\.106 is installed"):
-        load_engine(encoder_plan, ENCODER, "cuda:0", replace(PLAN, tensorrt="11.5.0.1", version_compatible=True))
+        load_plan(encoder_plan, ENCODER, "cuda:0", replace(TARGET, tensorrt="11.5.0.1", version_compatible=True))
 
 
 def test_what_is_no_plan(encoder_plan: Path) -> None:
@@ -302,18 +307,21 @@ def test_what_is_no_plan(encoder_plan: Path) -> None:
     with pytest.raises(
         EngineError, match=r"TensorRT refuses .*encoder\.plan: .*magicTag.*; export again on this machine"
     ):
-        load_engine(encoder_plan, ENCODER, "cuda:0", PLAN)
+        load_plan(encoder_plan, ENCODER, "cuda:0", TARGET)
     encoder_plan.unlink()
     with pytest.raises(EngineError, match=r"cannot read .*encoder\.plan: No such file"):
-        load_engine(encoder_plan, ENCODER, "cuda:0", PLAN)
+        load_plan(encoder_plan, ENCODER, "cuda:0", TARGET)
 
 
 @pytest.mark.parametrize(
     ("contract", "message"),
     [
-        (Contract.encoder(SIDE, 5), r"it should have features float32 \(views, 5\), and has features .* \(-1, 3\)"),
         (
-            Contract.encoder(9, WIDTH),
+            Contract.encoder((SIDE, SIDE), 5),
+            r"it should have features float32 \(views, 5\), and has features .* \(-1, 3\)",
+        ),
+        (
+            Contract.encoder((9, 9), WIDTH),
             r"it should have views uint8 \(views, 9, 9, 3\), and has views .* \(-1, 8, 8, 3\)",
         ),
         (HEAD, r"it should have features float32 \(images, views, 3\), and has views, features"),
@@ -322,19 +330,60 @@ def test_what_is_no_plan(encoder_plan: Path) -> None:
 )
 def test_a_plan_that_does_not_match(encoder_plan: Path, contract: Contract, message: str) -> None:
     with pytest.raises(EngineError, match=rf"encoder\.plan does not match detector\.json: {message}"):
-        load_engine(encoder_plan, contract, "cuda:0", PLAN)
+        load_plan(encoder_plan, contract, "cuda:0", TARGET)
 
 
 def test_a_plan_that_takes_no_single_view(tmp_path: Path, trt: Any) -> None:
     assert trt.version == VERSION
     path = build(write_encoder(tmp_path / "encoder.onnx"), "views", encoder_shapes(least=2))
     with pytest.raises(EngineError, match="it takes 2 views at least, and should take 1"):
-        load_engine(path, ENCODER, "cuda:0", PLAN)
+        load_plan(path, ENCODER, "cuda:0", TARGET)
 
 
 @pytest.mark.parametrize("version", ["10.12.0.36", "11.4.0.106"])
 def test_both_generations(tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     fake_tensorrt.install(monkeypatch, machine, version)
     path = build(write_encoder(tmp_path / "encoder.onnx"), "views", encoder_shapes())
-    engine = load_engine(path, ENCODER, "cuda:0", replace(PLAN, tensorrt=version))
+    engine = load_plan(path, ENCODER, "cuda:0", replace(TARGET, tensorrt=version))
     check(engine.acquire(4), 1)  # type: ignore[attr-defined]
+
+
+MOST = 12
+
+
+def ours(values: Iterable[Any]) -> Iterator[type]:
+    """The classes of ours among some values, and among what a list or tuple of them holds."""
+    for value in values:
+        if type(value).__module__.startswith("spai_runtime"):
+            yield type(value)
+        elif isinstance(value, (list, tuple)):
+            yield from ours(value)
+
+
+def test_few_classes_lie_between_a_batch_and_tensorrt(encoder: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whatever a reader meets on the way: as `self`, an argument, a variable, or held by what runs the plan."""
+    real, met = TensorRTExecution.enqueue, set[type]()
+
+    def watched(execution: TensorRTExecution, *arguments: Any) -> None:
+        frame: FrameType | None = sys._getframe()
+        met.update(ours(vars(execution).values()))
+        while frame is not None:
+            met.update(ours(frame.f_locals.values()))
+            frame = None if frame.f_code is BatchInFlight.launch.__code__ else frame.f_back
+        real(execution, *arguments)
+
+    with DeviceBatcher(encoder, 4) as batcher:
+        batcher.ready()
+        monkeypatch.setattr(TensorRTExecution, "enqueue", watched)
+        taken = encoding(pixels(SIDE, 4 * SIDE), Tiles(SIDE, SIDE, 1), WIDTH, encoder.allocate)
+        batcher.add(taken)
+        batcher.flush()
+    assert taken.done
+    assert {one.__name__ for one in met} >= {
+        "BatchInFlight",
+        "Crop",
+        "CudaSlot",
+        "TensorRTExecution",
+        "TensorRTProgram",
+    }
+    assert len(met) <= MOST, met

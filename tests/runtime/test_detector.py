@@ -1,5 +1,6 @@
 """A detector loads what was exported, refuses anything else, and computes what upstream does."""
 
+import json
 import math
 import os
 import shutil
@@ -42,13 +43,13 @@ def copied(tiny_detector: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
 def test_upstreams_numbers(golden: Detector, path: Path) -> None:
     key = path.stem.split("_")[1]
-    job = golden.job(Picture.open(path).load())
-    batcher = golden.batcher(3)
-    batcher.add(job)
-    batcher.flush()
-    score = golden.score_features(job)
+    picture = Picture.open(path).load()
+    layout = golden.layout(picture.height, picture.width)
+    (features,) = golden.encoder.run(layout.stack(picture))
+    (score,) = golden.score_features([features], [layout])
+    assert isinstance(score, Score)
     assert (score.layout.grid is None) == bool(EXPECTED[f"{key}/five_crop"])
-    np.testing.assert_allclose(job.features, EXPECTED[f"{key}/features"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(features, EXPECTED[f"{key}/features"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(score.attention, EXPECTED[f"{key}/attention"].mean(axis=0), rtol=0, atol=1e-5)
     assert score.logit == pytest.approx(EXPECTED[f"{key}/logit"].item(), abs=1e-4)
     assert score.score == pytest.approx(1 / (1 + math.exp(-EXPECTED[f"{key}/logit"].item())), abs=1e-4)
@@ -103,7 +104,7 @@ CURVE = {"method": "isotonic", "logits": [-1, 0, 2], "scores": [0.125, 0.25, 0.7
 )
 def test_an_isotonic_score(copied: Path, monkeypatch: pytest.MonkeyPatch, logit: float, score: float) -> None:
     """Straight between the points, level beyond them; the logit stays as the head said it."""
-    edit(copied, schema=2, calibration=CURVE, threshold={"value": 0.375, "source": "test"})
+    edit(copied, calibration=CURVE, threshold={"value": 0.375, "source": "test"})
     found = judged(copied, monkeypatch, logit)
     assert found.score == score
     assert found.logit == pytest.approx(logit)
@@ -112,7 +113,7 @@ def test_an_isotonic_score(copied: Path, monkeypatch: pytest.MonkeyPatch, logit:
 
 @pytest.mark.parametrize("logit", [-300.0, -1.5, 0.0, 0.25, 40.0, 1e30])
 def test_a_platt_score(copied: Path, monkeypatch: pytest.MonkeyPatch, logit: float) -> None:
-    edit(copied, schema=2, calibration={"method": "platt", "a": 2.0, "b": -0.5, "source": "test"})
+    edit(copied, calibration={"method": "platt", "a": 2.0, "b": -0.5, "source": "test"})
     found = judged(copied, monkeypatch, logit)
     expected = float(torch.sigmoid(torch.tensor(2 * logit - 0.5, dtype=torch.float64)))
     assert found.score == pytest.approx(expected, rel=1e-7)
@@ -177,9 +178,7 @@ def test_swapped_graphs(copied: Path) -> None:
         Detector.load(copied)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"features": 21}, {"views": {"policy": "tiles", "size": 33, "stride": 33, "minimum": 4}}]
-)
+@pytest.mark.parametrize("changes", [{"features": 21}, {"views": {"policy": "tiles", "size": 33, "stride": 33}}])
 def test_another_geometry(copied: Path, changes: dict[str, Any]) -> None:
     edit(copied, **changes)
     with pytest.raises(EngineError, match=r"does not match detector\.json"):
@@ -195,7 +194,9 @@ def test_a_changed_byte(copied: Path) -> None:
 
 
 def test_a_graph_outside_the_directory(copied: Path) -> None:
-    edit(copied, head={"file": os.path.join("..", copied.name, "head.onnx")})  # noqa: PTH118
+    artifact = json.loads((copied / "detector.json").read_bytes())["artifacts"][0]
+    artifact["head"]["file"] = os.path.join("..", copied.name, "head.onnx")  # noqa: PTH118
+    edit(copied, artifacts=[artifact])
     with pytest.raises(ManifestError, match=r"is not a detector\.json"):
         Detector.load(copied)
 

@@ -22,6 +22,12 @@ def written(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def artifacts(**changes: Any) -> list[dict[str, Any]]:
+    """The artifact of the manifest, with these changes."""
+    (artifact,) = json.loads(MANIFEST.dump())["artifacts"]
+    return [{**artifact, **changes}]
+
+
 def test_round_trip(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(MANIFEST.dump())
     assert Manifest.load(tmp_path) == MANIFEST
@@ -29,10 +35,12 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_the_file_is_json_that_begins_with_its_schema() -> None:
     fields = json.loads(MANIFEST.dump())
-    assert next(iter(fields.items())) == ("schema", 1)
-    tiles = {"size": 32, "stride": 16, "minimum": 0, "padding": "reflect", "resize": None}
-    assert fields["views"] == {"policy": "tiles", **tiles}
-    assert fields["encoder"] == {"file": "encoder.onnx", "sha256": SHA}
+    assert next(iter(fields.items())) == ("schema", SCHEMA)
+    tiles = {"size": 32, "stride": 16, "minimum": 0, "policy": "tiles", "padding": "reflect", "resize": None}
+    assert fields["views"] == tiles
+    (artifact,) = fields["artifacts"]
+    assert (artifact["kind"], artifact["precision"]) == ("onnx", "fp32")
+    assert artifact["encoder"] == {"file": "encoder.onnx", "sha256": SHA}
     assert fields["name"] == "d\u00e9mo"
 
 
@@ -44,12 +52,41 @@ PLATT, ISOTONIC = Platt(1.5, -0.25, "measured"), Isotonic((-2.0, 0.5, 3.0), (0.0
 
 
 @pytest.mark.parametrize("calibration", [PLATT, ISOTONIC])
-def test_a_calibration_raises_the_schema(tmp_path: Path, calibration: Calibration) -> None:
+def test_a_calibration_is_read_back(tmp_path: Path, calibration: Calibration) -> None:
     manifest = replace(MANIFEST, calibration=calibration)
     (tmp_path / FILE_NAME).write_bytes(manifest.dump())
     assert Manifest.load(tmp_path) == manifest
-    assert (MANIFEST.schema, manifest.schema, SCHEMA) == (1, 2, 2)
-    assert json.loads(manifest.dump())["schema"] == 2
+
+
+OLD_VIEWS = {"size": 32, "stride": 16, "minimum": 0, "policy": "tiles"}
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_older_schemas_name_one_pair_of_graphs(tmp_path: Path, schema: int) -> None:
+    graphs = {name: {"file": f"{name}.onnx", "sha256": SHA} for name in ("encoder", "head")}
+    old = {"schema": schema, "views": OLD_VIEWS, "precision": "fp32", **graphs, "artifacts": None}
+    assert Manifest.load(written(tmp_path, **old)) == MANIFEST
+    old["views"] = {name: value for name, value in OLD_VIEWS.items() if name != "policy"}
+    assert Manifest.load(written(tmp_path, **old)) == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": None}, "missing required field `encoder`"),
+        ({"encoder": {"file": "../e.onnx", "sha256": SHA}}, "file"),
+        ({"precision": None}, "missing required field `precision`"),
+        ({"plan": {"encoder": 5}}, "encoder"),
+        ({"plan": []}, "artifacts"),
+        ({"provenance": {"gate": {"passed": True}}}, "missing required field"),
+        ({"provenance": 7}, "provenance"),
+    ],
+)
+def test_malformed_fields_of_older_schemas(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    graphs = {name: {"file": f"{name}.onnx", "sha256": SHA} for name in ("encoder", "head")}
+    old = {"schema": 2, "views": OLD_VIEWS, "precision": "fp32", **graphs, "artifacts": None, **changes}
+    with pytest.raises(ManifestError, match=f"is not a detector.json: .*{message}"):
+        Manifest.load(written(tmp_path, **old))
 
 
 def test_a_calibration_names_its_method() -> None:
@@ -82,7 +119,7 @@ def curve(logits: list[float], scores: list[float]) -> dict[str, Any]:
 )
 def test_a_malformed_calibration(tmp_path: Path, calibration: dict[str, Any], message: str) -> None:
     with pytest.raises(ManifestError, match=f"is not a detector.json: .*{message}"):
-        Manifest.load(written(tmp_path, schema=2, calibration=calibration))
+        Manifest.load(written(tmp_path, calibration=calibration))
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -93,7 +130,7 @@ def test_a_calibration_is_finite(number: float) -> None:
         Isotonic((0.0, number), (0.0, 1.0), "")
 
 
-@pytest.mark.parametrize("changes", [{}, {"views": {"new": True}}, {"precision": "fp4"}])
+@pytest.mark.parametrize("changes", [{}, {"views": {"new": True}}, {"artifacts": {"fp4": 1}}])
 def test_a_newer_schema_says_to_upgrade(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ManifestError, match=rf"schema {SCHEMA + 1}.* reads up to {SCHEMA}: upgrade spai-toolkit"):
         Manifest.load(written(tmp_path, schema=SCHEMA + 1, **changes))
@@ -108,14 +145,15 @@ def test_a_newer_schema_says_to_upgrade(tmp_path: Path, changes: dict[str, Any])
         ({"features": None}, "missing required field `features`"),
         ({"features": 0}, "features"),
         ({"features": "20"}, "features"),
-        ({"encoder": {"file": "encoder.onnx"}}, "missing required field `sha256`"),
-        ({"encoder": {"file": "encoder.onnx", "sha256": "short"}}, "sha256"),
+        ({"artifacts": artifacts(encoder={"file": "encoder.onnx"})}, "missing required field `sha256`"),
+        ({"artifacts": artifacts(encoder={"file": "encoder.onnx", "sha256": "short"})}, "sha256"),
+        ({"artifacts": artifacts(kind=None)}, "kind"),
         ({"threshold": {"value": 1.5, "source": ""}}, "value"),
         ({"threshold": {"value": -0.1, "source": ""}}, "value"),
         ({"threshold": {"value": 0.5}}, "source"),
-        ({"precision": "fp12"}, "precision"),
-        ({"views": {"policy": "tiles", "size": 32, "stride": 0}}, "both must be at least 1"),
-        ({"views": {"policy": "tiles", "size": -1, "stride": 32}}, "both must be at least 1"),
+        ({"artifacts": artifacts(precision="fp12")}, "precision"),
+        ({"views": {**OLD_VIEWS, "stride": 0}}, "both must be at least 1"),
+        ({"views": {**OLD_VIEWS, "size": -1}}, "both must be at least 1"),
         ({"views": {"policy": "hexagons"}}, "policy"),
     ],
 )
@@ -130,7 +168,7 @@ def test_malformed_fields_are_named(tmp_path: Path, changes: dict[str, Any], mes
 )
 def test_a_graph_lies_in_the_directory_itself(tmp_path: Path, name: str) -> None:
     with pytest.raises(ManifestError, match="file"):
-        Manifest.load(written(tmp_path, encoder={"file": name, "sha256": SHA}))
+        Manifest.load(written(tmp_path, artifacts=artifacts(encoder={"file": name, "sha256": SHA})))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"schema": 1, "name": "\xe9"}'])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from spai_runtime import Detector, Result, Threshold
-from spai_runtime.engines import Engine
+from spai_runtime.engines.base import Engine
 from tests.support.engines import Mean
 from tests.support.manifests import MANIFEST
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.engines import HostEngine
+from spai_runtime.engines.base import HostEngine
 
 
 @dataclass

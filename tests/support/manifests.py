@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spai_runtime.manifest import Graph, Manifest, Threshold
+from spai_runtime.manifest import Artifact, Graph, Manifest, Threshold
 from spai_runtime.views import Tiles
 
 SHA = "0123456789abcdef" * 4
@@ -14,11 +14,9 @@ MANIFEST = Manifest(
     detector="spai",
     views=Tiles(32, 16, 0),
     features=20,
-    encoder=Graph("encoder.onnx", SHA),
-    head=Graph("head.onnx", SHA),
-    precision="fp32",
     threshold=Threshold(0.25, "measured"),
     notice="a notice",
+    artifacts=(Artifact("onnx", "fp32", Graph("encoder.onnx", SHA), Graph("head.onnx", SHA)),),
     provenance={"tools": {"torch": "2.9"}},
 )
 
@@ -27,6 +25,6 @@ def edit(directory: Path, **changes: Any) -> None:
     """Changes detector.json, and writes the digests of the graphs as they are."""
     path = directory / "detector.json"
     fields = {**json.loads(path.read_bytes()), **changes}
-    for graph in (fields["encoder"], fields["head"]):
+    for graph in [artifact[part] for artifact in fields["artifacts"] for part in ("encoder", "head")]:
         graph["sha256"] = hashlib.sha256((directory / graph["file"]).read_bytes()).hexdigest()
     path.write_text(json.dumps(fields))

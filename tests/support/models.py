@@ -1,12 +1,15 @@
 """Models of random weights: as small as can be, of uneven dimensions, and of each family of backbones."""
 
+from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from spai_train.models.vit import BackboneName
+from spai_train.torch_engine import as_detector
 
 TINY = SPAIConfig(
     tile_size=32,
@@ -45,6 +48,17 @@ CONFIGS: dict[BackboneName, SPAIConfig] = {
     "clip": replace(TINY, backbone="clip"),
     "dinov2": replace(TINY, backbone="dinov2", tile_size=28, tile_stride=28, patch_size=7),
 }
+
+
+def sharpened(model: SPAI, image: Path) -> SPAI:
+    """A copy whose score of an image half precision moves: a large multiple of the logit, about 0."""
+    copy = deepcopy(model)
+    last = copy.head.mlp[-1]
+    logit = as_detector(copy).score(image).logit
+    with torch.no_grad():
+        last.bias.copy_(2e4 * (last.bias - logit))
+        last.weight *= 2e4
+    return copy
 
 
 def model_of(family: BackboneName) -> SPAI:

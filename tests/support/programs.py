@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.engines import Contract
+from spai_runtime.engines.base import Contract
 from spai_runtime.engines.cuda.engine import CudaEngine, Gpu
 from tests.support.detectors import FEATURES
 
@@ -62,4 +62,4 @@ def cuda_engine(machine: Any, device: str) -> CudaEngine:
     card = Gpu.find(device)
     with card:
         program = SumsProgram(machine, (None,) * 4, own=False)
-    return CudaEngine(card, program, Contract.encoder(32, FEATURES), "Sums 1.0", 4)
+    return CudaEngine(card, program, Contract.encoder((32, 32), FEATURES), "Sums 1.0", 4)

@@ -8,23 +8,25 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from spai_runtime.engines import Contract
+from spai_runtime.engines.base import Contract
 
 SIDE, WIDTH = 8, 3
-ENCODER, HEAD = Contract.encoder(SIDE, WIDTH), Contract.head(WIDTH)
+ENCODER, HEAD = Contract.encoder((SIDE, SIDE), WIDTH), Contract.head(WIDTH)
 
 
-def write_encoder(path: Path, width: int = WIDTH, input_name: str = "views") -> Path:
+def write_encoder(
+    path: Path, width: int = WIDTH, input_name: str = "views", sides: tuple[int | str, int | str] = (SIDE, SIDE)
+) -> Path:
     """features = mean colour of a view; uint8 feeds a Cast alone, as TensorRT wants it."""
     nodes = [
         helper.make_node("Cast", [input_name], ["values"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["values", "sides"], ["features"], keepdims=0),
     ]
-    views = value(input_name, TensorProto.UINT8, ["views", SIDE, SIDE, width])
+    views = value(input_name, TensorProto.UINT8, ["views", *sides, width])
     return write(path, nodes, [views], [value("features", TensorProto.FLOAT, ["views", width])])
 
 
-def write_head(path: Path) -> Path:
+def write_head(path: Path, *, attention: bool = True) -> Path:
     """logit = mean of all features of an image, attention = mean of those of a view."""
     nodes = [
         helper.make_node("ReduceMean", ["features", "sides"], ["mean"], keepdims=0),
@@ -33,7 +35,8 @@ def write_head(path: Path) -> Path:
     ]
     features = value("features", TensorProto.FLOAT, ["images", "views", WIDTH])
     logit = value("logit", TensorProto.FLOAT, ["images", 1])
-    return write(path, nodes, [features], [logit, value("attention", TensorProto.FLOAT, ["images", "views"])])
+    weights = value("attention", TensorProto.FLOAT, ["images", "views"])
+    return write(path, nodes[: 2 + attention], [features], [logit, weights][: 1 + attention])
 
 
 def encode(views: NDArray[np.uint8]) -> NDArray[np.float32]:

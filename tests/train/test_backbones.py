@@ -214,10 +214,10 @@ def test_each_family_sees_its_own_colours() -> None:
 def test_export(family: BackboneName, tmp_path: Path) -> None:
     model, path = model_of(family), tmp_path / "encoder.onnx"
     size = model.config.tile_size
-    export_encoder(model.encoder, size, path)
+    export_encoder(model.encoder, (size, size), path)
     session = onnxruntime.InferenceSession(str(path))
     for count in (1, 3):
-        views = sample_views(count, size)
+        views = sample_views(count, size, size)
         (features,) = session.run(None, {"views": views})
         with torch.inference_mode():
             np.testing.assert_allclose(features, model.encoder(torch.from_numpy(views)), atol=2e-5, rtol=0)

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,85 +15,22 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
 
 from spai_export.choices import Precision
 from spai_export.precision import cast
 from spai_runtime.errors import UserError
 from spai_runtime.images import Picture
-from spai_runtime.views import Tiles
+from spai_runtime.views import CentreCrop, Resize
 from spai_train.checkpoint import Card, CheckpointError, load_checkpoint, save_checkpoint, save_upstream
 from spai_train.cli import main
 from spai_train.data.table import Row
 from spai_train.detectors import DETECTORS, find
-from spai_train.detectors.spec import DetectorModel, DetectorSpec, Training, Verdict
 from spai_train.evaluation.tsne import embed
-from spai_train.models.half import Half
 from spai_train.torch_engine import as_detector, load_detector
-
-# -------------------------------------------------------------------------------- the detector: as a module would be
-
-
-@dataclass(frozen=True)
-class ResNetConfig:
-    side: int = 64
-    features: int = 512
-
-
-class ResNetEncoder(nn.Module):
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = timm.create_model("resnet18", num_classes=0)
-        for name in ("mean", "std"):
-            values = torch.tensor(self.backbone.pretrained_cfg[name]).reshape(3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
-
-    def forward(self, views: Tensor) -> Tensor:
-        pixels = views.float().div(255).permute(0, 3, 1, 2)  # (N, 3, S, S)
-        return self.backbone((pixels - self.mean) / self.std)  # type: ignore[no-any-return]
-
-
-class MeanHead(nn.Module):
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.fc = nn.Linear(features, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.fc(features.mean(dim=1))  # type: ignore[no-any-return]
-
-
-class ResNet(DetectorModel):
-    detector = "resnet18"
-
-    def __init__(self, config: ResNetConfig) -> None:
-        super().__init__()
-        self.config, self.encoder, self.head = config, ResNetEncoder(), MeanHead(config.features)
-
-    def forward(self, views: Tensor, *, detached: bool = False) -> Verdict:
-        features = self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
-        return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))
-
-
-def halve(encoder: ResNetEncoder, dtype: torch.dtype) -> None:
-    encoder.backbone = Half(encoder.backbone, dtype)
-
-
-SPEC = DetectorSpec(
-    name="resnet18",
-    title="ResNet-18",
-    config=ResNetConfig,
-    build=ResNet,
-    views=lambda config: Tiles(config.side, config.side, 1),
-    recognises=lambda state: "encoder.backbone.layer4.1.conv2.weight" in state,
-    halve=halve,
-    code_licence="Apache-2.0",
-    weights_licence="none are published",
-    notice="random weights",
-    read=lambda content: (ResNetConfig(), content.state),
-    training=Training(backbone="encoder.backbone"),
-)
+from tests.support import resnet as resnet_module
+from tests.support.resnet import SPEC, ResNet, ResNetConfig
 
 # -------------------------------------------------------------------------------------------------------- the table
 
@@ -101,7 +38,7 @@ SPEC = DetectorSpec(
 @pytest.fixture
 def row(monkeypatch: pytest.MonkeyPatch) -> None:
     """One more row, as whoever adds a detector writes it."""
-    monkeypatch.setitem(DETECTORS, "resnet18", __name__)
+    monkeypatch.setitem(DETECTORS, "resnet18", resnet_module.__name__)
 
 
 @pytest.fixture
@@ -253,7 +190,7 @@ def test_tensors_that_no_detector_knows(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("row")
 def test_a_layout_that_is_ours_alone(resnet: ResNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.save(resnet.state_dict(), tmp_path / "bare.pth")
-    monkeypatch.setattr(sys.modules[__name__], "SPEC", replace(SPEC, read=None))
+    monkeypatch.setattr(resnet_module, "SPEC", replace(SPEC, read=None))
     with pytest.raises(CheckpointError, match=r"bare\.pth has no header, which says the dimensions of a ResNet-18$"):
         load_checkpoint(tmp_path / "bare.pth")
     with pytest.raises(CheckpointError, match=r"no layout of upstream's to write ResNet-18 in; write \.safetensors$"):
@@ -265,9 +202,9 @@ def test_a_layout_that_is_ours_alone(resnet: ResNet, monkeypatch: pytest.MonkeyP
 
 
 def features_of(image: Path, model: ResNet) -> Tensor:
-    """Of the upper left tile, the one there is, by timm and ImageNet's numbers: (1, 512)."""
-    pixels = np.asarray(Image.open(image), np.float32)[:64, :64] / 255
-    tile = (pixels - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    """Of the middle, by torchvision, timm and ImageNet's numbers: (1, 512)."""
+    crop = center_crop(resize(Image.open(image), [80], InterpolationMode.BILINEAR), [64, 64])
+    tile = (np.asarray(crop, np.float32) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     reference = timm.create_model("resnet18", num_classes=0).eval()
     reference.load_state_dict(model.encoder.backbone.state_dict())
     with torch.inference_mode():
@@ -282,8 +219,8 @@ def test_an_image_is_scored_in_torch(checkpoint: Path, resnet: ResNet, image: Pa
         assert score.logit == pytest.approx(expected, abs=1e-5)
         assert score.score == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-6)
     manifest = load_detector(checkpoint, "cpu").manifest
-    assert (manifest.name, manifest.detector, manifest.notice) == ("mine", "resnet18", "random weights")
-    assert (manifest.views, manifest.features) == (Tiles(64, 64, 1), 512)
+    assert (manifest.name, manifest.detector, manifest.notice) == ("mine", "resnet18", SPEC.notice)
+    assert (manifest.views, manifest.features) == (CentreCrop(64, Resize(80, filter="bilinear")), 512)
 
 
 def test_it_is_mapped_by_its_features(checkpoint: Path, resnet: ResNet, image: Path) -> None:
@@ -341,7 +278,7 @@ def test_fit_trains_it(train: Callable[..., tuple[int, str]], tmp_path: Path) ->
     assert train("--detector", "resnet18")[0] == 0
     written = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["fit"]
     assert (written["detector"], written["name"]) == ("resnet18", "resnet18")
-    assert written["model"] == {"side": 32, "features": 512}
+    assert written["model"] == {"resize": 80, "side": 32, "features": 512}
     found = load_checkpoint(tmp_path / "run" / "best.safetensors")
     assert (found.detector, found.config) == (SPEC, ResNetConfig(side=32))
     code, err = train("--detector", "resnet18", "--resume")
@@ -369,7 +306,7 @@ def test_a_frozen_backbone_is_the_one_that_the_row_names(
         (["--detector", "sapi"], "there is no detector sapi; known are: spai, resnet18"),
         (["--set", "detector=[spai]"], "Expected `str`, got `array` - at `$.detector`"),
         ([], "`model` in the section `fit` of {folder}/resnet.yaml has no key `side`; it has tile_size, "),
-        (["--detector", "resnet18", "--set", "model.depth=18"], "has no key `depth`; it has side, features"),
+        (["--detector", "resnet18", "--set", "model.depth=18"], "has no key `depth`; it has resize, side, features"),
         (["--detector", "resnet18", "--set", "model.side=x"], "fit: Expected `int`, got `str` - at `$.model.side`"),
         (["--detector", "resnet18", "--set", "initial=whitened"], "resnet18 is trained from the weights it is built"),
         (["--detector", "resnet18", "--set", "checkpointing=true"], "the backbone of resnet18 keeps its activations"),
@@ -387,7 +324,7 @@ def test_what_will_not_do_is_one_sentence(
 def test_a_detector_that_is_not_trained_here(
     train: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "SPEC", replace(SPEC, training=None))
+    monkeypatch.setattr(resnet_module, "SPEC", replace(SPEC, training=None))
     said = "spai-train: fit cannot train ResNet-18: export a checkpoint that its authors published\n"
     assert train("--detector", "resnet18") == (2, said)
 

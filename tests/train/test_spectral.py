@@ -53,7 +53,9 @@ def test_autocast_does_not_reach_the_filter(precision: torch.dtype) -> None:
         low = SpectralFilter(224, 16)(tiles)
         assert (tiles[0, 0] @ tiles[0, 0]).dtype == precision  # it is on again behind it
     assert low.dtype == torch.float32
-    torch.testing.assert_close(low.double(), low_by_fft(tiles, 16), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        low.double(), low_by_fft(tiles, 16), atol=5e-6, rtol=0
+    )  # rounding to half costs 100 times that
 
 
 def test_filter_agrees_with_upstream() -> None:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spai_runtime.engines import Array, Contract, Slot
+from spai_runtime.engines.base import Array, Contract, Slot
 from spai_runtime.engines.cuda.crop import crop_kernel
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.pinned import pinned_pixels
 from spai_runtime.engines.cuda.program import Execution, Program, Shape, pair
 from spai_runtime.engines.cuda.slot import CudaImage, CudaSlot
 from spai_runtime.errors import EngineError
@@ -33,8 +35,17 @@ class CudaEngine:
             self._execution = program.execution(import_cupy().cuda.Stream(non_blocking=True))
 
     @property
+    def as_device_engine(self) -> "CudaEngine":
+        """See `Engine`."""
+        return self
+
+    @property
     def replicas(self) -> Sequence["CudaEngine"]:
         return (self,)
+
+    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """See `DeviceEngine`."""
+        return pinned_pixels(self._gpu.index, shape)
 
     def run(self, batch: Array) -> list[Array]:
         """See `Engine`. :raises EngineError: see `run_all`"""

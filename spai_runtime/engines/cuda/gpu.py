@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from spai_runtime.engines import DeviceLostError, DeviceMemoryError
+from spai_runtime.engines.base import DeviceLostError, DeviceMemoryError
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spai_runtime.engines import DeviceEngine, DeviceImage, Engine
+from spai_runtime.engines.base import DeviceImage
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.slot import CudaImage
+from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 
@@ -30,18 +31,18 @@ _INSTALL = "pip install 'spai-toolkit[nvimgcodec]', or leave --decode out"
 class JpegDecoder:
     """nvImageCodec on the GPU of an encoder. Any thread may use it, and it must outlive the images that it gives.
 
-    :param encoder: on exactly one GPU, since an image that is decoded on one cannot be looked at on another
+    :param device: `cuda:<index>`, exactly one: an image that is decoded on one GPU cannot be looked at on another
     :raises EngineError: it is not; or nvImageCodec is missing, or cannot decode there
     """
 
-    def __init__(self, encoder: Engine) -> None:
-        if not isinstance(encoder, DeviceEngine) or len(encoder.replicas) != 1:
-            raise EngineError(f"--decode nvimgcodec needs exactly one GPU, not {encoder.device}; give --device cuda:0")
-        self._codec, self._gpu = import_nvimgcodec(), Gpu.find(encoder.device)
+    def __init__(self, device: str) -> None:
+        if device == "cpu" or len(gpus(device)) != 1:
+            raise EngineError(f"--decode nvimgcodec needs exactly one GPU, not {device}; give --device cuda:0")
+        self._codec, self._gpu = import_nvimgcodec(), Gpu.find(device)
         self._turns = threading.BoundedSemaphore(DECODERS)
         self._idle: list[_Decoder] = []
         if self.decode(Picture.open(_sample())) is None:  # else it would leave all to Pillow, and nobody would know
-            raise EngineError(f"nvImageCodec decodes no JPEG on {encoder.device}: {_INSTALL}")
+            raise EngineError(f"nvImageCodec decodes no JPEG on {device}: {_INSTALL}")
 
     def decode(self, picture: Picture) -> DeviceImage | None:
         """:param picture: opened, not decoded

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from spai_runtime.engines import Array, Contract
+from spai_runtime.engines.base import Array, Contract
 from spai_runtime.engines.cuda.gpu import import_cupy
 
 Shape = tuple[int, ...]

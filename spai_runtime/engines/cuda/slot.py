@@ -1,4 +1,4 @@
-"""One batch's way through one GPU: images go up, views are cut there, the graph runs, features come down."""
+"""One batch's way through one GPU: images go up, views are cropped there, the graph runs, features come down."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.engines import Contract, Cut, DeviceImage
+from spai_runtime.engines.base import Contract, Crop, DeviceImage
 from spai_runtime.engines.cuda.crop import COLUMNS, PADDINGS, Row, fill
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Program, pair, view_sizes
@@ -32,7 +32,7 @@ class CudaImage:
 class CudaSlot:
     """See `Slot`. One thread at a time uses it.
 
-    :param kernel: `crop_kernel`'s
+    :param kernel: `crop.crop_kernel`'s
     :param unfinished: it was launched, and not waited for since or not with success
     """
 
@@ -44,7 +44,7 @@ class CudaSlot:
         self._count = 0
         with gpu:
             self._stream = cupy.cuda.Stream(non_blocking=True)
-            self._cut, self._ran, self._finish = (cupy.cuda.Event(disable_timing=True) for _ in range(3))
+            self._cropped, self._ran, self._finish = (cupy.cuda.Event(disable_timing=True) for _ in range(3))
             self._table, self._table_host = pair((capacity, COLUMNS), np.int64, self._stream)
             self._features, self._features_host = pair(contract.output_shapes(shape)[0], np.float32, self._stream)
             with self._stream:
@@ -62,15 +62,15 @@ class CudaSlot:
             ready = self._stream.record(cupy.cuda.Event(disable_timing=True))
             return CudaImage(self.device, array, ready, pixels)
 
-    def launch(self, cuts: Sequence[Cut], bucket: int) -> None:
+    def launch(self, crops: Sequence[Crop], bucket: int) -> None:
         """See `Slot`."""
-        assert 0 < len(cuts) <= bucket <= self.capacity
-        self.unfinished, self._count = True, len(cuts)
+        assert 0 < len(crops) <= bucket <= self.capacity
+        self.unfinished, self._count = True, len(crops)
         with self._gpu:
-            self._hold(cuts)
-            self._cut_views(cuts, bucket)
+            self._hold(crops)
+            self._crop_views(crops, bucket)
             self._run(bucket)
-            features, host = self._features[: len(cuts)], self._features_host[: len(cuts)]
+            features, host = self._features[: len(crops)], self._features_host[: len(crops)]
             features.get(stream=self._stream, out=host, blocking=False)
             self._stream.record(self._finish)
 
@@ -96,17 +96,17 @@ class CudaSlot:
             del self._table, self._table_host, self._features, self._features_host, self._views
             self._held.clear()
 
-    def _hold(self, cuts: Sequence[Cut]) -> None:
+    def _hold(self, crops: Sequence[Crop]) -> None:
         """Keeps the images until they have been read, and lets the stream wait until each is there."""
-        for image in {id(cut.image): cut.image for cut in cuts}.values():
+        for image in {id(crop.image): crop.image for crop in crops}.values():
             assert isinstance(image, CudaImage)
             assert image.device == self.device
             self._held.append(image)
             self._stream.wait_event(image.ready)
 
-    def _cut_views(self, cuts: Sequence[Cut], bucket: int) -> None:
+    def _crop_views(self, crops: Sequence[Crop], bucket: int) -> None:
         table, views, rows = self._table[:bucket], self._views[:bucket], self._table_host[:bucket]
-        fill(rows, map(_row, cuts))
+        fill(rows, map(_row, crops))
         table.set(rows, stream=self._stream)
         with self._stream:
             self._kernel(table, *views.shape[1:3], views)
@@ -114,12 +114,13 @@ class CudaSlot:
     def _run(self, bucket: int) -> None:
         """The graph, on its own stream: behind the views, before what this slot's stream does next."""
         shape, stream = (bucket, *self._views.shape[1:]), self._execution.stream
-        stream.wait_event(self._stream.record(self._cut))
+        stream.wait_event(self._stream.record(self._cropped))
         self._execution.enqueue(shape, self._views.data.ptr, [self._features.data.ptr])
         self._stream.wait_event(stream.record(self._ran))
 
 
-def _row(cut: Cut) -> Row:
-    image = cut.image
+def _row(crop: Crop) -> Row:
+    image = crop.image
     assert isinstance(image, CudaImage)
-    return image.pointer, image.height, image.width, cut.top, cut.left, 0, PADDINGS["reflect"]
+    padding = PADDINGS[crop.padding]
+    return image.pointer, image.height, image.width, crop.top, crop.left, int(crop.flipped), padding

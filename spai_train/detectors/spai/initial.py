@@ -9,7 +9,6 @@ from spai_train.detectors.spai.model import SPAI
 from spai_train.detectors.spec import Start
 from spai_train.models.pretrained import load_pretrained
 from spai_train.models.whitening import scale_by_fan_in
-from spai_train.training.start import whiten
 
 Scheme = Literal["upstream", "fan_in"]
 
@@ -22,6 +21,8 @@ def first_weights(model: SPAI, start: Start) -> None:
     """
     initialise(model, "upstream" if start.initial == "upstream" else "fan_in")
     if start.initial == "whitened":
+        from spai_train.training.start import whiten  # noqa: PLC0415  with all that reads training images
+
         whiten(model.encoder, model.encoder.backbone, start.images, start.seed)
     if start.pretrained is not None:
         load_pretrained(model.encoder.backbone, start.pretrained)

@@ -9,7 +9,7 @@ from gpu.contender import Contender
 from gpu.reference import DisagreementError
 from gpu.results import Results
 
-from spai_runtime.engines import DeviceMemoryError
+from spai_runtime.engines.base import DeviceMemoryError
 from spai_runtime.errors import EngineError
 from tests.support.desk import BATCHES, FACTS, Desk
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.engines import Cut, DeviceImage, DeviceLostError, DeviceMemoryError, HostEngine, Slot, buckets
+from spai_runtime.engines.base import Crop, DeviceImage, DeviceLostError, DeviceMemoryError, HostEngine, Slot, buckets
+from tests.support.padded import pad
 
 REASON = "it fell off the bus"
 
@@ -35,7 +36,7 @@ class FakeSlot:
         gpu.take(capacity * gpu.view_bytes)
         self._free = weakref.finalize(self, gpu.give, capacity * gpu.view_bytes)
         self.device, self.capacity, self.gpu = gpu.device, capacity, gpu
-        self.cuts: Sequence[Cut] | None = None
+        self.crops: Sequence[Crop] | None = None
         self.failed = False
 
     def upload(self, pixels: NDArray[np.uint8]) -> DeviceImage:
@@ -43,24 +44,24 @@ class FakeSlot:
         assert pixels.flags.c_contiguous
         return FakeImage(self.gpu, pixels)
 
-    def launch(self, cuts: Sequence[Cut], bucket: int) -> None:
-        assert self.cuts is None and self in self.gpu.taken, "in use, or not acquired"
-        assert 0 < len(cuts) <= bucket <= self.capacity
+    def launch(self, crops: Sequence[Crop], bucket: int) -> None:
+        assert self.crops is None and self in self.gpu.taken, "in use, or not acquired"
+        assert 0 < len(crops) <= bucket <= self.capacity
         assert bucket in buckets(self.capacity)
-        assert all(isinstance(cut.image, FakeImage) and cut.image.device == self.device for cut in cuts)
+        assert all(isinstance(crop.image, FakeImage) and crop.image.device == self.device for crop in crops)
         self.failed = True
         self.gpu.step("launch")
         self.gpu.launched.append(bucket)
-        self.features, self.cuts, self.failed = np.full((bucket, 3), np.nan, np.float32), cuts, False
+        self.features, self.crops, self.failed = np.full((bucket, 3), np.nan, np.float32), crops, False
 
     def wait(self) -> NDArray[np.float32]:
-        assert self.cuts is not None, "nothing was launched"
-        cuts, self.cuts, self.failed = self.cuts, None, True
+        assert self.crops is not None, "nothing was launched"
+        crops, self.crops, self.failed = self.crops, None, True
         self.gpu.step("wait")
         self.failed = False
-        for row, cut in zip(self.features, cuts, strict=False):
-            row[:] = view(cut, self.gpu.side).sum(axis=(0, 1), dtype=np.float32)
-        return self.features[: len(cuts)]
+        for row, crop in zip(self.features, crops, strict=False):
+            row[:] = view(crop, self.gpu.side).sum(axis=(0, 1), dtype=np.float32)
+        return self.features[: len(crops)]
 
     def done(self) -> bool:
         return self.gpu.fast
@@ -99,8 +100,15 @@ class FakeGpu(HostEngine):
         return 3 * self.side * self.side
 
     @property
+    def as_device_engine(self) -> "FakeGpu":
+        return self
+
+    @property
     def replicas(self) -> "Sequence[FakeGpu]":
         return (self,)
+
+    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        return np.full(shape, 0xCD, np.uint8)
 
     def acquire(self, capacity: int) -> Slot:
         self.step("acquire")
@@ -112,7 +120,7 @@ class FakeGpu(HostEngine):
 
     def release(self, slot: Slot) -> None:
         assert isinstance(slot, FakeSlot)
-        assert slot.cuts is None, "not waited for"
+        assert slot.crops is None, "not waited for"
         self.taken.remove(slot)
         if slot.failed:
             slot.close()
@@ -161,6 +169,8 @@ class FakeReplicas(HostEngine):
     def __init__(self, *gpus: FakeGpu) -> None:
         self.replicas: Sequence[FakeGpu] = gpus
         self.device, self.batch_size = "cuda:0,1", gpus[0].batch_size
+        self.as_device_engine = self  # type: ignore[assignment]
+        self.allocate = gpus[0].allocate
 
     def acquire(self, capacity: int) -> Slot:
         return self.replicas[0].acquire(capacity)
@@ -177,11 +187,12 @@ class FakeReplicas(HostEngine):
             gpu.close()
 
 
-def view(cut: Cut, side: int) -> NDArray[np.uint8]:
-    """(side, side, 3), by NumPy's own reflection."""
-    image: Any = cut.image
-    pixels, top, left = image.pixels, cut.top, cut.left
+def view(crop: Crop, side: int) -> NDArray[np.uint8]:
+    """(side, side, 3), by NumPy's own padding."""
+    image: Any = crop.image
+    pixels, top, left = image.pixels, crop.top, crop.left
     before = max(0, -top), max(0, -left)
     after = max(0, top + side - image.height), max(0, left + side - image.width)
-    padded = np.pad(pixels, (*zip(before, after, strict=True), (0, 0)), mode="reflect")
-    return padded[top + before[0] :, left + before[1] :][:side, :side]
+    padded = pad(pixels, (*zip(before, after, strict=True),), crop.padding)
+    shown = padded[top + before[0] :, left + before[1] :][:side, :side]
+    return shown[:, ::-1] if crop.flipped else shown

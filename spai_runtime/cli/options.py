@@ -1,0 +1,60 @@
+"""What one call of spai-run asks for."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from spai_runtime.errors import EngineError, OutputError
+from spai_runtime.fusion import UNCALIBRATED, Fusion, Rule
+from spai_runtime.manifest import GIVEN, Threshold
+
+
+class Form(StrEnum):
+    """How rows look on stdout."""
+
+    AUTO = "auto"
+    TABLE = "table"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+class Decode(StrEnum):
+    """What decodes JPEGs."""
+
+    PILLOW = "pillow"
+    NVIMGCODEC = "nvimgcodec"
+
+
+@dataclass(frozen=True)
+class Options:
+    """One call of spai-run; the command's options say what each means."""
+
+    inputs: tuple[str, ...]
+    engines: tuple[Path, ...]
+    fuse: Rule | None
+    output: Path | None
+    form: Form
+    device: str
+    backend: str | None
+    decode: Decode
+    batch_size: int | None
+    workers: int | None
+    threshold: float | None
+    split: str | None
+    resume: bool
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        """:raises UserError: options that do not go together"""
+        if self.resume and self.output is None:
+            raise OutputError("--resume goes on with a file: name it with --output")
+        if self.fuse and len(self.engines) < 2:
+            raise EngineError("--fuse makes one score of several: give --engine more than once")
+
+    @property
+    def fusion(self) -> Fusion | None:
+        """What several detectors say together."""
+        if len(self.engines) < 2:
+            return None
+        threshold = UNCALIBRATED if self.threshold is None else Threshold(self.threshold, GIVEN)
+        return Fusion(self.fuse or Rule.SOFT_OR, threshold)

@@ -1,0 +1,133 @@
+"""What spai-run does: detectors and images → rows, and the record of the run."""
+
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+
+import msgspec
+
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, say
+from spai_runtime.cli.options import Decode, Form, Options
+from spai_runtime.cli.progress import ShownProgress
+from spai_runtime.cli.table import Table
+from spai_runtime.detector import Detector
+from spai_runtime.errors import EngineError
+from spai_runtime.files.rows import FORMATS, Columns
+from spai_runtime.files.sinks import ResultFile, Sink, Stream
+from spai_runtime.files.sources import Sources
+from spai_runtime.scoring.image import Decode as DecodeOnGpu
+from spai_runtime.scoring.pipeline import score_items
+
+EXIT_SCORED = 0
+
+
+def score(options: Options) -> int:
+    """Does what the options say.
+
+    :returns: EXIT_SCORED or EXIT_SOME_ERRORS
+    :raises UserError: nothing could run
+    """
+    sources = Sources(options.inputs, options.split)
+    with ExitStack() as stack:
+        detectors = [stack.enter_context(detector) for detector in _load(options)]
+        total = sources.count()
+        if not options.engines:
+            say(f"spai-run: {detectors[0].manifest.notice}")
+        sink = stack.enter_context(_sink(options, detectors, sources.columns))
+        todo, labels = sink.skip(iter(sources))
+        shown = options.output is not None and not options.quiet  # else rows are the progress
+        progress = stack.enter_context(ShownProgress(total, labels.total(), visible=shown))
+        results = score_items(
+            detectors,
+            todo,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            decode_on_gpu=_decoder(options, detectors),
+        )
+        for result in stack.enter_context(closing(results)):  # before the detectors, where a row cannot be written
+            sink.write(result)
+            progress.advance()
+            labels[sink.columns.label_of(result)] += 1
+        progress.close()
+        sink.finish(**_record(options, detectors, labels))
+        if not options.quiet and sys.stderr.isatty():
+            say(f"spai-run: {_summary(options, detectors, labels)}")
+    if labels["error"]:
+        say(f"spai-run: {labels['error']} of {total} images could not be scored; the error column says why")
+    return EXIT_SOME_ERRORS if labels["error"] else EXIT_SCORED
+
+
+def _load(options: Options) -> Iterator[Detector]:
+    """One after the other, so that those before one that does not load are closed."""
+    threshold = None if options.fusion else options.threshold
+    for path in options.engines or (None,):
+        yield Detector.load(path, device=options.device, backend=options.backend, threshold=threshold)
+
+
+def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -> Sink:
+    """Where rows go; on a terminal they are the progress."""
+    names = [detector.manifest.name for detector in detectors] if options.fusion else ()
+    columns = Columns(own, names, options.fusion)
+    if options.output is not None:
+        return ResultFile(options.output, columns, _identity(options, detectors), resume=options.resume)
+    form = options.form
+    if form is Form.AUTO:
+        form = Form.TABLE if sys.stdout.isatty() else Form.CSV
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is written as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return Stream(sys.stdout, Table(columns) if form is Form.TABLE else FORMATS[form], columns)
+
+
+def _decoder(options: Options, detectors: Sequence[Detector]) -> DecodeOnGpu | None:
+    if options.decode is Decode.PILLOW:
+        return None
+    from spai_runtime.engines.cuda.jpeg import JpegDecoder  # noqa: PLC0415  an extra
+
+    devices = list(dict.fromkeys(detector.encoder.device for detector in detectors))
+    if len(devices) > 1:
+        raise EngineError(f"--decode nvimgcodec needs one GPU for all detectors, not {' and '.join(devices)}")
+    return JpegDecoder(devices[0]).decode
+
+
+def _identity(options: Options, detectors: Sequence[Detector]) -> dict[str, object]:
+    """What rows depend on; the record of a run begins with it."""
+    decode = {"decode": options.decode.value}
+    if options.fusion is None:
+        return {**_identity_of(detectors[0]), **decode}
+    threshold = options.fusion.threshold
+    fusion = {"rule": options.fusion.rule, "threshold": threshold.value, "threshold_source": threshold.source}
+    return {"detectors": [_identity_of(detector) for detector in detectors], "fusion": fusion, **decode}
+
+
+def _identity_of(detector: Detector) -> dict[str, object]:
+    manifest, threshold, artifact = detector.manifest, detector.threshold, detector.artifact
+    assert artifact is not None, "it was loaded from a directory"
+    return {
+        "detector": manifest.name,
+        "encoder_sha256": artifact.encoder.sha256,
+        "head_sha256": artifact.head.sha256,
+        "threshold": threshold.value,
+        "threshold_source": threshold.source,
+        "calibration": json.loads(msgspec.json.encode(manifest.calibration)),
+    }
+
+
+def _record(options: Options, detectors: Sequence[Detector], labels: Counter[str]) -> dict[str, object]:
+    """What the record of a run says beside what the rows depend on."""
+    engines = [detector.encoder for detector in detectors]
+    ran: dict[str, object] = {"device": engines[0].device, "engine": engines[0].label}
+    if options.fusion:
+        ran = {"device": [engine.device for engine in engines], "engine": [engine.label for engine in engines]}
+    return {"inputs": list(options.inputs), **ran, "labels": dict(labels)}
+
+
+def _summary(options: Options, detectors: Sequence[Detector], labels: Counter[str]) -> str:
+    counts = ", ".join(f"{labels[name]} {name}" for name in ("ai", "real", "error") if labels[name])
+    limit = options.fusion.threshold if options.fusion else detectors[0].threshold
+    ran = dict.fromkeys(
+        f"{detector.encoder.label}, {detector.artifact.precision}" for detector in detectors if detector.artifact
+    )
+    return f"{counts}; threshold {limit.value:g}: {limit.source}; {'; '.join(ran)}"

@@ -1,0 +1,178 @@
+"""A plan that TensorRT has deserialised, and its runs: as CUDA graphs where shape and addresses stay the same."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spai_runtime.engines.base import Contract, Tensor
+from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.program import Shape
+from spai_runtime.engines.tensorrt_log import log_of
+from spai_runtime.engines.tensorrt_target import Target
+from spai_runtime.errors import EngineError
+
+_CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCapture…
+
+
+class TensorRTProgram:
+    """A plan on the current GPU; see `Program`.
+
+    :ivar log: has TensorRT's last error
+    """
+
+    def __init__(self, trt: Any, gpu: Gpu, path: Path, contract: Contract, target: Target) -> None:
+        self.trt, self.gpu, self.contract, self.log = trt, gpu, contract, log_of(trt)
+        self._runtime = _runtime(trt, self.log)
+        self._runtime.engine_host_code_allowed = target.version_compatible and target.lean_runtime
+        self.engine = self._deserialise(path, target)
+        _check_contract(path, trt, self.engine, contract)
+        self.largest = _largest(path, self.engine, contract.input)
+
+    def execution(self, stream: Any) -> "TensorRTExecution":
+        """See `Program`."""
+        return TensorRTExecution(self, stream)
+
+    def close(self) -> None:
+        """See `Program`. An engine must go before the runtime that made it."""
+        del self.engine
+        del self._runtime
+
+    def error(self) -> EngineError:
+        """What to raise after TensorRT refused something."""
+        if self.log.out_of_memory:
+            return self.gpu.full(self.log.last)
+        return EngineError(f"TensorRT failed on {self.gpu.device}: {self.log.last}")
+
+    def _deserialise(self, path: Path, target: Target) -> Any:
+        self.log.clear()
+        engine = self._runtime.deserialize_cuda_engine(_content(path))
+        if engine is not None:
+            return engine
+        if self.log.out_of_memory:
+            raise self.gpu.full(self.log.last)
+        lean = f"pip install tensorrt-lean=={target.tensorrt}, or " if target.version_compatible else ""
+        raise EngineError(f"TensorRT refuses {path}: {self.log.last}; {lean}export again on this machine")
+
+
+class TensorRTExecution:
+    """See `Execution`. All its contexts compute in one block of memory, which the order of the stream allows."""
+
+    def __init__(self, program: TensorRTProgram, stream: Any) -> None:
+        self.stream = stream
+        self._program = program
+        # CUDA graphs, and what each runs with: its execution context must not take another shape.
+        self._recordings: dict[object, tuple[Any, Any, Any]] = {}
+        self._memory: Any = None
+        self._nbytes = 0
+        self._context: Any = None  # for shapes that nothing was recorded for
+
+    def prepare(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
+        """See `Execution`. The first run of a shape does what must not be recorded."""
+        context = self._new_context()
+        self._bind(context, shape, source, targets)
+        self._execute(context)
+        self.stream.synchronize()
+        graph = self._record(context)
+        if graph is not None:
+            self._recordings[shape, source, *targets] = graph, context, self._memory
+
+    def enqueue(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
+        """See `Execution`."""
+        recording = self._recordings.get((shape, source, *targets))
+        if recording:
+            recording[0].launch(self.stream)
+            return
+        if self._context is None:
+            self._context = self._new_context()
+        self._bind(self._context, shape, source, targets)
+        self._execute(self._context)
+
+    def _new_context(self) -> Any:
+        """Without memory of its own: that is a matter of the shape."""
+        trt, engine, log = self._program.trt, self._program.engine, self._program.log
+        log.clear()
+        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None:
+            raise self._program.gpu.full(log.last)
+        return context
+
+    def _bind(self, context: Any, shape: Shape, source: int, targets: Sequence[int]) -> None:
+        """Shape first: the memory that a run takes follows from it."""
+        contract, log = self._program.contract, self._program.log
+        log.clear()
+        if not context.set_input_shape(contract.input.name, shape) or context.infer_shapes():
+            raise self._program.error()
+        self._reserve(context.update_device_memory_size_for_shapes())
+        context.set_device_memory(self._memory.ptr, self._nbytes)
+        names = [contract.input.name, *(output.name for output in contract.outputs)]
+        for name, pointer in zip(names, (source, *targets), strict=True):
+            context.set_tensor_address(name, pointer)
+
+    def _reserve(self, nbytes: int) -> None:
+        """What is replaced may still be computed in: it goes back to its stream alone, behind that."""
+        if self._memory is None or nbytes > self._nbytes:
+            with self.stream:
+                self._memory, self._nbytes = import_cupy().cuda.alloc(max(nbytes, 1)), max(nbytes, 1)
+
+    def _execute(self, context: Any) -> None:
+        self._program.log.clear()
+        if not context.execute_async_v3(self.stream.ptr):
+            self.stream.synchronize()  # raises what CUDA has to say, if that is why
+            raise self._program.error()
+
+    def _record(self, context: Any) -> Any:
+        """A CUDA graph of a run, or None where TensorRT has a layer that cannot be recorded."""
+        failed = import_cupy().cuda.runtime.CUDARuntimeError
+        try:
+            self.stream.begin_capture()
+            recorded = context.execute_async_v3(self.stream.ptr)
+            graph = self.stream.end_capture()
+        except failed as error:
+            if error.status not in _CAPTURE_ERRORS:
+                raise
+            return None
+        return graph if recorded else None
+
+
+def _runtime(trt: Any, log: Any) -> Any:
+    log.clear()
+    try:
+        return trt.Runtime(log)
+    except TypeError as error:  # what pybind11 makes of a null pointer
+        raise EngineError(f"TensorRT {trt.__version__} does not start: {log.last}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _check_contract(path: Path, trt: Any, engine: Any, contract: Contract) -> None:
+    """:raises EngineError: inputs or outputs are not those that detector.json implies"""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    wanted = {tensor.name: tensor for tensor in (contract.input, *contract.outputs)}
+    for name, tensor in wanted.items():
+        mode = trt.TensorIOMode.INPUT if tensor is contract.input else trt.TensorIOMode.OUTPUT
+        if name not in names or engine.get_tensor_mode(name) != mode:
+            raise _mismatch(path, f"it should have {tensor}, and has {', '.join(names)}")
+        shape, dtype = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name)
+        axes = tuple(axis if isinstance(axis, int) else -1 for axis in tensor.shape)
+        if (dtype, shape) != (trt.DataType.UINT8 if tensor.dtype == "uint8" else trt.DataType.FLOAT, axes):
+            raise _mismatch(path, f"it should have {tensor}, and has {name} {dtype} {shape}")
+    if extra := sorted(set(names) - set(wanted)):
+        raise _mismatch(path, f"it also has {', '.join(extra)}")
+
+
+def _largest(path: Path, engine: Any, tensor: Tensor) -> Sequence[int | None]:
+    """What the optimization profile allows of each dynamic axis, from 1 on."""
+    least, _, largest = engine.get_tensor_profile_shape(tensor.name, 0)
+    for axis, low in zip(tensor.shape, least, strict=True):
+        if isinstance(axis, str) and low > 1:
+            raise _mismatch(path, f"it takes {low} {axis} at least, and should take 1")
+    return [int(high) if isinstance(axis, str) else None for axis, high in zip(tensor.shape, largest, strict=True)]
+
+
+def _mismatch(path: Path, reason: str) -> EngineError:
+    return EngineError(f"{path} does not match detector.json: {reason}")

@@ -1,0 +1,61 @@
+"""What a plan was built for, and whether that is what is here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from spai_runtime.engines.cuda.gpu import Gpu
+from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Artifact
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan was built for: the `target` of its artifact in detector.json.
+
+    :param tensorrt: version that built it
+    :param gpu: name of the GPU that it was tuned on
+    :param compute_capability: of that GPU, e.g. `9.0`
+    :param batch_size: views that the encoder was tuned for, and takes at most
+    :param version_compatible: whether TensorRT's lean runtime of the same release runs it too
+    :param lean_runtime: whether it brings a runtime of its version along, which is code
+    """
+
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    batch_size: Annotated[int, Meta(ge=1)]
+    version_compatible: bool = False
+    lean_runtime: bool = False
+
+    @classmethod
+    def of(cls, path: Path, artifact: Artifact) -> "Target":
+        """:raises EngineError: detector.json does not say it"""
+        try:
+            return msgspec.convert(artifact.target, cls)
+        except msgspec.ValidationError as error:
+            raise EngineError(f"nothing says what {path} was built for ({error}): export it again") from error
+
+    def check_version(self, path: Path, installed: str) -> None:
+        """:raises EngineError: another TensorRT is installed than the one that runs it"""
+        later = self.version_compatible and _numbers(installed) > _numbers(self.tensorrt)
+        if installed != self.tensorrt and not later:
+            raise EngineError(
+                f"{path} was built by TensorRT {self.tensorrt}, and {installed} is installed: "
+                f"pip install tensorrt=={self.tensorrt}, or export again here"
+            )
+
+    def check_gpu(self, path: Path, gpu: Gpu) -> None:
+        """:raises EngineError: it is of another kind"""
+        if self.compute_capability != gpu.capability:
+            raise EngineError(
+                f"{path} was built for {self.gpu} ({self.compute_capability}), and {gpu.device} is {gpu.name} "
+                f"({gpu.capability}): run spai-export --trt on this machine"
+            )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,42 @@
+"""Which batcher gathers the views of an encoder, and one image through it."""
+
+from spai_runtime.engines.base import Engine, ViewShape, buckets
+from spai_runtime.images import Picture
+from spai_runtime.scoring.batcher import Batcher, HostBatcher, WholeImageBatcher
+from spai_runtime.scoring.encoding import Encoding
+from spai_runtime.scoring.image import ImageState
+from spai_runtime.views import ViewPolicy
+
+
+def batcher_of(encoder: Engine, shape: ViewShape, batch_size: int | None = None) -> Batcher:
+    """The batcher that suits a detector's views and the engine of its encoder.
+
+    :param shape: height and width of a view, None where every image has its own
+    :param batch_size: views; None is what the engine is fastest with
+    """
+    height, width = shape
+    batch_size = batch_size or encoder.batch_size
+    if height is None or width is None:
+        return WholeImageBatcher(encoder)
+    if encoder.as_device_engine is not None:
+        from spai_runtime.scoring.device_batcher import DeviceBatcher  # noqa: PLC0415  for GPUs alone
+
+        return DeviceBatcher(encoder.as_device_engine, batch_size)
+    return HostBatcher(encoder, (height, width), batch_size)
+
+
+def encode(encoder: Engine, policy: ViewPolicy, features: int, picture: Picture) -> Encoding:
+    """One image alone, in the smallest batches that hold its views.
+
+    :param features: width D
+    :raises ImageError: it cannot be decoded, or would be too large
+    """
+    layout, image, most = policy.layout(picture.height, picture.width), ImageState(), encoder.batch_size
+    size = next(size for size in buckets(most) if size >= min(len(layout), most))
+    with batcher_of(encoder, policy.shape, size) as batcher:
+        plane = image.use(policy.resize, layout.height, layout.width, batcher.allocate)
+        encoding = Encoding(image, plane, layout, features)
+        image.decode(picture, None)
+        batcher.add(encoding)
+        batcher.flush()
+    return encoding
