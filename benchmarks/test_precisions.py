@@ -5,7 +5,6 @@ The golden checkpoint (random weights, tests/golden) on its images. `SPAI_BENCH_
 ModelOpt, int8 and fp8 are rows that say so. bf16 is computed by torch, the others by ONNX Runtime.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from conftest import Report
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.directory import export
 from spai_runtime.errors import UserError
+from spai_runtime.files.digest import sha256_of
 from spai_train.checkpoint import load_checkpoint
 from tests.golden import CHECKPOINT, IMAGES
 
@@ -28,7 +28,7 @@ def test_precisions(benchmark: Any, report: Report, tmp_path: Path) -> None:
     rows = benchmark.pedantic(lambda: {precision.value: _row(precision, tmp_path) for precision in lower}, rounds=1)
     report(
         "precisions" if CKPT == CHECKPOINT else f"precisions-{load_checkpoint(CKPT).card.name}",
-        checkpoint_sha256=hashlib.sha256(CKPT.read_bytes()).hexdigest(),
+        checkpoint_sha256=sha256_of(CKPT),
         rows=rows,
     )
 

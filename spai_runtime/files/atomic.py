@@ -1,5 +1,6 @@
 """Files that appear under their name when they are whole."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,11 +8,17 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A file beside the path, which becomes it when the block ends without an error, and else goes."""
+def atomic_write(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """A file beside the path, which becomes it when the block ends without an error, and else goes.
+
+    :param sync: whether its content is on the disk before it has its name, which a power cut would else undo
+    """
     part = path.with_name(path.name + ".partial")
     try:
         yield part
+        if sync:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         with suppress(OSError):

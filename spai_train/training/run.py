@@ -8,7 +8,6 @@ state.pt        weights, optimizer and step: everything that a resumed run needs
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 
 from spai_runtime.cli.commands import say
 from spai_runtime.errors import OutputError
+from spai_runtime.files.atomic import atomic_write
 from spai_runtime.files.sources import printable
 from spai_train.recipe import RecipeError, differing_keys, dump_recipe, load_recipe
 from spai_train.training.settings import RESUMABLE, TrainingSettings
@@ -113,11 +113,8 @@ class RunFolder:
         """A file that appears under its name when it is whole and on the disk."""
         path = self.path / name
         if self.writes:
-            partial = path.with_name(f".{name}.partial")
-            write(partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
+            with atomic_write(path, sync=True) as part:
+                write(part)
         return path
 
     def _rewrite_metrics(self, history: Sequence[Metrics]) -> None:

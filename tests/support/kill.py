@@ -49,7 +49,7 @@ def die_while_writing(name: str, count: int) -> None:
         if written == name:
             seen[0] += 1
             if seen[0] == count:
-                write(self.path / f".{name}.partial")
+                write(self.path / f"{name}.partial")
                 die()
         return replace(self, written, write)
 

@@ -35,7 +35,7 @@ def test_a_training_without_validation_has_one_panel() -> None:
 
 @pytest.mark.parametrize(("epochs", "width"), [(1, 1320), (3, 1320)])
 def test_they_are_a_picture_of_any_name(tmp_path: Path, epochs: int, width: int) -> None:
-    path = tmp_path / ".curves.png.partial"
+    path = tmp_path / "curves.png.partial"
     draw_curves(path, HISTORY[:epochs])
     with Image.open(path) as picture:
         assert (picture.format, picture.size) == ("PNG", (width, 480))
