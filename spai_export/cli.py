@@ -11,6 +11,7 @@ from spai_runtime.cli.commands import VerboseOption, VersionOption, execute, say
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Threshold
+from spai_train.detectors import DETECTORS
 
 if TYPE_CHECKING:
     from spai_export.directory import ExportReport
@@ -32,7 +33,8 @@ def export(
     detector: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="What the checkpoint is of, e.g. spai. Left out: what it says, or looks like."
+            metavar="NAME",
+            help=f"What the checkpoint is of: {', '.join(DETECTORS)}. Left out: what it says, or looks like.",
         ),
     ] = None,
     precision: Annotated[

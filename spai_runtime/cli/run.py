@@ -10,7 +10,10 @@ import typer
 from spai_runtime.cli.commands import VerboseOption, VersionOption, execute
 from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.score import score
+from spai_runtime.engines import BACKENDS
 from spai_runtime.fusion import Rule
+
+_BACKENDS = list(dict.fromkeys(row.name for row in BACKENDS))
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -60,7 +63,7 @@ def run(
     ] = "auto",
     backend: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Run by this back end and no other: tensorrt or onnxruntime."),
+        typer.Option(metavar="NAME", help=f"Run by this back end and no other: {', '.join(_BACKENDS)}."),
     ] = None,
     decode: Annotated[
         Decode,

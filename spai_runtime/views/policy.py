@@ -67,11 +67,11 @@ class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
         return Layout(*plane, (self.size, self.size), origins - before, grid, padding=self.padding)
 
 
-class CentreCrop(msgspec.Struct, frozen=True, tag_field="policy", tag="centre_crop"):
-    """One view from the middle: torchvision's `center_crop`.
+class _Squares(msgspec.Struct, frozen=True):
+    """Crops of one size.
 
-    :param size: side S of the view in pixels
-    :param padding: of a side shorter than the view; torchvision's is `zero`
+    :param size: side S of a view in pixels
+    :param padding: of a side shorter than a view; torchvision's is `zero`
     """
 
     size: int
@@ -79,12 +79,17 @@ class CentreCrop(msgspec.Struct, frozen=True, tag_field="policy", tag="centre_cr
     padding: Padding = "zero"
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        if self.size < 1:
+            raise ValueError(f"views of side {self.size}: it must be at least 1")
 
     @property
     def shape(self) -> Shape:
         """(S, S)"""
         return self.size, self.size
+
+
+class CentreCrop(_Squares, frozen=True, tag_field="policy", tag="centre_crop"):
+    """One view from the middle: torchvision's `center_crop`."""
 
     def layout(self, height: int, width: int) -> Layout:
         """:raises ImageError: resized or padded, it would have too many pixels"""
@@ -93,24 +98,8 @@ class CentreCrop(msgspec.Struct, frozen=True, tag_field="policy", tag="centre_cr
         return Layout(*plane, (self.size, self.size), _five_crop(*room)[4:] - before, None, padding=self.padding)
 
 
-class TenCrop(msgspec.Struct, frozen=True, tag_field="policy", tag="ten_crop"):
-    """torchvision's `ten_crop`: five crops of the image, padded where it is short, and five of that image mirrored.
-
-    :param size: side S of a view in pixels
-    :param padding: of a side shorter than a view
-    """
-
-    size: int
-    resize: Resize | None = None
-    padding: Padding = "zero"
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-
-    @property
-    def shape(self) -> Shape:
-        """(S, S)"""
-        return self.size, self.size
+class TenCrop(_Squares, frozen=True, tag_field="policy", tag="ten_crop"):
+    """torchvision's `ten_crop`: five crops of the image, padded where it is short, and five of that image mirrored."""
 
     def layout(self, height: int, width: int) -> Layout:
         """Top-left, top-right, bottom-left, bottom-right, centre; then the same of the mirrored image.
@@ -142,11 +131,6 @@ class WholeImage(msgspec.Struct, frozen=True, tag_field="policy", tag="whole"):
 
 
 ViewPolicy = Tiles | CentreCrop | TenCrop | WholeImage
-
-
-def _check_size(size: int) -> None:
-    if size < 1:
-        raise ValueError(f"views of side {size}: it must be at least 1")
 
 
 def _plane(policy: ViewPolicy, height: int, width: int) -> tuple[int, int]:
