@@ -70,6 +70,8 @@ def _session(path: Path, provider: str, options: Mapping[str, str], *, rewrites:
     settings = runtime.SessionOptions()
     settings.log_severity_level = 4  # what matters is raised
     settings.intra_op_num_threads = _cores()  # ONNX Runtime itself counts, and pins to, cores that it may not use
+    # Its threads would spin between two runs, on cores that could decode the next image or run another detector.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not rewrites:
         settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     chosen = [(provider, dict(options))]
