@@ -14,9 +14,9 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
 
-from spai_runtime.engines.base import ViewShape
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import SCHEMA, Manifest
+from spai_runtime.views import ViewShape
 
 OPSET = 20  # the first with Gelu as one operator; TensorRT 10.12 and ONNX Runtime 1.20 read it
 FUSED_OPSET = 23  # the first with Attention as one operator

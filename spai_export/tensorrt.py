@@ -14,12 +14,12 @@ from spai_export.builder import BuildOptions, InputShape, PlanBuilder
 from spai_export.choices import file_name, labelled
 from spai_export.inspector import Layers, Wanted
 from spai_export.onnx import ExportError
-from spai_runtime.engines.base import ViewShape
 from spai_runtime.engines.cuda.gpu import Gpu
 from spai_runtime.engines.tensorrt_log import sentence
 from spai_runtime.engines.tensorrt_target import Target
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import ONNX, Artifact, Graph, Manifest
+from spai_runtime.views import ViewShape
 
 __all__ = ["ENCODER_PLAN", "HEAD_PLAN", "LAYERS", "BuildOptions", "Built", "TensorRTMissingError", "available", "build"]
 
@@ -87,9 +87,7 @@ def build(directory: Path, manifest: Manifest, folder: Path, options: BuildOptio
         head = builder.build(directory / sources[0].head.file, _head_shape(manifest.features, options))
     (folder / HEAD_PLAN).write_bytes(head)
     target = Target(trt.__version__, gpu.name, gpu.capability, encoder.max[0], options.version_compatible)
-    artifacts = [
-        _artifact(directory, source, plan, target, options) for source, plan in zip(sources, plans, strict=True)
-    ]
+    artifacts = [_artifact(source, plan, target, options) for source, plan in zip(sources, plans, strict=True)]
     return Built(artifacts, [*notes, *builder.notes()], time.perf_counter() - started)
 
 
@@ -141,7 +139,7 @@ def _head_shape(features: int, options: BuildOptions) -> InputShape:
     return InputShape("features", *((1, count, features) for count in counts))
 
 
-def _artifact(directory: Path, source: Artifact, plan: Path, target: Target, options: BuildOptions) -> Artifact:
+def _artifact(source: Artifact, plan: Path, target: Target, options: BuildOptions) -> Artifact:
     """:param source: the graphs that the plan was built from"""
     return Artifact(
         kind=KIND,
@@ -154,6 +152,6 @@ def _artifact(directory: Path, source: Artifact, plan: Path, target: Target, opt
             "workspace_gib": options.workspace_gib,
             "optimization_level": options.optimization_level,
             "head_views": options.head_views,
-            "onnx_sha256": {name: Graph.of(directory / name).sha256 for name in source.files},
+            "onnx_sha256": {graph.file: graph.sha256 for graph in (source.encoder, source.head)},
         },
     )

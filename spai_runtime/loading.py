@@ -133,7 +133,7 @@ def _candidates(exported: Exported, device: str, backend: str | None) -> Sequenc
 
 def _runnable(row: Backend, artifacts: Sequence[Artifact]) -> Sequence[Artifact]:
     """What a back end runs of some artifacts, in its order of precisions."""
-    fitting = [artifact for artifact in artifacts if artifact.kind in row.kinds]
+    fitting = [one for one in artifacts if one.kind in row.kinds and one.precision in row.precisions]
     return sorted(fitting, key=lambda artifact: row.precisions.index(artifact.precision))
 
 
@@ -151,7 +151,7 @@ def _nothing_runs(exported: Exported, device: str, backend: str | None) -> Engin
     held = exported.artifacts
     there = ", ".join(f"{artifact.kind} {artifact.precision}" for artifact in held)
     named = exported.named or str(exported.directory)
-    if device == "cpu" and backend is None and held:
+    if device == "cpu" and backend is None and any(_runnable(row, held) for row in backends()):
         graphs = [artifact for artifact in exported.manifest.artifacts if artifact.kind == "onnx"]
         instead = f", or {graphs[0].encoder.file}" if exported.named and graphs else ""
         return EngineError(f"{named} runs on a GPU alone: give --device cuda:0{instead}")

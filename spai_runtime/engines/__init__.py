@@ -26,7 +26,7 @@ class Backend:
     :param name: of `--backend`
     :param device: `cpu`, or `cuda`
     :param kinds: of the artifacts that it runs
-    :param precisions: from the one that `auto` takes first to the one that it takes last
+    :param precisions: that it runs, from the one that `auto` takes first to the one that it takes last
     :param probe: `module:function` → whether this machine has what the back end needs; it may say yes where only
         loading can tell
     :param load: `module:function` of (path of a graph or plan, what it takes and gives, `cpu` or `cuda:<index>`, the

@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spai_runtime.errors import EngineError
-from spai_runtime.views.padding import Padding
+from spai_runtime.views import Padding, ViewShape
 
 GPU_BATCH_SIZE = 32  # views; ViT-B/16 multiplies 18,912 rows at once then, which no GPU was at hand to measure
 
 Array = NDArray[Any]
-ViewShape = tuple[int | None, int | None]
 
 
 class DeviceMemoryError(EngineError):

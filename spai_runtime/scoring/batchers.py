@@ -1,11 +1,11 @@
 """Which batcher gathers the views of an encoder, and one image through it."""
 
-from spai_runtime.engines.base import Engine, ViewShape, buckets
+from spai_runtime.engines.base import Engine, buckets
 from spai_runtime.images import Picture
 from spai_runtime.scoring.batcher import Batcher, HostBatcher, WholeImageBatcher
 from spai_runtime.scoring.encoding import Encoding
 from spai_runtime.scoring.image import ImageState
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import ViewPolicy, ViewShape
 
 
 def batcher_of(encoder: Engine, shape: ViewShape, batch_size: int | None = None) -> Batcher:

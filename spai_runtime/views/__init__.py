@@ -2,7 +2,7 @@
 
 from spai_runtime.views.layout import Layout, Source
 from spai_runtime.views.padding import Padding, reflect, wrap, zero
-from spai_runtime.views.policy import CentreCrop, TenCrop, Tiles, ViewPolicy, WholeImage
+from spai_runtime.views.policy import CentreCrop, TenCrop, Tiles, ViewPolicy, ViewShape, WholeImage
 from spai_runtime.views.resize import Resize
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "TenCrop",
     "Tiles",
     "ViewPolicy",
+    "ViewShape",
     "WholeImage",
     "reflect",
     "wrap",

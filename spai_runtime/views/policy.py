@@ -20,7 +20,7 @@ from spai_runtime.views.layout import Layout
 from spai_runtime.views.padding import Padding
 from spai_runtime.views.resize import Resize
 
-Shape = tuple[int | None, int | None]
+ViewShape = tuple[int | None, int | None]  # height and width in pixels; None is the image's own
 Origins = NDArray[np.int64]
 
 
@@ -44,7 +44,7 @@ class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
             raise ValueError(f"views of side {self.size} and stride {self.stride}: both must be at least 1")
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ViewShape:
         """(S, S)"""
         return self.size, self.size
 
@@ -83,7 +83,7 @@ class _Squares(msgspec.Struct, frozen=True):
             raise ValueError(f"views of side {self.size}: it must be at least 1")
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ViewShape:
         """(S, S)"""
         return self.size, self.size
 
@@ -120,7 +120,7 @@ class WholeImage(msgspec.Struct, frozen=True, tag_field="policy", tag="whole"):
     resize: Resize | None = None
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ViewShape:
         """(H, W) of a view; None where it depends on the image."""
         return (self.resize.side,) * 2 if self.resize and self.resize.rule == "square" else (None, None)
 

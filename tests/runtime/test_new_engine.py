@@ -1,5 +1,6 @@
 """What a new engine costs: two functions and a row. This one is NumPy; CONTRIBUTING.md points here."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,17 @@ def test_what_it_cannot_do_is_said(directory: Path, run: Any, photo: Any, tiny_d
     assert (ran.code, "has nothing for what runs on cuda:0; it has numpy fp32" in ran.stderr) == (2, True)
     ran = run(image, "--engine", directory, "--backend", "nunpy")
     assert (ran.code, "--backend takes one of tensorrt, onnxruntime, numpy" in ran.stderr) == (2, True)
+
+
+def test_a_precision_that_it_does_not_run_is_no_candidate(directory: Path, run: Any, photo: Any) -> None:
+    manifest = Manifest.load(directory)
+    half = replace(manifest.artifacts[0], precision="fp16")
+    (directory / FILE_NAME).write_bytes(replace(manifest, artifacts=(half, *manifest.artifacts)).dump())
+    assert run(photo("a.png", 40, 50), "--engine", directory).code == 0
+    (directory / FILE_NAME).write_bytes(replace(manifest, artifacts=(half,)).dump())
+    for device in ("auto", "cpu"):
+        ran = run(photo("a.png", 40, 50), "--engine", directory, "--device", device)
+        assert (ran.code, f"has nothing for what runs on {device}; it has numpy fp16" in ran.stderr) == (2, True)
 
 
 def _picture(path: Path) -> Any:
