@@ -5,6 +5,13 @@ class UserError(Exception):
     """Input, file or environment that cannot be used; its message is one line, meant for the user."""
 
 
+class RefusedError(UserError):
+    """A file that was not opened because it could do harm: it asks for code, or for other files of the machine.
+
+    A command that ends with it has an exit code of its own.
+    """
+
+
 class ImageError(UserError):
     """A file that is not an image, or one that cannot be decoded; in a run it becomes that image's row."""
 

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.errors import UserError
+from spai_runtime.errors import RefusedError, UserError
 
 EXIT_ERROR = 2
 EXIT_SOME_ERRORS = 3  # the others are done
+EXIT_REFUSED = 4  # a file could do harm, and was not opened
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -47,7 +48,8 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     except SystemExit:  # how typer ends when whoever read stdout has left
         return EXIT_ERROR
     except UserError as error:
-        return _fail(name, str(error), verbose="--verbose" in arguments)
+        code = EXIT_REFUSED if isinstance(error, RefusedError) else EXIT_ERROR
+        return _fail(name, str(error), code, verbose="--verbose" in arguments)
     except Exception as error:
         message = f"unexpected {type(error).__name__}: {error}; --verbose shows where"
         return _fail(name, message, verbose="--verbose" in arguments)
@@ -85,8 +87,8 @@ def say(message: str) -> None:
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _fail(name: str, message: str, *, verbose: bool = False) -> int:
+def _fail(name: str, message: str, code: int = EXIT_ERROR, *, verbose: bool = False) -> int:
     if verbose:
         traceback.print_exc()
     say(f"{name}: {message}")
-    return EXIT_ERROR
+    return code

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from spai_runtime.cli.commands import EXIT_ERROR, EXIT_INTERRUPTED, execute, say
-from spai_runtime.errors import ImageError, UserError
+from spai_runtime.cli.commands import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_REFUSED, execute, say
+from spai_runtime.errors import ImageError, RefusedError, UserError
 
 
 def app(action: Callable[[], int | None]) -> typer.Typer:
@@ -37,6 +37,7 @@ def test_the_exit_code_is_what_the_command_returns(returned: int | None, code: i
     ("error", "code", "line"),
     [
         (UserError("do this"), EXIT_ERROR, "spai: do this\n"),
+        (RefusedError("it asks for code"), EXIT_REFUSED, "spai: it asks for code\n"),
         (ImageError("two\nlines"), EXIT_ERROR, "spai: two lines\n"),
         (KeyError("x"), EXIT_ERROR, "spai: unexpected KeyError: 'x'; --verbose shows where\n"),
         (
