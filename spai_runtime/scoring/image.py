@@ -85,11 +85,14 @@ class ImageState:
         return plane
 
     def cost(self, picture: Picture) -> int:
-        """Bytes that `decode` takes at most: before it is resized, a picture may have to be turned into RGB."""
+        """Bytes that `decode` takes at most, in the decoder or afterwards.
+
+        Before it is resized, a picture may have to be turned into RGB.
+        """
         sizes = [plane.height * plane.width for resize, plane in self.planes.items() if resize]
         resized = 4 * (sum(sizes) + picture.height * picture.width) if sizes else 0
         fetched = sum(3 * self.planes[resize].height * self.planes[resize].width for resize in self.allocates)
-        return picture.nbytes + resized + fetched
+        return max(picture.decoding_nbytes, picture.nbytes + resized + fetched)
 
     def decode(self, picture: Picture, decode_on_gpu: Decode | None) -> None:
         """Fills the planes.

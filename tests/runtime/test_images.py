@@ -173,7 +173,7 @@ def test_programs_are_not_run_for_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_into_memory_that_is_there(photo: Write, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     """Band by band, the last one smaller."""
-    monkeypatch.setattr("spai_runtime.images.BAND_BYTES", 7 * 3 * 41)
+    monkeypatch.setattr("spai_runtime.images.picture.BAND_BYTES", 7 * 3 * 41)
     picture = Picture.open(photo(f"a.{MODES[mode][0]}", 30, 41, mode=mode)).load()
     expected, bands, crop = picture.array(), [], picture.crop
 

@@ -1,40 +1,23 @@
-"""Images: a path or bytes → pixels, or one clear ImageError.
+"""One image: opened, then decoded, then cropped.
 
 Pixels are what upstream sees: Pillow's RGB, alpha dropped, EXIF rotation not applied, first frame. A picture stays in
 the mode it was decoded to and is converted crop by crop, so an image costs its decoded pixels once.
 """
 
-import io
 import math
-import os
-import stat
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from spai_runtime.errors import ImageError
-
-# Decoders that are offered to untrusted files, and the extensions that a folder is searched for. Pillow can open
-# more, some of them (EPS) by running other programs.
-FORMATS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".mpo",),
-    "PNG": (".png", ".apng"),
-    "WEBP": (".webp",),
-    "AVIF": (".avif",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "BMP": (".bmp", ".dib"),
-    "JPEG2000": (".jp2", ".j2k", ".jpx"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
+from spai_runtime.images import jpeg
+from spai_runtime.images.formats import FORMATS
+from spai_runtime.images.opening import Source, as_image_error, mapped, opened
 
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]  # Pillow's names of its resamplings
 
@@ -53,7 +36,8 @@ class Picture:
     :raises ImageError: a mode without a defined range, or more pixels than Pillow's decompression-bomb limit
     """
 
-    _file: str | os.PathLike[str] | bytes | None = None  # what it was opened from
+    _file: Source | None = None  # what it was opened from
+    _working = 0  # bytes that the decoder takes beside the pixels
 
     def __init__(self, image: Image.Image) -> None:
         self._image = image
@@ -61,14 +45,16 @@ class Picture:
         self._check_mode()
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | bytes) -> "Picture":
+    def open(cls, source: Source, formats: Collection[str] = FORMATS) -> "Picture":
         """Reads the header alone; `load` decodes.
 
-        :raises ImageError: not a readable regular file, or not an image of one of FORMATS
+        :param formats: of FORMATS, that may be decoded; UNTRUSTED are those for files from strangers
+        :raises ImageError: not a readable regular file, or not an image of one of the formats
         """
-        with _as_image_error():
-            picture = cls(Image.open(_readable(source), formats=_formats()))
-        picture._file = source
+        with as_image_error(formats):
+            picture = cls(opened(source, formats))
+            picture._file = source
+            picture._working = picture._working_bytes()
         return picture
 
     @classmethod
@@ -83,10 +69,17 @@ class Picture:
         """Memory of the decoded pixels in bytes."""
         return self.width * self.height * _BYTES_PER_PIXEL.get(self._image.mode, 4)
 
+    @property
+    def decoding_nbytes(self) -> int:
+        """Memory in bytes that `load` takes at most, the pixels included."""
+        return self.nbytes + self._working
+
     def load(self) -> "Picture":
         """Decodes. :raises ImageError: truncated or corrupt data"""
-        with _as_image_error():
+        with as_image_error():
             self._image.load()
+        vars(self._image).pop("_decoder", None)  # of WebP, which Pillow keeps, with two canvases of 4 bytes a pixel
+        self._working = 0
         return self
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
@@ -113,7 +106,7 @@ class Picture:
 
         :raises ImageError: truncated or corrupt data, or too little memory
         """
-        with _as_image_error():
+        with as_image_error():
             return Picture(_rgb(self._image).resize((width, height), Image.Resampling[filter.upper()]))
 
     def close(self) -> None:
@@ -141,13 +134,23 @@ class Picture:
         if mode in ("I", "F", "LAB", "La", "RGBa"):
             raise ImageError(f"pixels of mode {mode} have no defined 8-bit range; convert the file to 8 or 16 bits RGB")
 
+    def _working_bytes(self) -> int:
+        image = self._image
+        assert self._file is not None and image.format is not None
+        if layers := getattr(image, "layer", None):  # of a JPEG: name, horizontal and vertical factor of each component
+            with mapped(self._file) as content:
+                return jpeg.kept_bytes(content, image.size, [layer[1:3] for layer in layers])
+        row = FORMATS[image.format]
+        compressed = len(self._file) if isinstance(self._file, bytes) else Path(self._file).stat().st_size
+        return row.working_bytes * self.width * self.height + row.reads_whole * compressed
+
 
 def pixel_limit() -> float:
     """How many pixels an image may have: above it, Pillow takes a file for a decompression bomb."""
     return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else math.inf
 
 
-def read_image(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
+def read_image(source: Source) -> NDArray[np.uint8]:
     """A path or the bytes of a file → (H, W, 3) uint8 RGB.
 
     :raises ImageError: whatever is wrong with it, in one sentence
@@ -162,43 +165,3 @@ def _rgb(image: Image.Image) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "Palette images with Transparency": alpha is dropped on purpose
         return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
-def _readable(source: str | os.PathLike[str] | bytes) -> BinaryIO | Path:
-    """Refuses what would block (a pipe) or is no file, and gives Pillow the rest."""
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    status = Path(source).stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("not a regular file")
-    if status.st_size == 0:
-        raise ImageError("the file is empty")
-    return Path(source)
-
-
-@contextmanager
-def _as_image_error() -> Iterator[None]:
-    """Decoders raise whatever their format makes them trip over; all of it is this one image's error."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"not an image in a format that can be read ({', '.join(FORMATS)})") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{_sentence(error)}; resize it, or raise PIL.Image.MAX_IMAGE_PIXELS") from error
-    except MemoryError as error:
-        raise ImageError("not enough memory to decode it") from error
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or _sentence(error)}") from error
-    except Exception as error:
-        raise ImageError(f"cannot be decoded: {_sentence(error)}") from error
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__

@@ -1,0 +1,16 @@
+"""Images: a path or bytes → pixels, or one clear ImageError."""
+
+from spai_runtime.images.formats import EXTENSIONS, FORMATS, UNTRUSTED, Format
+from spai_runtime.images.picture import BAND_BYTES, Filter, Picture, pixel_limit, read_image
+
+__all__ = [
+    "BAND_BYTES",
+    "EXTENSIONS",
+    "FORMATS",
+    "UNTRUSTED",
+    "Filter",
+    "Format",
+    "Picture",
+    "pixel_limit",
+    "read_image",
+]

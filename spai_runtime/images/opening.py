@@ -1,0 +1,71 @@
+"""Opening files that may be anything: what is refused before Pillow sees it, and what Pillow says as one ImageError."""
+
+import io
+import mmap
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from spai_runtime.errors import ImageError
+from spai_runtime.images.formats import FORMATS
+
+Source = str | os.PathLike[str] | bytes  # a path, or the bytes of a file
+
+
+def opened(source: Source, formats: Collection[str]) -> Image.Image:
+    """:returns: with its header read, and its pixels not decoded"""
+    Image.init()
+    return Image.open(_readable(source), formats=[name for name in formats if name in Image.OPEN])
+
+
+@contextmanager
+def mapped(source: Source) -> Iterator[bytes | mmap.mmap]:
+    """The content of a file that is not empty, which costs no memory until it is read."""
+    if isinstance(source, bytes):
+        yield source
+        return
+    with Path(source).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
+
+
+@contextmanager
+def as_image_error(formats: Collection[str] = FORMATS) -> Iterator[None]:
+    """Decoders raise whatever their format makes them trip over; all of it is this one image's error.
+
+    :param formats: that were tried
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"not an image in a format that can be read ({', '.join(formats)})") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{_sentence(error)}; resize it, or raise PIL.Image.MAX_IMAGE_PIXELS") from error
+    except MemoryError as error:
+        raise ImageError("not enough memory to decode it") from error
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or _sentence(error)}") from error
+    except Exception as error:
+        raise ImageError(f"cannot be decoded: {_sentence(error)}") from error
+
+
+def _readable(source: Source) -> BinaryIO | Path:
+    """Refuses what would block (a pipe) or is no file, and gives Pillow the rest."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    status = Path(source).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not a regular file")
+    if status.st_size == 0:
+        raise ImageError("the file is empty")
+    return Path(source)
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
