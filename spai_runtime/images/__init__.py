@@ -1,6 +1,7 @@
 """Images: a path or bytes → pixels, or one clear ImageError."""
 
 from spai_runtime.images.formats import EXTENSIONS, FORMATS, UNTRUSTED, Format
+from spai_runtime.images.opening import Source
 from spai_runtime.images.picture import BAND_BYTES, Filter, Picture, pixel_limit, read_image
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Filter",
     "Format",
     "Picture",
+    "Source",
     "pixel_limit",
     "read_image",
 ]

@@ -1,8 +1,12 @@
 """The budget: how many bytes of pixels may be in memory at once."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
+
+PIXEL_BYTES = 128 << 20  # decoded pixels, and what their decoders take, at once; one larger image is alone
 
 
 class Budget:
@@ -38,6 +42,15 @@ class Budget:
         with self._changed:
             self._used -= nbytes
             self._changed.notify_all()
+
+    @contextmanager
+    def held(self, ticket: int, nbytes: int) -> Iterator[None]:
+        """Waits as `take` does, and gives all of it back at the end of the block."""
+        self.take(ticket, nbytes)
+        try:
+            yield
+        finally:
+            self.give(nbytes)
 
     def watch(self, future: Future[Any]) -> None:
         """Lets `starves` see it end."""

@@ -14,13 +14,12 @@ from spai_runtime.files.sources import Item, printable
 from spai_runtime.images import Picture
 from spai_runtime.results import Result, Score
 from spai_runtime.scoring.batchers import batcher_of
-from spai_runtime.scoring.budget import Budget
+from spai_runtime.scoring.budget import PIXEL_BYTES, Budget
 from spai_runtime.scoring.encoding import Encoding
 from spai_runtime.scoring.image import Decode
 from spai_runtime.scoring.reading import OpenItem, Reader, ReadImage, read_ahead
 from spai_runtime.views import Layout
 
-PIXEL_BYTES = 128 << 20  # decoded pixels that wait for the encoders; one larger image waits alone
 GPU_PIXEL_BYTES = 512 << 20  # the same for each GPU, whose batches hold on to their images until they are through
 WORKERS = 8  # decoding threads at most
 GPU_WORKERS = 32

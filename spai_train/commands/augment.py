@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,18 @@ from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.errors import ImageError, UserError
 from spai_runtime.files.sources import printable
 from spai_runtime.images import Picture
+from spai_runtime.scoring.budget import PIXEL_BYTES, Budget
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import RecipeOption
 from spai_train.data import Image
 from spai_train.data.table import Row, read_table, write_table
+from spai_train.data.window import drawing_nbytes
 
 EPILOG = "Exit code: 0 written; 3 written, less images that cannot be read; 2 usage, or nothing could be written."
 
 IMAGES = "images"  # the folder of the files, beside the table
+
+Draw = Callable[[Picture, int], Image]  # of a picture and a seed: an augmented view
 
 
 def run(
@@ -61,9 +65,7 @@ def run(
     return 0 if len(written) == len(rows) else EXIT_SOME_ERRORS
 
 
-def copy_augmented(
-    rows: Sequence[Row], output: Path, augment: Callable[[Picture, int], Image], seed: int, workers: int
-) -> list[Row]:
+def copy_augmented(rows: Sequence[Row], output: Path, augment: Draw, seed: int, workers: int) -> list[Row]:
     """Writes one augmented PNG a row; an image that cannot be read is named on stderr and left out.
 
     A file follows from the seed and the image's name and pixels, whatever the other rows and the number of threads.
@@ -71,8 +73,9 @@ def copy_augmented(
     :returns: the rows that were written, named relative to `output`, in their order
     """
     (output / IMAGES).mkdir()
+    copy = partial(_copy, output=output, augment=augment, seed=seed, budget=Budget(PIXEL_BYTES))
     with ThreadPoolExecutor(workers) as pool:
-        outcomes = pool.map(partial(_copy, output=output, augment=augment, seed=seed), rows)
+        outcomes = pool.map(copy, rows, range(len(rows)))
         return list(_reported(outcomes))
 
 
@@ -85,16 +88,30 @@ def _reported(outcomes: Iterable[Row | str]) -> Iterator[Row]:
             yield outcome
 
 
-def _copy(row: Row, output: Path, augment: Callable[[Picture, int], Image], seed: int) -> Row | str:
-    """The copy's row, or what is wrong."""
+def _copy(row: Row, ticket: int, output: Path, augment: Draw, seed: int, budget: Budget) -> Row | str:
+    """The copy's row, or what is wrong.
+
+    :param ticket: of the budget, which waits for every one of them
+    """
     digest = hashlib.sha256(f"{seed} {row.name}".encode(errors="surrogateescape")).digest()
     try:
-        view = augment(Picture.open(row.path), int.from_bytes(digest[:8]))
+        view = _view(row, ticket, augment, int.from_bytes(digest[:8]), budget)
     except ImageError as error:
         return f"{printable(row.name)}: {error}"
     name = f"{IMAGES}/{_plain(Path(row.name).stem)}-{digest.hex()[:12]}.png"  # unique, and inside the folder
     PIL.Image.fromarray(view).save(output / name)
     return replace(row, name=name, path=output / name)
+
+
+def _view(row: Row, ticket: int, augment: Draw, seed: int, budget: Budget) -> Image:
+    """:raises ImageError: it cannot be read"""
+    try:
+        picture = Picture.open(row.path)
+    except ImageError:
+        with budget.held(ticket, 0):
+            raise
+    with budget.held(ticket, drawing_nbytes(picture)), closing(picture):
+        return augment(picture, seed)
 
 
 @contextmanager

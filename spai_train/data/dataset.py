@@ -16,6 +16,8 @@ from spai_train.data.augment import Augment
 from spai_train.data.order import Order, Ticket
 from spai_train.data.stores import Store
 from spai_train.data.table import Row, TableError
+from spai_train.data.turns import Turns
+from spai_train.data.window import drawing_nbytes
 from spai_train.seeds import Use, seed_of
 
 ATTEMPTS = 20  # images in a row that may be unreadable before the data set is
@@ -79,6 +81,7 @@ class TrainingImages(Dataset[Sample]):
         labels = np.array([row.label for row in rows])
         self.rows = PackedRows(rows)
         self.store, self.augment, self.views, self.seed = store, augment, views, seed
+        self._turns = Turns()
         self.of_class = {label: np.flatnonzero(labels == label) for label in np.unique(labels).tolist()}
 
     def __len__(self) -> int:
@@ -89,14 +92,17 @@ class TrainingImages(Dataset[Sample]):
         for index in self._candidates(ticket):
             row = self.rows[index]
             try:
-                picture = Picture.open(self.store.read(row))
-                picture.load()
+                return Sample(self._drawn(row, ticket), row.label, tuple(failures))
             except ImageError as error:
                 failures.append(Failure(row.name, str(error)))
-                continue
-            seeds = [seed_of(self.seed, Use.AUGMENT, ticket.epoch, ticket.image, view) for view in range(self.views)]
-            return Sample(self.augment.views(picture, seeds), row.label, tuple(failures))
         raise TableError(f"{ATTEMPTS} images in a row cannot be read, the last one {failures[-1].name}: check the data")
+
+    def _drawn(self, row: Row, ticket: Ticket) -> NDArray[np.uint8]:
+        """(V, S, S, 3) :raises ImageError: it cannot be read"""
+        seeds = [seed_of(self.seed, Use.AUGMENT, ticket.epoch, ticket.image, view) for view in range(self.views)]
+        picture = Picture.open(self.store.source(row))
+        with self._turns.take(drawing_nbytes(picture)):
+            return self.augment.views(picture, seeds)
 
     def _candidates(self, ticket: Ticket) -> Iterator[int]:
         """The image, then others of its class."""

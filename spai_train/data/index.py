@@ -15,10 +15,12 @@ from itertools import accumulate
 from pathlib import Path
 
 from spai_runtime.errors import ImageError, UserError
+from spai_runtime.files.digest import sha256_of
 from spai_runtime.files.sources import printable
 from spai_runtime.images import Picture
+from spai_runtime.scoring.budget import PIXEL_BYTES, Budget
 from spai_train.data.layouts import SPLITS, Found
-from spai_train.data.stores import read_file
+from spai_train.data.regular import regular
 from spai_train.data.table import Row
 
 # Of copies, the one stays whose split comes first: an image that a model is tested on is not one that it learns from.
@@ -87,10 +89,10 @@ def read_images(found: Iterable[Found], workers: int, *, verify: bool = True) ->
 
     :param verify: whether each must decode too
     """
-    ahead = deque[Future[Checked]]()
+    ahead, budget = deque[Future[Checked]](), Budget(PIXEL_BYTES)
     with ThreadPoolExecutor(workers, thread_name_prefix="index") as pool:
-        for one in found:
-            ahead.append(pool.submit(_read, one, verify))
+        for ticket, one in enumerate(found):
+            ahead.append(pool.submit(_read, one, verify, budget, ticket))
             if len(ahead) > 4 * workers:
                 yield ahead.popleft().result()
         while ahead:
@@ -133,16 +135,29 @@ def relative_to(folder: Path) -> Callable[[Path], str]:
     return name
 
 
-def _read(found: Found, verify: bool) -> Checked:
+def _read(found: Found, verify: bool, budget: Budget, ticket: int) -> Checked:
+    """:param ticket: of the budget, which waits for every one of them"""
+    checked, picture = _opened(found, verify)
+    with budget.held(ticket, picture.decoding_nbytes if picture else 0):
+        try:
+            if picture is not None:
+                picture.load().close()
+        except ImageError as error:
+            return Checked(found, error=str(error))
+    return checked
+
+
+def _opened(found: Found, verify: bool) -> tuple[Checked, Picture | None]:
+    """What its bytes say, and the picture that is still to be decoded, if it is."""
     if found.label is None:
-        return Checked(found, error="in no folder that tells its class")
+        return Checked(found, error="in no folder that tells its class"), None
     try:
-        content = read_file(found.path)
-        if verify:
-            Picture.open(content).load()
+        digest = bytes.fromhex(sha256_of(regular(found.path)))
+        return Checked(found, digest), Picture.open(found.path) if verify else None
     except ImageError as error:
-        return Checked(found, error=str(error))
-    return Checked(found, hashlib.sha256(content).digest())
+        return Checked(found, error=str(error)), None
+    except OSError as error:
+        return Checked(found, error=f"cannot be read: {error.strerror}"), None
 
 
 def _repeated(images: Sequence[Checked]) -> tuple[dict[int, LeftOut], dict[int, LeftOut]]:

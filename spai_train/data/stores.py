@@ -4,7 +4,6 @@ The workers of a data loader all read the same store: it pickles, and it goes on
 """
 
 import os
-import stat
 import tarfile
 import weakref
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from spai_runtime.errors import ImageError, UserError
 from spai_runtime.files.sources import printable
+from spai_runtime.images import Source
+from spai_train.data.regular import read_file
 from spai_train.data.table import Row
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ class Store(Protocol):
         """The bytes of the image's file.
 
         :raises ImageError: it is not there, or cannot be read
+        """
+
+    def source(self, row: Row) -> Source:
+        """What `Picture.open` opens: a path where there is one, for its bytes need not be in memory then.
+
+        :raises ImageError: see `read`
         """
 
     def missing(self, rows: Sequence[Row]) -> list[str]:
@@ -57,6 +64,9 @@ class Files:
 
     def read(self, row: Row) -> bytes:
         return read_file(row.path)
+
+    def source(self, row: Row) -> Path:
+        return row.path
 
     def missing(self, rows: Sequence[Row]) -> list[str]:
         return [row.name for row in rows if not os.path.isfile(row.path)]  # noqa: PTH113  Path's may raise
@@ -85,6 +95,9 @@ class Lmdb:
         if content is None:
             raise ImageError(f"not in {printable(self._path)}")
         return content
+
+    def source(self, row: Row) -> bytes:
+        return self.read(row)
 
     def missing(self, rows: Sequence[Row]) -> list[str]:
         with self._environment.begin() as transaction:
@@ -140,24 +153,11 @@ class Tars:
             raise ImageError(f"cannot be read from {printable(shard)}: it is shorter than when it was opened")
         return content
 
+    def source(self, row: Row) -> bytes:
+        return self.read(row)
+
     def missing(self, rows: Sequence[Row]) -> list[str]:
         return [row.name for row in rows if _tar_key(row.name) not in self.places]
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of a regular file; what would block (a pipe) is refused.
-
-    :raises ImageError: not there, not readable, not a file, or empty
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ImageError("not a regular file")
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not content:
-        raise ImageError("the file is empty")
-    return content
 
 
 def lmdb_key(name: str) -> bytes:

@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture
 from spai_train.data import Image
-from spai_train.data.stores import read_file
+from spai_train.data.regular import read_file
 from spai_train.data.table import Row
 from spai_train.evaluation.protocol import Measurement, Protocol, measure
 from spai_train.evaluation.scored import ScoredTable

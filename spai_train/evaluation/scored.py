@@ -20,6 +20,7 @@ from spai_train.data.stores import FILES, Store
 from spai_train.data.table import Row
 from spai_train.evaluation.bootstrap import Floats
 
+_WORKING_BYTES = 52  # a pixel beside the decoded ones: RGB, and float32 planes of a blur or of a scale
 Stratum = tuple[str, int]  # the images of one source and one class: what is drawn again from itself
 Watch = Callable[[Iterator[Result]], Iterator[Result]]
 
@@ -85,8 +86,16 @@ class PerturbedPicture(Picture):
 
     @property
     def nbytes(self) -> int:
-        """While it is not decoded, that of the picture behind it is counted too: both are in memory for a moment."""
-        return 4 * self.width * self.height + (self._source.nbytes if self._source else 0)
+        return 4 * self.width * self.height
+
+    @property
+    def decoding_nbytes(self) -> int:
+        """See `Picture`: the picture behind it is in memory beside it for a moment, in RGB too, and in planes."""
+        if self._source is None:
+            return self.nbytes
+        before = self._source.width * self._source.height
+        perturbed = self._source.nbytes + _WORKING_BYTES * max(before, self.width * self.height)
+        return max(self._source.decoding_nbytes, perturbed)
 
     def load(self) -> Picture:
         """Decodes and perturbs. :raises ImageError: truncated data, or larger than the perturbation's format holds"""
@@ -118,7 +127,7 @@ def score_rows(
 
     def opened(item: Item) -> Picture:
         row = rows[int(item.name)]
-        picture = Picture.open(store.read(row))
+        picture = Picture.open(store.source(row))
         if perturbation.kind is Kind.NONE:
             return picture
         return PerturbedPicture(picture, perturbation, seed + zlib.crc32(printable(row.name).encode()))

@@ -101,7 +101,7 @@ def test_no_decoder_takes_more_than_its_file_was_said_to_cost(tmp_path: Path) ->
     paths = [str(tmp_path / name) for name in ("rgb.png", *FILES)]
     freed = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what an image has taken goes back with it
     command = [sys.executable, "-c", MEASURE, *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=freed)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=freed)
     lines = [line.split() for line in done.stdout.splitlines()][1:]
     assert len(lines) == len(FILES)
     for *numbers, path in lines:
