@@ -1,5 +1,7 @@
 """The one kind of error that a user meets: a sentence that says what is wrong and what to do."""
 
+_LONGEST_EXCERPT = 300  # characters
+
 
 class UserError(Exception):
     """Input, file or environment that cannot be used; its message is one line, meant for the user."""
@@ -30,3 +32,10 @@ class EngineError(UserError):
 
 class OutputError(UserError):
     """A result file that cannot be written."""
+
+
+def excerpt(text: str) -> str:
+    """What a file or a library says, as a part of a sentence of ours: one line, not long, without control characters."""
+    shown = text[: _LONGEST_EXCERPT + 1]
+    line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown)
+    return line if len(line) <= _LONGEST_EXCERPT else line[:_LONGEST_EXCERPT] + "…"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -71,6 +72,20 @@ class Contract:
         assert len(shape) == len(self.input.shape)
         sizes: Mapping[int | str, int] = dict(zip(self.input.shape, shape, strict=True))
         return [tuple(axis if isinstance(axis, int) else sizes[axis] for axis in out.shape) for out in self.outputs]
+
+    def check(self, path: Path, outputs: Sequence[Array], shape: Sequence[int]) -> None:
+        """What a graph declares of its outputs does not bind it: a Tile or a Slice may give any number of rows.
+
+        :param path: of the graph
+        :param outputs: of an input of that shape
+        :raises EngineError: they are not of the types and shapes that they should have
+        """
+        if len(outputs) != len(self.outputs):
+            raise EngineError(f"{path} gives {len(outputs)} outputs, which should be {len(self.outputs)}")
+        for wanted, sides, found in zip(self.outputs, self.output_shapes(shape), outputs, strict=True):
+            if found.dtype != wanted.dtype or found.shape != sides:
+                gives, should = f"{found.dtype} {found.shape}", f"{wanted.dtype} {sides}"
+                raise EngineError(f"{path} gives {wanted.name} as {gives}, which should be {should}: export it again")
 
 
 class Engine(Protocol):

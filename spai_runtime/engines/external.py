@@ -6,6 +6,8 @@ the protobuf wire format (protobuf.dev, "Encoding") along the fields of onnx.pro
 """
 
 import mmap
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
@@ -24,18 +26,28 @@ _FIELDS: dict[str, dict[int, str]] = {
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # TensorProto
 
 
+_DEEPEST = 100  # messages in messages; protobuf itself reads no more (C++ `SetRecursionLimit`)
+_MOST_FIELDS = 2_000_000  # seconds of this walk; a detector of 24 blocks has some 30,000
+
+
 def has_external_data(path: Path) -> bool:
     """Whether any tensor of the model lies outside the file.
 
-    :raises ValueError: the file is not a protobuf message
+    :raises ValueError: the file is not a protobuf message, or one of more fields or levels than any detector has
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _any_external(content, 0, len(content), "Model")
+        return _any_external(content, 0, len(content), "Model", count(1))
 
 
-def _any_external(content: mmap.mmap, position: int, end: int, message: str) -> bool:
+def _any_external(
+    content: mmap.mmap, position: int, end: int, message: str, fields: Iterator[int], depth: int = 1
+) -> bool:
     children = _FIELDS[message]
+    if depth > _DEEPEST:
+        raise ValueError(f"messages are nested more than {_DEEPEST} deep")
     while position < end:
+        if next(fields) > _MOST_FIELDS:
+            raise ValueError(f"it has more than {_MOST_FIELDS} fields")
         tag, position = _varint(content, position, end)
         if tag >> 32:  # protobuf would drop the upper bits and see a field that this walk does not
             raise ValueError(f"an overlong tag at byte {position}")
@@ -43,7 +55,8 @@ def _any_external(content: mmap.mmap, position: int, end: int, message: str) -> 
         start, position, value = _skip(content, position, end, wire)
         if message == "Tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1)):
             return True
-        if wire == _BYTES and field in children and _any_external(content, start, position, children[field]):
+        inside = children.get(field) if wire == _BYTES else None
+        if inside and _any_external(content, start, position, inside, fields, depth + 1):
             return True
     return False
 

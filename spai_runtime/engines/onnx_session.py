@@ -9,7 +9,7 @@ from typing import Any
 from spai_runtime.engines.base import Contract, Tensor
 from spai_runtime.engines.external import has_external_data
 from spai_runtime.engines.installed import is_installed
-from spai_runtime.errors import EngineError
+from spai_runtime.errors import EngineError, excerpt
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -69,7 +69,7 @@ def _session(path: Path, provider: str, options: Mapping[str, str], *, rewrites:
     runtime = import_runtime()
     settings = runtime.SessionOptions()
     settings.log_severity_level = 4  # what matters is raised
-    settings.intra_op_num_threads = _cores()  # ONNX Runtime itself counts, and pins to, cores that it may not use
+    settings.intra_op_num_threads = cores()  # ONNX Runtime itself counts, and pins to, cores that it may not use
     # Its threads would spin between two runs, on cores that could decode the next image or run another detector.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not rewrites:
@@ -92,7 +92,17 @@ def _refusal(path: Path, provider: str, error: str) -> EngineError:
         version = import_runtime().__version__
         todo = "pip install --upgrade onnxruntime-gpu, or export again with --attention plain"
         return EngineError(f"ONNX Runtime {version} would run a part of {path} on the CPU: {todo}")
-    return EngineError(f"ONNX Runtime refuses {path}: {error.splitlines()[0] if error else 'it gives no reason'}")
+    return EngineError(f"ONNX Runtime refuses {path}: {_reason(error)}")
+
+
+def failure(path: Path, error: Exception) -> EngineError:
+    """What to raise for an exception of ONNX Runtime's while a graph runs."""
+    return EngineError(f"{path} fails in ONNX Runtime: {_reason(str(error))}")
+
+
+def _reason(error: str) -> str:
+    """The first line of what ONNX Runtime says, which may quote a graph at any length."""
+    return excerpt((error.splitlines() or ["it gives no reason"])[0])
 
 
 def _holds_bfloat16(path: Path) -> bool:
@@ -101,7 +111,7 @@ def _holds_bfloat16(path: Path) -> bool:
         return content.find(_CAST_TO_BFLOAT16) >= 0
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use, which a container may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -111,7 +121,7 @@ def _refuse_external_data(path: Path) -> None:
         external = has_external_data(path)
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise EngineError(f"{path} is not an ONNX graph: {error}") from error
     if external:
         raise EngineError(f"{path} keeps tensors in other files, which is refused: export it again as a single file")
@@ -124,10 +134,14 @@ def _check_contract(path: Path, session: Any, contract: Contract) -> None:
     for tensor in wanted:
         value = values.get(tensor.name)
         if value is None or not _fits(value, tensor):
-            found = f"{value.name} {value.type} {tuple(value.shape)}" if value else f"none (it has {', '.join(values)})"
+            found = excerpt(_shown(value) if value else f"none (it has {', '.join(values)})")
             raise EngineError(f"{path} does not match detector.json: it should have {tensor}, and has {found}")
     if extra := [value.name for value in session.get_inputs() if value.name != contract.input.name]:
-        raise EngineError(f"{path} does not match detector.json: it also wants {', '.join(extra)}")
+        raise EngineError(f"{path} does not match detector.json: it also wants {excerpt(', '.join(extra))}")
+
+
+def _shown(value: Any) -> str:
+    return f"{value.name} {value.type} {tuple(value.shape)}"
 
 
 def _fits(value: Any, tensor: Tensor) -> bool:

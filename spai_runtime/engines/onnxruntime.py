@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from spai_runtime.engines.base import Array, Contract, HostEngine
-from spai_runtime.engines.onnx_session import CPU, import_runtime, open_session
+from spai_runtime.engines.onnx_session import CPU, failure, import_runtime, open_session
 from spai_runtime.manifest import Artifact
 
 CPU_BATCH_SIZE = 2  # larger ones leave the cache (benchmarks/test_encoder.py, two cores)
@@ -24,16 +24,26 @@ class OnnxEngine(HostEngine):
     def __init__(self, path: Path, contract: Contract, *, rewrites: bool = True) -> None:
         self.label = f"ONNX Runtime {import_runtime().__version__}, cpu"
         self._session = open_session(path, contract, CPU, {}, rewrites=rewrites)
-        self._input = contract.input.name
+        self._path, self._contract = path, contract
         self._outputs = [output.name for output in contract.outputs]
 
     def run(self, batch: Array) -> list[Array]:
         """A batch of one runs as two: ONNX Runtime multiplies a single row in another order, and a view's features
         must not depend on what else is in its batch (an interrupted run resumes to the same digits).
+
+        :raises EngineError: the graph fails on this batch, or does not give what it should
         """
         alone = len(batch) == 1
-        outputs = self._session.run(self._outputs, {self._input: np.repeat(batch, 2, axis=0) if alone else batch})
+        outputs = self._run(np.repeat(batch, 2, axis=0) if alone else batch)
         return [output[:1] if alone else output for output in outputs]
+
+    def _run(self, batch: Array) -> list[Array]:
+        try:
+            outputs: list[Array] = self._session.run(self._outputs, {self._contract.input.name: batch})
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise failure(self._path, error) from error
+        self._contract.check(self._path, outputs, batch.shape)
+        return outputs
 
     def close(self) -> None:
         del self._session

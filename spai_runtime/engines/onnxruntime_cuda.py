@@ -23,7 +23,7 @@ from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Shape
 from spai_runtime.engines.onnx_session import CUDA, import_for_cuda, import_runtime, open_session
-from spai_runtime.errors import EngineError
+from spai_runtime.errors import EngineError, excerpt
 from spai_runtime.manifest import Artifact
 
 # What its messages say: of its arena, CUDA, cuBLAS and cuDNN; of CUDA's errors 900 and 901.
@@ -77,7 +77,7 @@ class OnnxProgram:
             return self.gpu.full(text)
         if _CUDA_FAILED.search(text):
             return DeviceLostError(self.gpu.device, text)
-        return EngineError(f"ONNX Runtime failed on {self.gpu.device}: {text}")
+        return EngineError(f"ONNX Runtime failed on {self.gpu.device}: {excerpt(text)}")
 
     def _open(self, path: Path) -> Any:
         try:

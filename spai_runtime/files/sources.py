@@ -56,7 +56,7 @@ class Sources:
             elif path.suffix.lower() == ".txt" and path.is_file():
                 yield from _lines(path)
             elif path.is_dir():
-                yield from _walk(path, set())
+                yield from _walk(path)
             else:
                 yield _item(path)
 
@@ -80,7 +80,12 @@ def printable(path: str | os.PathLike[str]) -> str:
 def _expand(name: str) -> list[Path]:
     if os.path.lexists(name):
         return [Path(name)]
-    found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  a pattern may start anywhere
+    try:
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  a pattern may start anywhere
+    except RecursionError as error:
+        raise SourceError(
+            f"folders are too deep for {printable(name)}: name the uppermost without a pattern"
+        ) from error
     if not found:
         raise SourceError(f"there is no file, folder or match for {printable(name)}")
     paths = list(map(Path, found))
@@ -98,23 +103,42 @@ def _item(path: Path) -> Item:
     return Item(path, printable(path))
 
 
-def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Item]:
-    """Images below a folder, links followed; a folder that is reached twice is walked once."""
-    try:
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in visited:
-            return
-        visited.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            found = sorted((entry.name, _is_folder(entry)) for entry in entries)
-    except OSError:
-        yield _item(folder)  # its row will say why
-        return
-    for name, is_folder in found:
-        if is_folder:
-            yield from _walk(folder / name, visited)
-        elif os.path.splitext(name)[1].lower() in EXTENSIONS:  # noqa: PTH122  faster than a Path a file
-            yield _item(folder / name)
+def _walk(top: Path) -> Iterator[Item]:
+    """Images below a folder, links followed; a folder that is reached twice is walked once. However deep it is, each
+    folder on the way down costs the names in it and no more."""
+    visited = set[tuple[int, int]]()
+    levels: list[Iterator[tuple[Path, bool]]] = [iter([(top, True)])]
+    while levels:
+        for path, is_folder in levels[-1]:
+            if not is_folder:
+                yield _item(path)
+                continue
+            try:
+                levels.append(_entries(path, visited))
+            except OSError:
+                yield _item(path)  # its row will say why
+                continue
+            break
+        else:
+            levels.pop()
+
+
+def _entries(folder: Path, visited: set[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
+    """The folders and images in a folder, in the order of their names, and which are folders; none on a second visit.
+
+    :raises OSError: it cannot be entered; a path may be too long for the system, for one
+    """
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in visited:
+        return iter(())
+    visited.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    return ((folder / name, is_folder) for name, is_folder in found if is_folder or _is_named_image(name))
+
+
+def _is_named_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  faster than a Path a file
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
