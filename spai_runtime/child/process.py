@@ -1,0 +1,81 @@
+"""The child's side: it does what its parent asks, one request after the other, until the parent is gone."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from queue import SimpleQueue
+from typing import Any, BinaryIO, NoReturn
+
+from spai_runtime import errors
+from spai_runtime.child.limits import OUT_OF_MEMORY, Limits
+from spai_runtime.child.message import Array, Message, read, write
+from spai_runtime.errors import UserError
+
+_LONGEST_ERROR = 1000  # characters of an error's message
+
+Answer = tuple[Any, Sequence[Array]]
+Handler = Callable[[Any, Sequence[Array]], Answer]  # (body, arrays) of a request → those of the answer
+Service = Callable[[Any], Handler]  # the settings of a child → what answers its requests
+
+
+def main(service: str, limits: str) -> NoReturn:
+    """Serves.
+
+    :param service: `module:function`, a Service
+    :param limits: encoded
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends this
+    requests, replies = _pipes()
+    module, _, name = service.partition(":")
+    make, held, waiting = getattr(import_module(module), name), Limits.decode(limits), SimpleQueue[Message]()
+    threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
+    held.hold()
+    write(replies, Message())  # from here on the parent's clock runs
+    handle: Handler | None = None
+    while True:
+        request = waiting.get()
+        held.arm()
+        try:
+            if handle is None:
+                answer, handle = Message(), make(request.body)
+            else:
+                answer = Message(*handle(request.body, request.arrays))
+            write(replies, answer)
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)
+        except UserError as error:
+            write(replies, Message(_sentence(str(error)), error=_name(error)))
+        except Exception as error:
+            write(replies, Message(_sentence(f"{type(error).__name__}: {error}"), error=type(error).__name__))
+
+
+def _listen(requests: BinaryIO, waiting: "SimpleQueue[Message]") -> NoReturn:
+    """A thread of its own, so that this process ends with its parent, whatever it is doing then."""
+    code = 0
+    try:
+        while True:
+            waiting.put(read(requests))
+    except MemoryError:
+        code = OUT_OF_MEMORY
+    finally:
+        os._exit(code)
+
+
+def _pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Where requests come from and answers go to, of which a library that prints knows nothing."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(nothing, standard)
+    return requests, replies
+
+
+def _name(error: UserError) -> str:
+    """Of the class, or of its base, that the parent knows too."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+
+
+def _sentence(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_ERROR]
