@@ -23,6 +23,11 @@ def opened(source: Source, formats: Collection[str]) -> Image.Image:
     return Image.open(_readable(source), formats=[name for name in formats if name in Image.OPEN])
 
 
+def compressed_nbytes(source: Source) -> int:
+    """Of the file."""
+    return len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+
+
 @contextmanager
 def mapped(source: Source) -> Iterator[bytes | mmap.mmap]:
     """The content of a file that is not empty, which costs no memory until it is read."""

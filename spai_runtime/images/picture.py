@@ -5,7 +5,6 @@ the mode it was decoded to and is converted crop by crop, so an image costs its 
 """
 
 import math
-import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spai_runtime.errors import ImageError
-from spai_runtime.images import jpeg
-from spai_runtime.images.formats import FORMATS
-from spai_runtime.images.opening import Source, as_image_error, mapped, opened
+from spai_runtime.images import jpeg, modes
+from spai_runtime.images.formats import FORMATS, Format
+from spai_runtime.images.opening import Source, as_image_error, compressed_nbytes, mapped, opened
 
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]  # Pillow's names of its resamplings
 
@@ -25,8 +24,6 @@ BAND_BYTES = 1 << 20  # of RGB pixels that are converted at a time
 
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # of a JPEG
 _RGB = [ord(component) for component in "RGB"]  # names of a JPEG's components where they are no YCbCr
-
-_BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # others take 4 in Pillow
 
 
 class Picture:
@@ -38,11 +35,12 @@ class Picture:
 
     _file: Source | None = None  # what it was opened from
     _working = 0  # bytes that the decoder takes beside the pixels
+    _apart = False  # whether it is still to be decoded in a process of its own
 
     def __init__(self, image: Image.Image) -> None:
         self._image = image
         self.width, self.height = image.size
-        self._check_mode()
+        modes.check(image.mode)
 
     @classmethod
     def open(cls, source: Source, formats: Collection[str] = FORMATS) -> "Picture":
@@ -54,7 +52,7 @@ class Picture:
         with as_image_error(formats):
             picture = cls(opened(source, formats))
             picture._file = source
-            picture._working = picture._working_bytes()
+            picture._working, picture._apart = picture._working_bytes(), picture._format.apart
         return picture
 
     @classmethod
@@ -67,7 +65,8 @@ class Picture:
     @property
     def nbytes(self) -> int:
         """Memory of the decoded pixels in bytes."""
-        return self.width * self.height * _BYTES_PER_PIXEL.get(self._image.mode, 4)
+        mode = modes.plain(self._image.mode) if self._apart else self._image.mode
+        return self.width * self.height * modes.bytes_per_pixel(mode)
 
     @property
     def decoding_nbytes(self) -> int:
@@ -77,14 +76,16 @@ class Picture:
     def load(self) -> "Picture":
         """Decodes. :raises ImageError: truncated or corrupt data"""
         with as_image_error():
+            if self._apart:
+                self._image = self._decoded_apart()
             self._image.load()
         vars(self._image).pop("_decoder", None)  # of WebP, which Pillow keeps, with two canvases of 4 bytes a pixel
-        self._working = 0
+        self._working, self._apart = 0, False
         return self
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
         """The pixels of a box inside the image, (bottom − top, right − left, 3) uint8 RGB."""
-        return np.asarray(_rgb(self._image.crop((left, top, right, bottom))))
+        return np.asarray(modes.as_rgb(self._pixels.crop((left, top, right, bottom))))
 
     def array(self) -> NDArray[np.uint8]:
         """All pixels, (H, W, 3) uint8 RGB: a copy."""
@@ -107,7 +108,7 @@ class Picture:
         :raises ImageError: truncated or corrupt data, or too little memory
         """
         with as_image_error():
-            return Picture(_rgb(self._image).resize((width, height), Image.Resampling[filter.upper()]))
+            return Picture(modes.as_rgb(self._pixels).resize((width, height), Image.Resampling[filter.upper()]))
 
     def close(self) -> None:
         """Lets go of the file and of the decoded pixels."""
@@ -129,20 +130,29 @@ class Picture:
             return None
         return content if content.rfind(_END_OF_IMAGE) > content.rfind(_START_OF_SCAN) else None
 
-    def _check_mode(self) -> None:
-        mode = self._image.mode
-        if mode in ("I", "F", "LAB", "La", "RGBa"):
-            raise ImageError(f"pixels of mode {mode} have no defined 8-bit range; convert the file to 8 or 16 bits RGB")
+    @property
+    def _pixels(self) -> Image.Image:
+        return self.load()._image if self._apart else self._image
+
+    @property
+    def _format(self) -> Format:
+        assert self._image.format is not None, "it is no file's"
+        return FORMATS[self._image.format]
 
     def _working_bytes(self) -> int:
-        image = self._image
-        assert self._file is not None and image.format is not None
-        if layers := getattr(image, "layer", None):  # of a JPEG: name, horizontal and vertical factor of each component
+        assert self._file is not None
+        if layers := getattr(self._image, "layer", None):  # of a JPEG: name and factors of each component
             with mapped(self._file) as content:
-                return jpeg.kept_bytes(content, image.size, [layer[1:3] for layer in layers])
-        row = FORMATS[image.format]
-        compressed = len(self._file) if isinstance(self._file, bytes) else Path(self._file).stat().st_size
-        return row.working_bytes * self.width * self.height + row.reads_whole * compressed
+                return jpeg.kept_bytes(content, self._image.size, [layer[1:3] for layer in layers])
+        row = self._format
+        return row.working_bytes * self.width * self.height + row.reads_whole * compressed_nbytes(self._file)
+
+    def _decoded_apart(self) -> Image.Image:
+        from spai_runtime.images import apart  # noqa: PLC0415  for formats that most folders have none of
+
+        assert self._file is not None
+        self._image.close()
+        return apart.decoded(self._file, self._image, self.decoding_nbytes)
 
 
 def pixel_limit() -> float:
@@ -156,12 +166,3 @@ def read_image(source: Source) -> NDArray[np.uint8]:
     :raises ImageError: whatever is wrong with it, in one sentence
     """
     return Picture.open(source).load().array()
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)  # the high byte, as Pillow reads 16-bit RGB
-        return Image.fromarray(grey).convert("RGB")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "Palette images with Transparency": alpha is dropped on purpose
-        return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,105 @@
+"""Decoding apart: images of formats whose decoders are dangerous become pixels in a child process with limits.
+
+The child decodes; the parent fetches the pixels band by band, so that neither holds them twice. What a file that stops
+its decoder, or never ends, brings down is the child, and the file has an error of one sentence.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spai_runtime.child import Child, ChildError, ChildMemoryError, ChildTimeError, Limits
+from spai_runtime.errors import ImageError
+from spai_runtime.images import modes
+from spai_runtime.images.opening import Source, compressed_nbytes
+
+CPU_SECONDS = 10  # of processor time that every image may take, and so much more for each megabyte of its file:
+CPU_SECONDS_PER_MB = 5  # decoders of JPEG 2000 and AVIF need less than one second for one
+SECONDS = 600  # by the clock, on a machine that is busy, and where processor time cannot be limited
+MEMORY_SLACK = 1 << 30  # bytes of address space: stacks of a decoder's threads, and what does not depend on the pixels
+CHILDREN = 4  # processes at most, whatever the number of decoding threads: each takes about 40 MB
+
+_BAND_BYTES = 1 << 20
+
+
+def decoded(source: Source, image: Image.Image, nbytes: int) -> Image.Image:
+    """The pixels of an image as L or RGB.
+
+    :param source: what it was opened from
+    :param image: of which only the header has been read
+    :param nbytes: memory that its decoder may take
+    :raises ImageError: it cannot be decoded, or not within the limits
+    """
+    mode, seconds = modes.plain(image.mode), CPU_SECONDS + CPU_SECONDS_PER_MB * compressed_nbytes(source) / 1e6
+    what = [np.frombuffer(source if isinstance(source, bytes) else os.fsencode(source), np.uint8)]
+    body = {
+        "is_path": not isinstance(source, bytes),
+        "format": image.format,
+        "size": image.size,
+        "mode": image.mode,
+        "most_pixels": Image.MAX_IMAGE_PIXELS,
+        "cpu_seconds": seconds,
+        "memory": nbytes + MEMORY_SLACK,
+    }
+    try:
+        with _children.borrowed() as child:
+            child.ask(body, what, most=0)
+            return _fetched(child, mode, *image.size)
+    except ChildTimeError as error:
+        raise ImageError(f"decoding takes more than {seconds:.0f} s of processor time, and is given up") from error
+    except ChildMemoryError as error:
+        raise ImageError("decoding takes more memory than its size explains, and is given up") from error
+    except ChildError as error:
+        raise ImageError(f"cannot be decoded: {error}") from error
+
+
+def _fetched(child: Child, mode: str, width: int, height: int) -> Image.Image:
+    image = Image.new(mode, (width, height))
+    rows = max(1, _BAND_BYTES // (width * len(image.getbands())))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        _, (band,) = child.ask([top, bottom], most=(bottom - top) * width * len(image.getbands()))
+        image.paste(Image.fromarray(_checked(band, image, bottom - top)), (0, top))
+    child.ask(most=0)
+    return image
+
+
+def _checked(band: NDArray[np.uint8], image: Image.Image, rows: int) -> NDArray[np.uint8]:
+    """:raises ChildError: it is not what was asked for"""
+    shape = (rows, image.width) if image.mode == "L" else (rows, image.width, 3)
+    if band.shape != shape or band.dtype != np.uint8:
+        raise ChildError(f"its process gives pixels {band.shape} {band.dtype} for {shape} uint8")
+    return band
+
+
+class _Children:
+    """Children that decode, started when they are needed and kept for the next image."""
+
+    def __init__(self, most: int) -> None:
+        self._idle: list[Child] = []
+        self._room = threading.Semaphore(most)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Child]:
+        """A child for one image."""
+        with self._room:
+            child = self._idle.pop() if self._idle else Child(_SERVICE, None, _LIMITS)
+            try:
+                yield child
+            except ImageError:  # which the child says of the image, and goes on
+                self._idle.append(child)
+                raise
+            except BaseException:
+                child.close()  # it may hold an image
+                raise
+            self._idle.append(child)
+
+
+_SERVICE = "spai_runtime.images.decoder:decoder"
+_LIMITS = Limits(memory=1 << 40, cpu_seconds=1 << 20, seconds=SECONDS)  # the service sets those of each image
+_children = _Children(min(CHILDREN, os.cpu_count() or 1))
