@@ -8,12 +8,15 @@ Score(score=0.0123, logit=-4.38, label='real')
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError, ImageError, ManifestError, OutputError, SourceError, UserError
 from spai_runtime.fusion import Fusion, Rule
+from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
 from spai_runtime.manifest import Manifest, Threshold
 from spai_runtime.results import Result, Score
 from spai_runtime.scoring.pipeline import score_all
 from spai_runtime.views import CentreCrop, Layout, Resize, TenCrop, Tiles, ViewPolicy, WholeImage
 
 __all__ = [
+    "FORMATS",
+    "UNTRUSTED_FORMATS",
     "CentreCrop",
     "Detector",
     "EngineError",

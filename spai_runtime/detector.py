@@ -1,7 +1,7 @@
 """A detector: a manifest and two engines, which make a score of the features of an image's views."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -12,14 +12,14 @@ from spai_runtime.calibration import decimal, log_odds, probability
 from spai_runtime.closing import Closing
 from spai_runtime.engines.base import Array, DeviceLostError, Engine
 from spai_runtime.errors import EngineError, ImageError, UserError
-from spai_runtime.images import Picture
+from spai_runtime.images import FORMATS, Picture, Source
 from spai_runtime.loading import Exported, load_engines
 from spai_runtime.manifest import FILE_NAME, GIVEN, Artifact, Manifest, Threshold
 from spai_runtime.results import Score
 from spai_runtime.scoring.batchers import encode
 from spai_runtime.views import Layout
 
-ImageSource = str | os.PathLike[str] | bytes | NDArray[np.uint8]
+ImageSource = Source | NDArray[np.uint8]
 
 
 class Detector(Closing):
@@ -62,14 +62,15 @@ class Detector(Closing):
         chosen = manifest.threshold if threshold is None else Threshold(threshold, GIVEN)
         return cls(manifest, engines.encoder, engines.head, chosen, engines.artifact)
 
-    def score(self, image: ImageSource) -> Score:
+    def score(self, image: ImageSource, formats: Collection[str] = FORMATS) -> Score:
         """Scores one image.
 
         :param image: a path, the bytes of an image file, or pixels (H, W, 3) uint8 RGB
+        :param formats: that are decoded; UNTRUSTED_FORMATS are those for files from strangers
         :raises ImageError: it is none, or cannot be decoded
         :raises EngineError: the engines cannot run it
         """
-        picture = Picture.from_array(image) if isinstance(image, np.ndarray) else Picture.open(image)
+        picture = Picture.from_array(image) if isinstance(image, np.ndarray) else Picture.open(image, formats)
         encoding = encode(self.encoder, self.manifest.views, self.manifest.features, picture)
         if encoding.error:
             raise ImageError(encoding.error)

@@ -42,6 +42,7 @@ class Options:
     threshold: float | None
     split: str | None
     resume: bool
+    untrusted: bool
     quiet: bool
 
     def __post_init__(self) -> None:

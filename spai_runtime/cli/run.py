@@ -12,6 +12,7 @@ from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.score import score
 from spai_runtime.engines import BACKENDS
 from spai_runtime.fusion import Rule
+from spai_runtime.images import UNTRUSTED_FORMATS
 
 _BACKENDS = list(dict.fromkeys(row.name for row in BACKENDS))
 
@@ -85,6 +86,14 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run of the same --output stopped.")
     ] = False,
+    untrusted: Annotated[
+        bool,
+        typer.Option(
+            "--untrusted",
+            help=f"The images are strangers': of formats, only {', '.join(UNTRUSTED_FORMATS)} are decoded. The row of "
+            "any other file says so.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary on stderr.")] = False,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
     version: VersionOption = False,  # noqa: ARG001
@@ -105,6 +114,7 @@ def run(
             threshold,
             split,
             resume,
+            untrusted,
             quiet,
         )
     )

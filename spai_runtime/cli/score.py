@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 
 import msgspec
 
@@ -15,11 +16,13 @@ from spai_runtime.cli.progress import ShownProgress
 from spai_runtime.cli.table import Table
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError
-from spai_runtime.files.rows import FORMATS, Columns
+from spai_runtime.files.rows import FORMATS as FILE_FORMATS
+from spai_runtime.files.rows import Columns
 from spai_runtime.files.sinks import ResultFile, Sink, Stream
 from spai_runtime.files.sources import Sources
+from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
-from spai_runtime.scoring.pipeline import score_items
+from spai_runtime.scoring.pipeline import open_file, score_items
 
 EXIT_SCORED = 0
 
@@ -45,6 +48,7 @@ def score(options: Options) -> int:
             todo,
             batch_size=options.batch_size,
             workers=options.workers,
+            open_item=partial(open_file, formats=UNTRUSTED_FORMATS if options.untrusted else FORMATS),
             decode_on_gpu=_decoder(options, detectors),
         )
         for result in stack.enter_context(closing(results)):  # before the detectors, where a row cannot be written
@@ -78,7 +82,7 @@ def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -
         form = Form.TABLE if sys.stdout.isatty() else Form.CSV
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is written as escapes
         sys.stdout.reconfigure(errors="backslashreplace")
-    return Stream(sys.stdout, Table(columns) if form is Form.TABLE else FORMATS[form], columns)
+    return Stream(sys.stdout, Table(columns) if form is Form.TABLE else FILE_FORMATS[form], columns)
 
 
 def _decoder(options: Options, detectors: Sequence[Detector]) -> DecodeOnGpu | None:
@@ -94,7 +98,7 @@ def _decoder(options: Options, detectors: Sequence[Detector]) -> DecodeOnGpu | N
 
 def _identity(options: Options, detectors: Sequence[Detector]) -> dict[str, object]:
     """What rows depend on; the record of a run begins with it."""
-    decode = {"decode": options.decode.value}
+    decode = {"decode": options.decode.value, "untrusted": options.untrusted}
     if options.fusion is None:
         return {**_identity_of(detectors[0]), **decode}
     threshold = options.fusion.threshold

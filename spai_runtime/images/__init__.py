@@ -1,6 +1,6 @@
 """Images: a path or bytes → pixels, or one clear ImageError."""
 
-from spai_runtime.images.formats import EXTENSIONS, FORMATS, UNTRUSTED, Format
+from spai_runtime.images.formats import EXTENSIONS, FORMATS, UNTRUSTED_FORMATS, Format
 from spai_runtime.images.opening import Source
 from spai_runtime.images.picture import BAND_BYTES, Filter, Picture, pixel_limit, read_image
 
@@ -8,7 +8,7 @@ __all__ = [
     "BAND_BYTES",
     "EXTENSIONS",
     "FORMATS",
-    "UNTRUSTED",
+    "UNTRUSTED_FORMATS",
     "Filter",
     "Format",
     "Picture",

@@ -50,4 +50,4 @@ FORMATS: Mapping[str, Format] = {
     "PPM": Format((".ppm", ".pgm", ".pbm", ".pnm"), working_bytes=8, trusted=False),
 }
 EXTENSIONS = frozenset(extension for row in FORMATS.values() for extension in row.extensions)
-UNTRUSTED = tuple(name for name, row in FORMATS.items() if row.trusted)  # that are opened under `--untrusted`
+UNTRUSTED_FORMATS = tuple(name for name, row in FORMATS.items() if row.trusted)  # that are opened under `--untrusted`

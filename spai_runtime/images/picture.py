@@ -16,11 +16,13 @@ from PIL import Image
 from spai_runtime.errors import ImageError
 from spai_runtime.images import jpeg, modes
 from spai_runtime.images.formats import FORMATS, Format
+from spai_runtime.images.freed import give_back
 from spai_runtime.images.opening import Source, as_image_error, compressed_nbytes, mapped, opened
 
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]  # Pillow's names of its resamplings
 
 BAND_BYTES = 1 << 20  # of RGB pixels that are converted at a time
+GIVEN_BACK = 16 << 20  # bytes that a decoder has freed, beyond which the system gets them back at once
 
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # of a JPEG
 _RGB = [ord(component) for component in "RGB"]  # names of a JPEG's components where they are no YCbCr
@@ -46,7 +48,7 @@ class Picture:
     def open(cls, source: Source, formats: Collection[str] = FORMATS) -> "Picture":
         """Reads the header alone; `load` decodes.
 
-        :param formats: of FORMATS, that may be decoded; UNTRUSTED are those for files from strangers
+        :param formats: of FORMATS, that may be decoded; UNTRUSTED_FORMATS are those for files from strangers
         :raises ImageError: not a readable regular file, or not an image of one of the formats
         """
         with as_image_error(formats):
@@ -80,6 +82,8 @@ class Picture:
                 self._image = self._decoded_apart()
             self._image.load()
         vars(self._image).pop("_decoder", None)  # of WebP, which Pillow keeps, with two canvases of 4 bytes a pixel
+        if self._working > GIVEN_BACK:
+            give_back()
         self._working, self._apart = 0, False
         return self
 

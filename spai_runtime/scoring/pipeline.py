@@ -2,8 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import chain, islice, takewhile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from spai_runtime.detector import Detector
 from spai_runtime.engines.base import Array, DeviceLostError
 from spai_runtime.errors import ImageError, UserError
 from spai_runtime.files.sources import Item, printable
-from spai_runtime.images import Picture
+from spai_runtime.images import FORMATS, Picture
 from spai_runtime.results import Result, Score
 from spai_runtime.scoring.batchers import batcher_of
 from spai_runtime.scoring.budget import PIXEL_BYTES, Budget
@@ -31,20 +32,22 @@ def score_all(
     paths: Iterable[str | os.PathLike[str]],
     *,
     batch_size: int | None = None,
+    formats: Collection[str] = FORMATS,
 ) -> Generator[Result]:
     """Scores many images; what fails is a Result with an error.
 
     :param detector: one, or several, all of which look at every image
+    :param formats: that are decoded; UNTRUSTED_FORMATS are those for files from strangers
     :returns: results in the order of the paths, as they get ready
     :raises EngineError: see `score_items`
     """
     items = (Item(Path(path), printable(path)) for path in paths)
-    return score_items(detector, items, batch_size=batch_size)
+    return score_items(detector, items, batch_size=batch_size, open_item=partial(open_file, formats=formats))
 
 
-def open_file(item: Item) -> Picture:
+def open_file(item: Item, formats: Collection[str] = FORMATS) -> Picture:
     """The picture of an item that is a file, its header read."""
-    return Picture.open(item.path)
+    return Picture.open(item.path, formats)
 
 
 def score_items(

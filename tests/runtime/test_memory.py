@@ -2,11 +2,13 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.support.bombs import flat_png, webp
 from tests.support.commands import spawn
 from tests.support.images import Write
 from tests.support.manifests import edit
@@ -67,6 +69,25 @@ def test_a_hundred_megapixels(engine: Path, photo: Write, tmp_path: Path) -> Non
     large = peak(engine, flat(tmp_path / "large.jpg", 10_000, 10_000), rows=1)
     print(f"{small / MIB:.1f} MiB, {large / MIB:.1f} MiB: {(large - small - 4e8) / MIB:.1f} beside the pixels")  # noqa: T201
     assert 4e8 <= large - small <= 4e8 + CONSTANT
+
+
+@pytest.mark.parametrize(
+    ("side", "bytes_per_pixel", "content"),
+    [(5000, 16, webp), (2800, 16, webp), (5000, 4, flat_png)],
+    ids=["large WebP", "small WebP", "PNG"],
+)
+def test_bombs_are_decoded_one_at_a_time(
+    engine: Path, photo: Write, tmp_path: Path, side: int, bytes_per_pixel: int, content: Callable[[int, int], bytes]
+) -> None:
+    """A small file whose decoder takes more than the budget, or so much that the budget has room for one."""
+    small = peak(engine, photo("small.jpg", 64, 64), rows=1)
+    bombs = tmp_path / "bombs"
+    bombs.mkdir()
+    for index in range(6):
+        (bombs / f"{index}.image").write_bytes(content(side, side))
+    large = peak(engine, *sorted(bombs.iterdir()), rows=6)
+    print(f"{(large - small) / MIB:.1f} MiB for six of {bytes_per_pixel * side**2 / MIB:.1f}")  # noqa: T201
+    assert large - small <= bytes_per_pixel * side**2 + CONSTANT
 
 
 def test_large_images_wait_for_each_other(engine: Path, photo: Write, tmp_path: Path) -> None:
