@@ -21,11 +21,12 @@ from spai_train.training.loop import Loop
 from spai_train.training.optimizer import (
     PRETRAINING,
     PRETRAINING_SCHEDULE,
+    TOKENS,
     OptimizerSettings,
-    ScheduleSettings,
     build_optimizer,
 )
 from spai_train.training.run import Metrics, RunFolder
+from spai_train.training.schedule import ScheduleSettings
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.start import whiten
 from spai_train.training.task import OnEpoch, Outcome
@@ -41,7 +42,7 @@ class PretrainRecipe(TrainingSettings):
     :param low_share: of the images whose low frequencies are kept; the others keep the high ones
     """
 
-    batch_size: Annotated[int, Meta(ge=1)] = 2048  # MFM's README: 8 × 256
+    batch_size: Annotated[int, Meta(ge=1)] = 2048  # MFM's docs/PRETRAIN.md: 16 GPUs × 128
     model: SPAIConfig = field(default_factory=SPAIConfig)
     initial: Literal["upstream", "whitened"] = "upstream"
     low_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
@@ -65,9 +66,11 @@ def pretrain(recipe: PretrainRecipe, output: Path, *, resume: bool = False, on_e
     folder = RunFolder(output, writes=accelerator.is_main_process)
     folder.check("pretrain", recipe, resume=resume)
     task = PretrainTask(recipe, data, folder, accelerator)
-    optimizer = build_optimizer(task.model, recipe.optimizer, recipe.model.depth, prefix="encoder.")
+    depth = recipe.model.depth
+    optimizer = build_optimizer(task.model, recipe.scaled.optimizer, depth, prefix="encoder.", undecayed=TOKENS)
     folder.begin("pretrain", recipe)
     folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
+    folder.log(recipe.rates)
     return Loop(task, recipe, plan, optimizer, folder, accelerator).run(resume=resume, on_epoch=on_epoch)
 
 

@@ -63,12 +63,16 @@ def smooth(image: Image, kernel: NDArray[np.float32]) -> Pixels:
 
 
 def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Adds Gaussian noise of standard deviation σ, independent in every pixel and channel.
+    """Adds Gaussian noise, independent in every pixel and channel, of which each value is cut to a whole grey level.
 
-    Upstream's is weaker by about 0.4 grey levels: albumentations cuts off what is here rounded.
+    It is cut towards zero, as in the albumentations that upstream pins (1.4.14): the power is about σ² − 0.8·σ + ⅓, and
+    the mean stays zero.
+
+    :param sigma: standard deviation before that, in grey levels
     """
     planes = rng.standard_normal(image.shape, np.float32)
     planes *= sigma
+    np.trunc(planes, out=planes)
     planes += image
     return as_uint8(planes)
 

@@ -21,8 +21,8 @@ from spai_train.seeds import Use, seed_of
 from spai_train.training.curves import draw_curves
 from spai_train.training.failures import TrainingError, memory_advice
 from spai_train.training.meters import Meters
-from spai_train.training.optimizer import CosineSchedule
 from spai_train.training.run import Metrics, RunFolder, State
+from spai_train.training.schedule import Schedule
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.stopping import EarlyStopping, gap
 from spai_train.training.task import OnEpoch, Outcome, Task
@@ -50,7 +50,7 @@ class Loop:
     ) -> None:
         self.task, self.settings, self.plan, self.optimizer = task, settings, plan, optimizer
         self.folder, self.accelerator, self.stopping, self.keep_all = folder, accelerator, stopping, keep_all
-        self.schedule = CosineSchedule(settings.schedule, plan.steps_per_epoch)
+        self.schedule = Schedule(settings.scaled.schedule, plan.steps_per_epoch)
         self.step = 0
         self.history: list[Metrics] = []
         self.meters = Meters(accelerator)
@@ -196,12 +196,24 @@ class Loop:
         self.step, self.history, self.stopped = state.step, state.history, state.stopped
         self.meters.restore(state.totals)
         self.task.model.load_state_dict(tensors["model"])
-        self.optimizer.load_state_dict(tensors["optimizer"])
+        self._restore_optimizer(tensors["optimizer"])
         if self.stopping:
             self.stopping.restore(state.stopping)
         self.folder.log(f"resumed at step {self.step} of {self.plan.steps}")
         scaler: dict[str, Any] | None = tensors["scaler"]
         return scaler
+
+    def _restore_optimizer(self, state: dict[str, Any]) -> None:
+        """:raises TrainingError: it has other groups than this version puts the same parameters in"""
+        before, now = (
+            [group.get("name") for group in groups] for groups in (state["param_groups"], self.optimizer.param_groups)
+        )
+        if before != now:
+            raise TrainingError(
+                f"{self.folder.path} holds a run of an earlier version, which decays other weights: go on with that "
+                "version, or begin anew under another --output"
+            )
+        self.optimizer.load_state_dict(state)
 
     def _save_state(self) -> None:
         self._means()  # nothing that is not finite is saved

@@ -1,6 +1,6 @@
 """A run's folder: the resolved recipe, a log, metrics, curves, and the state that `--resume` goes on from.
 
-recipe.yaml     every key of the recipe, as it was followed
+recipe.yaml     every key of the recipe, as it was followed, and the learning rates that follow from them
 log.txt         what was said, with times
 metrics.jsonl   one line an epoch; two runs of a recipe write the same
 curves.png      the same, drawn
@@ -68,7 +68,7 @@ class RunFolder:
         """Takes the folder for a run of these settings; once all that can be checked before it has been."""
         if self.writes:
             self.path.mkdir(parents=True, exist_ok=True)
-        content = dump_recipe(section, settings)
+        content = f"# {settings.rates}\n{dump_recipe(section, settings)}"
         self.replace("recipe.yaml", lambda path: path.write_text(content, encoding="utf-8"))
 
     def restore(self) -> tuple[State, dict[str, Any]] | None:

@@ -1,12 +1,13 @@
 """What every training is told: the recipe keys that `pretrain` and `fit` share."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal, Self
 
 from msgspec import Meta
 
 from spai_train.data.rows import DataSettings
-from spai_train.training.optimizer import OptimizerSettings, ScheduleSettings
+from spai_train.training.optimizer import OptimizerSettings
+from spai_train.training.schedule import ScheduleSettings
 
 Count = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
@@ -38,6 +39,24 @@ class TrainingSettings:
     log_every: Count = 10
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+
+    @property
+    def scaled(self) -> Self:
+        """With the learning rates that steps of `batch_size` images have."""
+        rate = self.optimizer.learning_rate * self.schedule.factor(self.batch_size)
+        optimizer, schedule = replace(self.optimizer, learning_rate=rate), self.schedule.scaled(self.batch_size)
+        return replace(self, optimizer=optimizer, schedule=schedule)
+
+    @property
+    def rates(self) -> str:
+        """In words, the learning rates that steps of `batch_size` images have."""
+        peak, schedule = self.scaled.optimizer.learning_rate, self.scaled.schedule
+        last = f", {schedule.final_rate:.4g} in the last" if schedule.name == "cosine" else ""
+        given = f", scaled from {self.schedule.base_batch_size}" if self.schedule.base_batch_size else ""
+        return (
+            f"learning rates of steps of {self.batch_size} images{given}: {schedule.warmup_rate:.4g} in the first, "
+            f"{peak:.4g} at the peak{last} ({self.optimizer.name}, {schedule.name})"
+        )
 
 
 # What a resumed run may change: nothing here moves a weight.

@@ -88,6 +88,7 @@ def pretrain_recipe(table: Path, **overrides: Any) -> PretrainRecipe:
         "device": "cpu",
         "model": dict(MODEL),
         "batch_size": 8,
+        "schedule.base_batch_size": None,
         "schedule.epochs": 2,
         "schedule.warmup_epochs": 1,
         "trackers": [],

@@ -118,5 +118,5 @@ def layer_share(name: str, backbone: str, depth: int, decay: float) -> float:
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Matrices do; norms, biases, positions and the CLS token do not."""
-    return parameter.ndim > 1 and not name.endswith((".bias", "pos_embed", "cls_token"))
+    """Matrices and the learned tokens do; norms and biases do not."""
+    return parameter.ndim > 1 and not name.endswith(".bias")

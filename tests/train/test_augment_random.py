@@ -18,6 +18,7 @@ from spai_runtime.images import Picture
 from spai_train.data.augment import FINETUNE, PLAIN, Augment
 from tests.support.augmenting import ALL, IMAGE, PICTURE, PROBABILITIES, SIZE, alone, grey
 from tests.support.images import pixels
+from tests.support.noise import power
 
 
 def likely(count: int, trials: int, probability: float) -> bool:
@@ -47,7 +48,8 @@ def test_kernel_sizes_come_as_often_as_albumentations_draws_them() -> None:
 
 def test_variance_of_the_noise_is_even_between_its_limits() -> None:
     views = [alone(grey(128), seed, noise=1.0) for seed in range(300)]
-    variances = [view.var() - 1 / 12 for view in views]  # less that of rounding
+    drawn = np.linspace(5, 60, 1000)
+    variances = np.interp([view.var() for view in views], [power(variance**0.5) for variance in drawn], drawn)
     assert kstest(variances, "uniform", (10, 40)).pvalue > 1e-3
     error = 5 * np.sqrt(2 / views[0].size)
     assert 10 * (1 - error) < min(variances) < max(variances) < 50 * (1 + error)

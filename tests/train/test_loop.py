@@ -22,8 +22,9 @@ from spai_train.training import loop as looping
 from spai_train.training.failures import TrainingError
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop
-from spai_train.training.optimizer import OptimizerSettings, ScheduleSettings
+from spai_train.training.optimizer import OptimizerSettings
 from spai_train.training.run import Metrics, RunFolder
+from spai_train.training.schedule import ScheduleSettings
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.stopping import EarlyStopping, StoppingSettings
 from spai_train.training.task import Outcome
@@ -270,6 +271,17 @@ def test_a_run_resumed_after_any_step_ends_the_same(die_in: int, tmp_path: Path)
     assert task.calls == 8 - die_in
     for name in ("last.pt", "best.pt", "metrics.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_state_whose_groups_are_others_is_not_gone_on_from(tmp_path: Path) -> None:
+    """Groups of one size would be taken, and moments of one weight given to another."""
+    train(tmp_path)
+    state = torch.load(tmp_path / "state.pt")
+    state["state"]["step"] = 6
+    state["optimizer"]["param_groups"][0]["name"] = "layer 0, no weight decay"
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match="holds a run of an earlier version, which decays other weights"):
+        loop(LineTask(RunFolder(tmp_path)), SETTINGS).run(resume=True)
 
 
 def test_a_step_that_overflows_in_half_precision_is_skipped(tmp_path: Path) -> None:

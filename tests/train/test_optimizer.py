@@ -1,30 +1,27 @@
-"""The optimizer against AdamW written out, the groups against the model's names, the schedule against timm's."""
+"""The optimizers against AdamW and SGD written out, the groups against the model's names."""
 
-import math
 import re
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
+from spai_train.detectors.spai.upstream import upstream_name
+from spai_train.models.mfm import MaskedFrequencyModel
 from spai_train.training.optimizer import (
     BACKBONE,
     PRETRAINING,
-    PRETRAINING_SCHEDULE,
-    CosineSchedule,
+    TOKENS,
     OptimizerSettings,
-    ScheduleSettings,
     build_optimizer,
     layer_of,
     parameter_groups,
-    rate,
 )
-
-SCHEDULES = [(35, 5, 1), (35, 5, 7), (10, 0, 3), (4, 0.5, 5), (2, 3, 2)]  # epochs, of warm-up, steps an epoch
 
 
 class Pair(nn.Module):
@@ -57,19 +54,34 @@ def adamw(
     return x
 
 
-def test_steps_are_those_of_adamw() -> None:
-    settings = OptimizerSettings(learning_rate=0.1, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.3)
+def nesterov(
+    x: NDArray[np.float64], gradients: list[NDArray[np.float64]], settings: OptimizerSettings, weight_decay: float
+) -> NDArray[np.float64]:
+    """Sutskever et al. 2013 as torch and upstream have it: v ← μ·v + g, x ← x − lr·(g + μ·v), the decay in g."""
+    velocity = np.zeros_like(x)
+    for gradient in gradients:
+        g = gradient + weight_decay * x
+        velocity = settings.momentum * velocity + g
+        x = x - settings.learning_rate * (g + settings.momentum * velocity)
+    return x
+
+
+@pytest.mark.parametrize(("name", "written_out"), [("adamw", adamw), ("sgd", nesterov)])
+def test_steps_are_those_written_out(name: Literal["adamw", "sgd"], written_out: Callable[..., Any]) -> None:
+    settings = OptimizerSettings(
+        name=name, learning_rate=0.1, betas=(0.8, 0.95), eps=1e-3, momentum=0.7, weight_decay=0.3
+    )
     rng, model = np.random.default_rng(0), Pair()
     before = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
     gradients = {name: [rng.normal(size=x.shape) for _ in range(3)] for name, x in before.items()}
     optimizer = build_optimizer(model, settings, depth=2)
     for step in range(3):
-        for name, parameter in model.named_parameters():
-            parameter.grad = torch.from_numpy(gradients[name][step]).float()
+        for part, parameter in model.named_parameters():
+            parameter.grad = torch.from_numpy(gradients[part][step]).float()
         optimizer.step()
-    for name, decay in (("matrix", 0.3), ("vector", 0.0)):
-        expected = adamw(before[name], gradients[name], settings, decay)
-        np.testing.assert_allclose(getattr(model, name).detach(), expected, rtol=1e-5)
+    for part, decay in (("matrix", 0.3), ("vector", 0.0)):
+        expected = written_out(before[part], gradients[part], settings, decay)
+        np.testing.assert_allclose(getattr(model, part).detach(), expected, rtol=1e-5)
 
 
 def flat(groups: list[dict[str, object]]) -> dict[int, tuple[float, float]]:
@@ -86,7 +98,7 @@ def test_every_parameter_has_its_layers_rate_and_its_decay(tiny_config: SPAIConf
         first = re.match(r"encoder\.backbone\.(cls_token|pos_embed|patch_embed\.)", name)
         block = re.match(r"encoder\.backbone\.blocks\.(\d+)\.", name)
         layer = 0 if first else 1 + int(block[1]) if block else depth + 1
-        plain = name.endswith((".bias", "cls_token", "pos_embed")) or "norm" in name
+        plain = name.endswith(".bias") or "norm" in name
         assert groups[id(parameter)] == (0.5 ** (depth + 1 - layer), 0.0 if plain else 0.05), name
     assert len(groups) == len(list(model.parameters()))
 
@@ -94,8 +106,8 @@ def test_every_parameter_has_its_layers_rate_and_its_decay(tiny_config: SPAIConf
 def test_groups_are_named_and_ordered_as_the_model(tiny_model: SPAI) -> None:
     names = [group["name"] for group in parameter_groups(tiny_model, OptimizerSettings(), BACKBONE, 2)]
     assert names == [
-        "layer 0, no weight decay",
         "layer 0, weight decay",
+        "layer 0, no weight decay",
         "layer 1, no weight decay",
         "layer 1, weight decay",
         "layer 2, no weight decay",
@@ -123,7 +135,7 @@ def test_a_frozen_backbone_leaves_what_follows_it(tiny_config: SPAIConfig) -> No
 
 def test_pretraining_has_one_rate_for_all_layers(tiny_config: SPAIConfig) -> None:
     model = Pretraining(SPAI(tiny_config))
-    groups = parameter_groups(model, PRETRAINING, "encoder.", 2)
+    groups = parameter_groups(model, PRETRAINING, "encoder.", 2, undecayed=TOKENS)
     table = flat(groups)
     assert {peak for peak, _ in table.values()} == {3e-4}
     assert table[id(model.encoder.pos_embed)] == table[id(model.encoder.cls_token)] == (3e-4, 0.0)
@@ -131,54 +143,27 @@ def test_pretraining_has_one_rate_for_all_layers(tiny_config: SPAIConfig) -> Non
     assert {group["name"] for group in groups} >= {"layer 0, weight decay", "layer 2, weight decay"}
 
 
-@pytest.mark.parametrize(("epochs", "warmup", "steps"), SCHEDULES)
-def test_rates_are_those_of_upstreams_scheduler(
-    tiny_config: SPAIConfig, epochs: int, warmup: float, steps: int
-) -> None:
-    settings = ScheduleSettings(epochs, warmup, warmup_rate=1e-6, final_rate=2e-6)
-    ours = build_optimizer(SPAI(tiny_config), OptimizerSettings(), depth=2)
-    theirs = build_optimizer(SPAI(tiny_config), OptimizerSettings(), depth=2)
-    scheduler = CosineLRScheduler(
-        theirs,
-        t_initial=epochs * steps,
-        warmup_t=int(warmup * steps),
-        warmup_lr_init=settings.warmup_rate,
-        lr_min=settings.final_rate,
-        cycle_limit=1,
-        t_in_epochs=False,
-    )
-    schedule = CosineSchedule(settings, steps)
-    for step in range(epochs * steps + 2):
-        schedule.set_rates(ours, step)
-        expected = [group["lr"] for group in theirs.param_groups]
-        np.testing.assert_allclose([group["lr"] for group in ours.param_groups], expected, rtol=1e-12)
-        scheduler.step_update(step)
+def upstream_no_decay(names: dict[str, torch.Size], skip: set[str]) -> set[str]:
+    """The rule of upstream's `get_finetune_param_groups` and `get_pretrain_param_groups`."""
+    return {name for name, shape in names.items() if len(shape) == 1 or name.endswith(".bias") or name in skip}
 
 
-def test_rates_are_the_closed_formula() -> None:
-    settings = ScheduleSettings(warmup_rate=0.1, final_rate=0.2)
-    rates = [rate(step, settings, peak=1.0, total_steps=20, warmup_steps=4) for step in range(23)]
-    assert rates[:5] == pytest.approx([0.1, 0.1, 0.325, 0.55, 0.775])
-    assert rates[5:21] == pytest.approx([0.2 + 0.4 * (1 + math.cos(math.pi * t / 20)) for t in range(4, 20)])
-    assert rates[21:] == [0.2, 0.2]
+def test_fine_tuning_decays_what_upstreams_does(tiny_config: SPAIConfig) -> None:
+    """`PatchBasedMFViT` has no `no_weight_decay`, so nothing is skipped by its name."""
+    model = SPAI(tiny_config)
+    names = {upstream_name(name): (name, part.shape) for name, part in model.named_parameters()}
+    spared = upstream_no_decay({theirs: shape for theirs, (_, shape) in names.items()}, set())
+    table = flat(parameter_groups(model, OptimizerSettings(), BACKBONE, 2))
+    parameters = dict(model.named_parameters())
+    ours = {theirs for theirs, (name, _) in names.items() if table[id(parameters[name])][1] == 0}
+    assert ours == spared
+    assert not {"mfvit.vit.cls_token", "mfvit.vit.pos_embed"} & ours
 
 
-def test_the_published_settings() -> None:
-    """SPAI warms up for 5 of 35 epochs, MFM for 20 of 300."""
-    spai, mfm = (CosineSchedule(settings, 100) for settings in (ScheduleSettings(), PRETRAINING_SCHEDULE))
-    assert (spai.total_steps, spai.warmup_steps) == (3500, 500)
-    assert (mfm.total_steps, mfm.warmup_steps) == (30_000, 2000)
-    assert rate(501, spai.settings, 5e-4, 3500, 500) == pytest.approx(0.95 * 5e-4, rel=1e-3)
-    assert (PRETRAINING.betas, PRETRAINING.layer_decay, PRETRAINING.clip) == ((0.9, 0.95), 1.0, 3.0)
-
-
-def test_a_resumed_optimizer_has_the_rates_of_one_that_never_stopped() -> None:
-    schedule = CosineSchedule(ScheduleSettings(epochs=4, warmup_epochs=1), steps_per_epoch=3)
-    whole, half = (build_optimizer(Pair(), OptimizerSettings(), depth=2) for _ in range(2))
-    for step in range(8):
-        schedule.set_rates(whole, step)
-    half.load_state_dict(whole.state_dict())
-    for optimizer in (whole, half):
-        schedule.set_rates(optimizer, 8)
-    assert [group["lr"] for group in half.param_groups] == [group["lr"] for group in whole.param_groups]
-    assert half.param_groups[0]["lr"] == rate(8, schedule.settings, 5e-4, 12, 3)
+def test_pre_training_decays_what_upstreams_does(tiny_config: SPAIConfig) -> None:
+    """`MFM.no_weight_decay` puts `encoder.` before the two names that its vision transformer gives."""
+    model = MaskedFrequencyModel(tiny_config)
+    names = {name: part.shape for name, part in model.named_parameters()}
+    table = flat(parameter_groups(model, PRETRAINING, "encoder.", 2, undecayed=TOKENS))
+    ours = {name for name, part in model.named_parameters() if table[id(part)][1] == 0}
+    assert ours == upstream_no_decay(names, {"encoder.pos_embed", "encoder.cls_token"})

@@ -15,6 +15,7 @@ from scipy import ndimage
 from spai_runtime.errors import UserError
 from spai_train.data.perturb import NONE, Kind, Perturbation
 from tests.support.images import pixels
+from tests.support.noise import power
 
 LEVELS = {Kind.NONE: 0, Kind.JPEG: 85, Kind.WEBP: 70, Kind.BLUR: 5, Kind.NOISE: 4, Kind.SCALE: 0.5}
 ALL = [Perturbation(kind, level) for kind, level in LEVELS.items()]
@@ -47,10 +48,10 @@ def test_line_that_is_blurred_shows_the_binomial_kernel() -> None:
     assert Perturbation(Kind.BLUR, 3).apply(image)[:, 4, 0].tolist() == [0, 0, 0, 64, 128, 64, 0, 0, 0]
 
 
-def test_noise_level_is_its_deviation() -> None:
+def test_noise_level_is_its_deviation_before_it_is_cut_to_grey_levels() -> None:
     grey = np.full((100, 100, 3), 128, np.uint8)
     noisy = Perturbation(Kind.NOISE, 6).apply(grey, seed=3).astype(float)
-    assert noisy.var() == pytest.approx(36 + 1 / 12, rel=5 * np.sqrt(2 / noisy.size))
+    assert noisy.var() == pytest.approx(power(6), rel=5 * np.sqrt(2 / noisy.size))
 
 
 def test_noise_follows_from_its_seed() -> None:

@@ -1,11 +1,13 @@
 """Pre-training: a step against its definition, written with the whole FFT, and what a run leaves."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +21,7 @@ from spai_train.pretrain import PretrainRecipe, pretrain
 from spai_train.recipe import RecipeError
 from spai_train.seeds import Use, seed_of
 from tests.support.training import largest_difference, metrics_of, pretrain_recipe, same, write_labelled
-from tests.support.written_out import MEAN, STD, AdamW, decays
+from tests.support.written_out import MEAN, STD, AdamW
 
 STEADY: dict[str, Any] = {"optimizer__eps": 1e-4, "optimizer__learning_rate": 1e-3}
 
@@ -56,6 +58,11 @@ def short(table: Path, path: Path, **overrides: Any) -> dict[str, Tensor]:
 def first_model(recipe: PretrainRecipe) -> MaskedFrequencyModel:
     torch.manual_seed(seed_of(recipe.seed, Use.INITIAL))
     return MaskedFrequencyModel(recipe.model, recipe.loss)
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """MFM spares the positions and the CLS token, beside norms and biases."""
+    return parameter.ndim > 1 and not name.endswith((".bias", "pos_embed", "cls_token"))
 
 
 def masked_frequency_loss(model: MaskedFrequencyModel, crops: Tensor, low: Tensor) -> Tensor:
@@ -158,3 +165,28 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(run: Path, table: P
     with pytest.raises(RecipeError, match="was run with another low_share"):
         pretrain(pretrain_recipe(table, low_share=0.25), run, resume=True)
     assert len(pretrain(pretrain_recipe(table, data__workers=1), run, resume=True).history) == 2
+
+
+def test_the_rates_of_a_run_are_those_of_its_batch(table: Path, tmp_path: Path) -> None:
+    """A run scaled from 32 images to 8 is one with a quarter of each rate; the log and the recipe say which it had."""
+    given = {"optimizer__learning_rate": 4e-3, "schedule__warmup_rate": 4e-6, "schedule__final_rate": 8e-6}
+    scaled = short(table, tmp_path / "scaled", schedule__base_batch_size=32, **given)
+    plain = short(table, tmp_path / "plain", **{name: value / 4 for name, value in given.items()})
+    assert same(scaled, plain)
+    said = "learning rates of steps of 8 images, scaled from 32: 1e-06 in the first, 0.001 at the peak, 2e-06 in the"
+    assert said in (tmp_path / "scaled" / "log.txt").read_text()
+    assert (tmp_path / "scaled" / "recipe.yaml").read_text().startswith(f"# {said}")
+
+
+def test_a_run_from_before_rates_were_scaled_goes_on_when_told_not_to(run: Path, table: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "old")
+    recipe = tmp_path / "old" / "recipe.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    for key in ("base_batch_size", "name", "decay_epochs", "decay_rate", "milestones"):
+        del content["pretrain"]["schedule"][key]
+    for key in ("name", "momentum"):
+        del content["pretrain"]["optimizer"][key]
+    recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=r"was run with another schedule\.base_batch_size"):
+        pretrain(pretrain_recipe(table, schedule__base_batch_size=512), tmp_path / "old", resume=True)
+    assert len(pretrain(pretrain_recipe(table), tmp_path / "old", resume=True).history) == 2

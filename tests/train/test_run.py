@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_a_folder_is_made_and_holds_the_whole_recipe(folder: RunFolder) -> None:
     text = (folder.path / "recipe.yaml").read_text()
-    assert text.startswith("fit:\n  seed: 0\n")
+    assert text.startswith(f"# {SETTINGS.rates}\nfit:\n  seed: 0\n")
     assert "    learning_rate: 0.0005\n" in text
 
 
