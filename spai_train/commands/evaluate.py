@@ -52,7 +52,9 @@ def run(
     ] = None,
     webp: Annotated[Levels, typer.Option(help="As WebP of this quality.")] = None,
     blur: Annotated[Levels, typer.Option(help="Through a Gaussian kernel of this many pixels.")] = None,
-    noise: Annotated[Levels, typer.Option(help="With noise of this standard deviation, of 255, cut to whole levels.")] = None,
+    noise: Annotated[
+        Levels, typer.Option(help="With noise of this standard deviation, of 255, cut to whole levels.")
+    ] = None,
     scale: Annotated[Levels, typer.Option(help="With both sides times this.")] = None,
     calibrate: Annotated[
         list[str] | None,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from spai_train.checkpoint import (
     Card,
@@ -20,7 +21,7 @@ from spai_train.checkpoint import (
     save_upstream,
 )
 from spai_train.cli import main
-from spai_train.detectors.spai.model import SPAI
+from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from spai_train.detectors.spai.upstream import to_upstream
 from spai_train.models.pretrained import load_pretrained
 from tests.golden import CHECKPOINT
@@ -74,8 +75,40 @@ def test_upstream_to_ours_and_back_is_the_identity(official: dict[str, Any]) -> 
     checkpoint = load_checkpoint(CHECKPOINT)
     back = to_upstream(checkpoint.state, checkpoint.config)
     used = {name: tensor for name, tensor in official["model"].items() if not any(part in name for part in UNUSED)}
-    assert back.keys() == used.keys()
+    assert len(official["model"]) - len(used) == 25
     assert all(torch.equal(back[name], tensor) for name, tensor in used.items())
+
+
+def test_what_is_written_for_upstream_has_the_names_shapes_and_types_of_its_own_file(official: dict[str, Any]) -> None:
+    checkpoint = load_checkpoint(CHECKPOINT)
+    back = to_upstream(checkpoint.state, checkpoint.config)
+    assert layout(back) == layout(official["model"])
+
+
+def layout(state: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+
+
+def test_the_published_dimensions_give_the_official_files_tensors() -> None:
+    """324 of them with 139,945,243 values, as its authors' file has."""
+    with torch.device("meta"):
+        state = SPAI(SPAIConfig()).state_dict()
+    written = to_upstream(state, SPAIConfig())
+    assert len(written) == 324
+    assert sum(tensor.numel() for tensor in written.values()) == 139_945_243
+
+
+def test_what_upstream_never_reads_is_written_as_it_draws_it(model: SPAI) -> None:
+    """`sid.py`: N(0, 0.02²) for linear layers and tokens, 1 and 0 for norms, 0 for biases; the same every time."""
+    one, other = (to_upstream(model.state_dict(), UNEVEN) for _ in range(2))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    for name in (name for name in one if any(part in name for part in UNUSED)):
+        tensor = one[name]
+        if tensor.ndim > 1:
+            assert tensor.std().item() == pytest.approx(0.02, rel=5 * (2 * tensor.numel()) ** -0.5), name
+            assert abs(tensor.mean().item()) < 5 * 0.02 * tensor.numel() ** -0.5, name
+        else:
+            assert (tensor == (0 if "bias" in name else 1)).all(), name
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -163,6 +196,10 @@ def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[st
     found, golden = load_checkpoint(theirs), load_checkpoint(CHECKPOINT)
     assert found.config == golden.config
     assert all(torch.equal(found.state[name], tensor) for name, tensor in golden.state.items())
+    assert main(["convert", theirs, str(tmp_path / "b.pth")]) == 0
+    first, second = (torch.load(tmp_path / name, weights_only=True)["model"] for name in ("a.pth", "b.pth"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
     assert oct(Path(ours).stat().st_mode & 0o777) == oct(Path(theirs).stat().st_mode & 0o777)
     capsys.readouterr()
     assert main(["convert", str(CHECKPOINT), "x.onnx"]) == 2

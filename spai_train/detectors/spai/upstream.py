@@ -11,6 +11,7 @@ from torch import Tensor
 from spai_train.detectors.spai.config import SPAIConfig
 from spai_train.detectors.spai.model import SPAI
 from spai_train.detectors.spai.spectral import disc_mask
+from spai_train.detectors.spai.unused import unused_tensors
 from spai_train.models.pretrained import UNUSED, match, split
 from spai_train.models.vit import BackboneName
 from spai_train.tensors import CheckpointError, Content, State
@@ -66,14 +67,17 @@ def upstream_name(name: str) -> str:
 
 
 def to_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
-    """Our state dict → upstream's, with the mask that upstream keeps among its parameters.
+    """Our state dict → upstream's, with all that its strict loading wants.
+
+    That is the mask, which upstream keeps among its parameters, and the tensors that it never reads: those that a file
+    of its own had are gone with ours, and are written as upstream draws them.
 
     :raises CheckpointError: upstream's layout has no place for this backbone
     """
     if config.backbone != "mfm":
         raise CheckpointError(f"upstream's layout has no place for a {config.backbone} backbone; write .safetensors")
     mask = torch.from_numpy(disc_mask(config.tile_size, config.mask_radius)).long()
-    return {"mfvit.frequencies_mask": mask, **_renamed(state)}
+    return {"mfvit.frequencies_mask": mask, **_renamed(state), **unused_tensors(config)}
 
 
 def _renamed(state: State) -> dict[str, Tensor]:
