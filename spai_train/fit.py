@@ -15,9 +15,10 @@ from spai_train.data.augment import FINETUNE, Augment, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
 from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_labelled
-from spai_train.data.table import TableError
+from spai_train.data.table import Row, TableError
 from spai_train.detectors import DEFAULT, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial
+from spai_train.memory import BatchLimit
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop
 from spai_train.training.losses import Objective, objective
@@ -44,6 +45,8 @@ class FitRecipe(TrainingSettings):
     :param initial: how weights are drawn that are not loaded
     :param freeze: whether the backbone stays as it is; None freezes one that is loaded, as upstream does
     :param views: augmented views of an image, which the head sees as its tiles
+    :param validation_batch_size: views that validation gives the encoder at once; None is 4 on a CPU, 64 on a GPU, and
+        half of it, again and again, where memory runs out
     :param keep: `best` keeps the best and the last epoch's checkpoint, `all` every epoch's
     """
 
@@ -59,6 +62,7 @@ class FitRecipe(TrainingSettings):
     augmentation: Augmentation = FINETUNE
     objective: Objective = field(default_factory=Objective)
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
+    validation_batch_size: Annotated[int, Meta(ge=1)] | None = None
     keep: Literal["best", "all"] = "best"
 
     def __post_init__(self) -> None:
@@ -127,19 +131,29 @@ class FitTask:
         model = checkpoint.model() if checkpoint else self._drawn()
         self.model = self._prepared(model).to(accelerator.device)
         self._objective = objective(recipe.objective)
+        self._limit = BatchLimit(recipe.validation_batch_size)  # which an epoch that ran out of memory hands on
 
     def loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
         verdict = model(batch.views, detached=self.recipe.objective.detached)
         return self._objective(verdict.logit, verdict.embedding, batch.labels, seed)
 
     def validate(self) -> Metrics:
-        metrics, unreadable = validate(self.model, self.data.validation, self.data.store, self.accelerator)
-        self.folder.log_skipped(unreadable)
+        metrics = self._measured("val", self.data.validation)
         if (watched := self.recipe.stopping.metric) not in metrics:
             raise TableError(
                 f"{watched} needs validation images of both classes, and those of one cannot be read: "
                 "repair them, or set stopping.metric=val_loss"
             )
+        for name, rows in self.data.tests.items():
+            try:
+                metrics |= self._measured(f"test_{name}", rows)
+            except TableError as error:  # a test stops nothing
+                self.folder.log(str(error))
+        return metrics
+
+    def _measured(self, name: str, rows: list[Row]) -> Metrics:
+        metrics, unreadable = validate(self.model, rows, self.data.store, self.accelerator, self._limit, name)
+        self.folder.log_skipped(unreadable)
         return metrics
 
     def save(self, name: str) -> None:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spai_runtime.detector import Detector
-from spai_runtime.engines.base import HostEngine
+from spai_runtime.engines.base import DeviceMemoryError, HostEngine
 from spai_runtime.manifest import Threshold
 from spai_train.checkpoint import Card, load_checkpoint
 from spai_train.detectors import find
 from spai_train.detectors.describe import describe
 from spai_train.detectors.spec import DetectorModel
+from spai_train.memory import BatchLimit, out_of_memory
 
 CPU_BATCH_SIZE = 4  # views: larger batches leave the cache
 CUDA_BATCH_SIZE = 64
@@ -27,16 +28,58 @@ class TorchEngine(HostEngine):
 
     :param module: takes one tensor, gives one or a tuple; it is run as it stands, in whatever mode
     :param precision: `torch.float32`, or what autocast computes in
+    :param limit: of a batch; None begins with what suits the device
     """
 
-    def __init__(self, module: nn.Module, device: str, precision: torch.dtype = torch.float32) -> None:
-        self.device = device
-        self.batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else CUDA_BATCH_SIZE
+    def __init__(
+        self,
+        module: nn.Module,
+        device: str,
+        precision: torch.dtype = torch.float32,
+        limit: BatchLimit | None = None,
+    ) -> None:
+        self.device, self._limit = device, limit or BatchLimit()
+        suits = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else CUDA_BATCH_SIZE
+        self.batch_size = self._limit.views or suits
         self.label = f"torch {torch.__version__}, {device}"
         self._module, self._precision = module, precision
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
-        """:returns: float32, whatever the precision"""
+        """Where memory runs out, the batch is halved until it fits, and later ones are no larger.
+
+        :returns: float32, whatever the precision
+        :raises DeviceMemoryError: not even one fits
+        """
+        parts: list[list[NDArray[Any]]] = []
+        begin = 0
+        while begin < len(batch):
+            part = batch[begin : begin + self._limit.of(len(batch) - begin)]
+            outputs = self._attempt(part)
+            if outputs is None:
+                self._limit.lower(len(part))
+            else:
+                parts.append(outputs)
+                begin += len(part)
+        self._limit.say(self.device)
+        return parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _attempt(self, part: NDArray[Any]) -> list[NDArray[Any]] | None:
+        """None where memory runs out. What the attempt held is given back when this has returned, so it is no retry.
+
+        :raises DeviceMemoryError: it is a batch of one
+        """
+        try:
+            return self._compute(part)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise DeviceMemoryError(f"{self.device} has too little memory left for a batch of 1") from error
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _compute(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
         tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
         autocast = torch.autocast(
             torch.device(self.device).type, self._precision, enabled=self._precision != torch.float32
@@ -51,15 +94,21 @@ class TorchEngine(HostEngine):
 
 
 def as_detector(
-    model: DetectorModel, card: Card | None = None, device: str = "cpu", precision: torch.dtype = torch.float32
+    model: DetectorModel,
+    card: Card | None = None,
+    device: str = "cpu",
+    precision: torch.dtype = torch.float32,
+    limit: BatchLimit | None = None,
 ) -> Detector:
     """A detector of a model that lies on `device`; put the model in eval mode first.
 
     :param card: what it says of itself; None is one with the name of the detector
+    :param limit: of the encoder's batches
     """
     spec = find(model.detector)
     manifest = describe(spec, model.config, card or Card(spec.name))
-    encoder, head = (TorchEngine(module, device, precision) for module in (model.encoder, model.head))
+    encoder = TorchEngine(model.encoder, device, precision, limit)
+    head = TorchEngine(model.head, device, precision)
     return Detector(manifest, encoder, head, manifest.threshold)
 
 

@@ -44,6 +44,12 @@ def run(
     validation: Annotated[
         list[Path] | None, typer.Option(help="CSV of the validation images, else the split val of --data.")
     ] = None,
+    test_csv: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="CSV that each epoch is measured on too; chooses and stops nothing. Repeatable [data.tests]."
+        ),
+    ] = None,
     root: RootOption = None,
     store: StoreOption = None,
     pretrained: Annotated[
@@ -52,6 +58,9 @@ def run(
     start: Annotated[Path | None, typer.Option(help="A whole checkpoint to go on from [start].")] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
+    validation_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Views that validation takes at once [validation_batch_size].")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak [optimizer.learning_rate].")] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Epochs without a better one before it stops [stopping.patience].")
@@ -73,12 +82,14 @@ def run(
         detector=detector,
         data=data,
         validation=validation,
+        test_csv=test_csv,
         root=root,
         store=store,
         pretrained=pretrained,
         start=start,
         epochs=epochs,
         batch_size=batch_size,
+        validation_batch_size=validation_batch_size,
         learning_rate=learning_rate,
         patience=patience,
         workers=workers,

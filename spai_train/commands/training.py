@@ -33,6 +33,7 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run
 _KEYS = {
     "data": "data.tables",
     "validation": "data.validation",
+    "test_csv": "data.tests",
     "root": "data.root",
     "store": "data.store",
     "workers": "data.workers",

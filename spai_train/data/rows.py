@@ -1,7 +1,7 @@
 """The labelled rows of a training: read, checked, and all their files there, before anything is computed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ class DataSettings:
 
     :param tables: CSVs with image, class and split
     :param validation: CSVs of the validation images; none for the rows of `tables` in `validation_split`
+    :param tests: CSVs that each epoch is measured on apart, for the metrics alone: nothing is chosen by them
     :param root: that paths are relative to; None is each CSV's folder
     :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
     :param workers: processes that read and augment, at most one a core; 0 does so in the training process
@@ -26,24 +27,30 @@ class DataSettings:
 
     tables: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     root: str | None = None
     store: str | None = None
     train_split: str = "train"
     validation_split: str = "val"
+    test_split: str = "test"
     workers: Annotated[int, Meta(ge=0)] = 8
     prefetch: Annotated[int, Meta(ge=1)] = 2
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """:param validation: whole images; empty where nothing is held out"""
+    """:param validation: whole images; empty where nothing is held out
+    :param tests: the same of each table that is measured on apart, by its file's name
+    """
 
     training: list[Row]
     validation: list[Row]
     store: Store
+    tests: dict[str, list[Row]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = {"training": self.training, "validation": self.validation}
+        parts |= {f"the test {name}": rows for name, rows in self.tests.items()}
         return ", ".join(f"{_count(rows)} for {name}" for name, rows in parts.items() if rows)
 
 
@@ -60,8 +67,9 @@ def read_labelled(settings: DataSettings) -> Labelled:
     check_classes(training, f"the split {settings.train_split}")
     check_classes(validation, f"the split {settings.validation_split}")
     store = open_store(None if settings.store is None else Path(settings.store))
-    check_files([*training, *validation], store)
-    return Labelled(training, validation, store)
+    tests = _read_tests(settings, root)
+    check_files([*training, *validation, *(row for rows in tests.values() for row in rows)], store)
+    return Labelled(training, validation, store, tests)
 
 
 def read_unlabelled(settings: DataSettings) -> Labelled:
@@ -84,6 +92,19 @@ def _read(tables: Sequence[str], split: str, root: Path | None) -> list[Row]:
     if not tables:
         raise TableError("no table is named: give --data CSV, or data.tables in the recipe")
     return read_tables(map(Path, tables), split, root)
+
+
+def _read_tests(settings: DataSettings, root: Path | None) -> dict[str, list[Row]]:
+    """Of each test table, which may hold one class alone, the rows in the test split, if it has splits.
+
+    :raises TableError: two of one name, whose metrics could not be told apart
+    """
+    tests: dict[str, list[Row]] = {}
+    for path in map(Path, settings.tests):
+        if (name := printable(path.stem)) in tests:
+            raise TableError(f"two test tables are called {name}: give one of them another name")
+        tests[name] = read_tables([path], settings.test_split, root)
+    return tests
 
 
 def _count(rows: Sequence[Row]) -> str:

@@ -17,14 +17,24 @@ def draw_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Losses on the left; the validation's other metrics on the right, where there are any."""
-    panels = [(LOSSES, "loss")]
-    if any(name in metrics for metrics in history for name in SHARES):
-        panels.append((SHARES, "validation"))
-    figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
-    for index, (names, title) in enumerate(panels, start=1):
-        _panel(figure.add_subplot(1, len(panels), index), history, names, title)
+    """Losses on the left; then the validation's other metrics, and those of the tests, where there are any."""
+    tests = list(dict.fromkeys(name for metrics in history for name in metrics if name.startswith("test_")))
+    panels = [
+        (LOSSES | _of_tests(tests, {"_loss": "loss"}), "loss"),
+        (SHARES, "validation"),
+        (_of_tests(tests, {"_auc": "AUC", "_accuracy": "accuracy at 0.5"}), "tests"),
+    ]
+    shown = [panel for panel in panels if any(name in metrics for metrics in history for name in panel[0])]
+    figure = Figure(figsize=(5.5 * len(shown), 4), layout="constrained")
+    for index, (names, title) in enumerate(shown, start=1):
+        _panel(figure.add_subplot(1, len(shown), index), history, names, title)
     return figure
+
+
+def _of_tests(names: Sequence[str], metrics: Mapping[str, str]) -> dict[str, str]:
+    """Those of the tests' metrics that end as one of these, and what the lines are called."""
+    found = [(name, end) for end in metrics for name in names if name.endswith(end)]
+    return {name: f"{name.removeprefix('test_').removesuffix(end)}, {metrics[end]}" for name, end in found}
 
 
 def _panel(axes: Axes, history: Sequence[Mapping[str, float]], names: Mapping[str, str], title: str) -> None:

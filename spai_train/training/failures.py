@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from spai_runtime.errors import UserError
+from spai_train.memory import out_of_memory
 
 
 class TrainingError(UserError):
@@ -20,14 +19,9 @@ def memory_advice(images: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_memory(error):
+        if not out_of_memory(error):
             raise
         raise TrainingError(
             f"out of memory with {images} images at once: raise accumulate, or set precision=bf16, "
             "checkpointing=true or a lower batch_size; --resume goes on from the last state"
         ) from error
-
-
-def _is_memory(error: BaseException) -> bool:
-    """torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -61,5 +61,17 @@ class TrainingSettings:
 
 # What a resumed run may change: nothing here moves a weight.
 RESUMABLE = frozenset(
-    {"data.workers", "data.prefetch", "data.root", "data.store", "save_every", "trackers", "log_every", "keep"}
+    {
+        "data.workers",
+        "data.prefetch",
+        "data.root",
+        "data.store",
+        "data.tests",
+        "data.test_split",
+        "save_every",
+        "trackers",
+        "log_every",
+        "keep",
+        "validation_batch_size",
+    }
 )

@@ -30,7 +30,7 @@ class Task(Protocol):
         """
 
     def validate(self) -> Metrics:
-        """Metrics of the epoch that ended, their names beginning with `val_`; none without validation images."""
+        """Metrics of the epoch that ended: `val_…`, and `test_…`, by which nothing is chosen."""
 
     def save(self, name: str) -> None:
         """Writes a checkpoint for others to use into the run's folder: `last`, `best`, `epoch_007`."""

@@ -1,4 +1,4 @@
-"""Validation between epochs: whole images through the runtime's pipeline, as deployment scores them."""
+"""Validation and tests between epochs: whole images through the runtime's pipeline, as deployment scores them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from spai_train.data.stores import Store
 from spai_train.data.table import Row, TableError
 from spai_train.detectors.spec import DetectorModel
 from spai_train.evaluation.scored import score_rows
+from spai_train.memory import BatchLimit
 from spai_train.torch_engine import as_detector, evaluating
 from spai_train.training.launch import autocast_dtype
 from spai_train.training.meters import gather
@@ -20,7 +21,7 @@ from spai_train.training.run import Metrics
 
 
 class Validation(NamedTuple):
-    """What the validation images say of a model.
+    """What the images of a table say of a model.
 
     :param metrics: val_loss, val_auc, val_ap, val_accuracy, and val_unreadable, how many images could not be read
     :param unreadable: these, name → why
@@ -30,39 +31,51 @@ class Validation(NamedTuple):
     unreadable: dict[str, str]
 
 
-def validate(model: DetectorModel, rows: Sequence[Row], store: Store, accelerator: Accelerator) -> Validation:
+def validate(
+    model: DetectorModel,
+    rows: Sequence[Row],
+    store: Store,
+    accelerator: Accelerator,
+    limit: BatchLimit | None = None,
+    name: str = "val",
+) -> Validation:
     """Loss, AUC, AP and accuracy at 0.5 of the images; each process scores its share.
 
     AUC and AP are left out where only one class could be read.
 
+    :param limit: of the views that the encoder is given at once
+    :param name: that those of the metrics begin with
     :raises TableError: no image could be read
     """
     mine = rows[accelerator.process_index :: accelerator.num_processes]
     pairs: list[tuple[float, int]] = []
     failures: list[Failure] = []
     with evaluating(model):
-        parts = gather(accelerator, _scored(model, mine, store, accelerator))
+        parts = gather(accelerator, _scored(model, mine, store, accelerator, limit))
     for scored, failed in parts:
         pairs += scored
         failures += failed
     if not pairs:
-        name, error = failures[0]
-        raise TableError(f"none of the {len(rows)} validation images can be read; {name}: {error}")
+        first, error = failures[0]
+        whose = "validation" if name == "val" else name
+        raise TableError(f"none of the {len(rows)} {whose} images can be read; {first}: {error}")
     logits, labels = np.array(pairs, np.float64).T
     losses = np.logaddexp(0, np.where(labels == 1, -logits, logits))  # binary cross-entropy of a logit
-    metrics = {"val_loss": float(losses.mean())}
+    metrics = {"loss": float(losses.mean())}
     if len(np.unique(labels)) == 2:
-        metrics["val_auc"] = float(roc_auc_score(labels, logits))
-        metrics["val_ap"] = float(average_precision_score(labels, logits))
-    metrics["val_accuracy"] = float(np.mean((logits > 0) == (labels == 1)))
-    return Validation(metrics | {"val_unreadable": len(failures)}, dict(failures))
+        metrics["auc"] = float(roc_auc_score(labels, logits))
+        metrics["ap"] = float(average_precision_score(labels, logits))
+    metrics["accuracy"] = float(np.mean((logits > 0) == (labels == 1)))
+    metrics["unreadable"] = len(failures)
+    return Validation({f"{name}_{metric}": value for metric, value in metrics.items()}, dict(failures))
 
 
 def _scored(
-    model: DetectorModel, rows: Sequence[Row], store: Store, accelerator: Accelerator
+    model: DetectorModel, rows: Sequence[Row], store: Store, accelerator: Accelerator, limit: BatchLimit | None
 ) -> tuple[list[tuple[float, int]], list[Failure]]:
     """Logit and label of each image that can be read, and the others."""
-    detector = as_detector(model, device=str(accelerator.device), precision=autocast_dtype(accelerator))
+    device, precision = str(accelerator.device), autocast_dtype(accelerator)
+    detector = as_detector(model, device=device, precision=precision, limit=limit)
     random_state = torch.random.get_rng_state()
     table = score_rows(detector, rows, store=store)
     assert torch.equal(random_state, torch.random.get_rng_state()), "validation draws nothing"

@@ -29,6 +29,20 @@ def test_losses_lie_left_and_shares_right() -> None:
     assert shares == {"AUC": ([1, 3], [0.5, 0.9]), "accuracy at 0.5": ([1, 2, 3], [0.5, 0.75, 0.8])}
 
 
+def test_tests_have_their_losses_beside_the_others_and_a_panel_of_their_own() -> None:
+    history = [
+        {**HISTORY[0], "test_a_b_loss": 0.9, "test_a_b_auc": 0.6, "test_a_b_accuracy": 0.5, "test_a_b_ap": 0.1},
+        {**HISTORY[1], "test_a_b_loss": 0.8, "test_c_accuracy": 0.25, "test_c_unreadable": 0},
+    ]
+    losses, _, tests = panels(history)
+    assert losses["a_b, loss"] == ([1, 2], [0.9, 0.8])
+    assert tests == {
+        "a_b, AUC": ([1], [0.6]),
+        "a_b, accuracy at 0.5": ([1], [0.5]),
+        "c, accuracy at 0.5": ([2], [0.25]),
+    }
+
+
 def test_a_training_without_validation_has_one_panel() -> None:
     assert panels([{"epoch": 1, "train_loss": 0.7}]) == [{"training": ([1], [0.7])}]
 

@@ -25,6 +25,7 @@ from spai_train.fit import FitRecipe, FitTask, fit
 from spai_train.models.vit import Backbone
 from spai_train.pretrain import pretrain
 from spai_train.recipe import RecipeError, load_recipe
+from spai_train.torch_engine import TorchEngine
 from spai_train.training.launch import LaunchError, launch
 from spai_train.training.losses import supervised_contrast, triplet_margin
 from spai_train.training.run import RunFolder
@@ -218,6 +219,55 @@ def test_a_rate_of_nothing_stops_after_its_patience(table: Path, tmp_path: Path)
     outcome = fit(fit_recipe(table, stopping__patience=2, schedule__epochs=9, **nothing), tmp_path)
     assert (len(outcome.history), outcome.stopped, outcome.best["epoch"]) == (3, True, 1)
     assert same(last(tmp_path), tensors(tmp_path / "best.safetensors"))
+
+
+def test_tests_measure_each_epoch_and_move_nothing(run: Path, table: Path, tmp_path: Path) -> None:
+    """One table is the validation's images once more; of the other, which has one class, there is no AUC."""
+    for name, kept in (("again", (0, 1)), ("fakes", (1,))):
+        rows = [f"images/{index:03d}.png,{index % 2}\n" for index in range(24, 36) if index % 2 in kept]
+        (table.parent / f"{name}.csv").write_text("image,class\n" + "".join(rows))
+    tests = [str(table.parent / f"{name}.csv") for name in ("again", "fakes")]
+    outcome = fit(fit_recipe(table, data__tests=tests), tmp_path / "run")
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (run / name).read_bytes()
+    for entry, plain in zip(metrics_of(tmp_path / "run"), metrics_of(run), strict=True):
+        assert entry.items() >= plain.items()
+        for metric in ("loss", "auc", "ap", "accuracy", "unreadable"):
+            assert entry[f"test_again_{metric}"] == pytest.approx(entry[f"val_{metric}"], rel=1e-5)
+        names = {name.removeprefix("test_fakes_") for name in entry if name.startswith("test_fakes_")}
+        assert names == {"loss", "accuracy", "unreadable"}
+    assert outcome.best["val_loss"] == min(entry["val_loss"] for entry in metrics_of(run))
+
+
+def test_a_test_that_cannot_be_read_stops_nothing(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "broken.csv").write_text("image,class\ntext.png,1\n")
+    short(table, tmp_path / "run", data__tests=[str(tmp_path / "broken.csv")])
+    assert not [name for name in metrics_of(tmp_path / "run")[0] if name.startswith("test_")]
+    said = "none of the 1 test_broken images can be read; text.png: not an image"
+    assert said in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_validation_that_is_short_of_memory_goes_on_and_says_so_once(
+    table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = short(table, tmp_path / "whole")
+    compute, tried = TorchEngine._compute, list[int]()
+
+    def little(engine: TorchEngine, batch: Any) -> Any:
+        if batch.ndim == 4:  # views, not features
+            tried.append(len(batch))
+            if len(batch) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(engine, batch)
+
+    monkeypatch.setattr(TorchEngine, "_compute", little)
+    found = short(table, tmp_path / "short", schedule__epochs=2, validation_batch_size=8)
+    assert tried[:3] == [8, 4, 2]
+    assert set(tried[3:]) == {1}
+    assert caplog.messages.count("cpu is out of memory; going on with batches of 1 view") == 1
+    first, second = (metrics_of(tmp_path / name)[0]["train_loss"] for name in ("whole", "short"))
+    assert (first, whole.keys()) == (second, found.keys())
 
 
 def test_a_broken_image_is_skipped_named_and_counted(table: Path, tmp_path: Path) -> None:

@@ -56,7 +56,11 @@ def test_fit_says_its_best_epoch_and_where_it_lies(train: Any, recipe: Path, tab
     assert Path(second).is_file()
     said = ran.stderr.splitlines()
     assert said[0].startswith("24 images (12 real, 12 AI-generated) for training, 12 images")
-    assert [line.split(":")[0] for line in said[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert [line.split(":")[0] for line in said[1:]] == [
+        "learning rates of steps of 8 images",
+        "epoch 1 of 2",
+        "epoch 2 of 2",
+    ]
 
 
 def test_pretrain_says_its_loss_and_where_it_lies(train: Any, recipe: Path, table: Path, tmp_path: Path) -> None:
@@ -69,8 +73,11 @@ def test_pretrain_says_its_loss_and_where_it_lies(train: Any, recipe: Path, tabl
 
 def test_every_option_is_a_key_of_the_recipe(train: Any, recipe: Path, table: Path, tmp_path: Path) -> None:
     train("pretrain", *options(recipe, table, tmp_path / "pre"))
+    (table.parent / "other.csv").write_text("image,class\nimages/000.png,0\nimages/001.png,1\n")
     given = {
         "--validation": table,
+        "--test-csv": table.parent / "other.csv",
+        "--validation-batch-size": 3,
         "--root": table.parent,
         "--pretrained": tmp_path / "pre" / "last.pth",
         "--learning-rate": 0.002,
@@ -86,16 +93,19 @@ def test_every_option_is_a_key_of_the_recipe(train: Any, recipe: Path, table: Pa
     assert written["data"] == {
         "tables": [str(table)],
         "validation": [str(table)],
+        "tests": [str(table.parent / "other.csv")],
         "root": str(table.parent),
         "store": None,
         "train_split": "train",
         "validation_split": "val",
+        "test_split": "test",
         "workers": 0,
         "prefetch": 2,
     }
     assert (written["schedule"]["epochs"], written["batch_size"], written["device"]) == (2, 8, "cpu")
     assert written["pretrained"] == str(tmp_path / "pre" / "last.pth")
     assert (written["optimizer"]["learning_rate"], written["precision"], written["seed"]) == (0.002, "bf16", 7)
+    assert written["validation_batch_size"] == 3
     assert written["stopping"] == {"metric": "val_auc", "patience": 1, "min_delta": 0.0}
     assert written["model"] == MODEL | {key: written["model"][key] for key in written["model"].keys() - MODEL.keys()}
 

@@ -51,6 +51,29 @@ def test_validation_may_have_tables_of_its_own(tmp_path: Path) -> None:
     assert data.training[3].path == tmp_path / "two" / "a.png"
 
 
+def test_tests_are_tables_of_one_class_too_in_their_own_split(tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", ROWS)
+    fake = write(tmp_path / "tests" / "fake.csv", [("f.png", 1, "test"), ("g.png", 1, "val"), ("h.png", 1, "test")])
+    plain = write(tmp_path / "tests" / "plain.csv", [("i.png", 0)], HEADER[:2])
+    data = read_labelled(DataSettings(tables=(table,), tests=(fake, plain)))
+    assert {name: [row.name for row in rows] for name, rows in data.tests.items()} == {
+        "fake": ["f.png", "h.png"],
+        "plain": ["i.png"],
+    }
+    assert str(data).endswith(
+        "2 images (0 real, 2 AI-generated) for the test fake, 1 images (1 real, 0 AI-generated) for the test plain"
+    )
+    (tmp_path / "tests" / "h.png").unlink()
+    with pytest.raises(TableError, match=r"1 of 8 images are missing: h\.png"):
+        read_labelled(DataSettings(tables=(table,), tests=(fake, plain)))
+
+
+def test_two_tests_of_one_name_are_refused(tmp_path: Path) -> None:
+    tables = tuple(write(tmp_path / name / "t.csv", ROWS) for name in ("one", "two"))
+    with pytest.raises(TableError, match="two test tables are called t: give one of them another name"):
+        read_labelled(DataSettings(tables=tables[:1], tests=tables, test_split="val"))
+
+
 def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
     table = write(tmp_path / "tables" / "t.csv", ROWS)
     write(tmp_path / "images" / "unused.csv", ROWS)

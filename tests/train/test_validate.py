@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, log_loss, r
 from spai_train.data.stores import Files
 from spai_train.data.table import Row, TableError
 from spai_train.detectors.spai.model import SPAI
+from spai_train.memory import BatchLimit
 from spai_train.training.launch import launch
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.validate import Validation, validate
@@ -134,3 +135,16 @@ def test_one_class_alone_has_no_auc(model: SPAI, rows: list[Row]) -> None:
 def test_nothing_to_read_is_a_sentence(model: SPAI, rows: list[Row], tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"none of the 8 validation images can be read; 0\.png: .*No such file"):
         validated(model, [replace(row, path=tmp_path / row.name) for row in rows])
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_a_batch_of_any_size_scores_the_same(size: int, model: SPAI, rows: list[Row]) -> None:
+    seen: list[int] = []
+    handle = model.encoder.register_forward_pre_hook(lambda _, views: seen.append(len(views[0])))
+    settings = TrainingSettings(device="cpu", trackers=())
+    accelerator = launch(settings, Path("nowhere"), all_train=True)
+    found = validate(model, rows, Files(), accelerator, BatchLimit(size), "test_x").metrics
+    handle.remove()
+    assert max(seen) == min(size, sum(seen))
+    expected = validated(model, rows).metrics
+    assert found == pytest.approx({f"test_x_{name[4:]}": value for name, value in expected.items()}, rel=1e-5)
