@@ -13,6 +13,7 @@ from spai_runtime.files.digest import sha256_of
 from spai_train.commands.edges import DetectorOption, extra, writable
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.protocol import Protocol
+from spai_train.evaluation.ten_crop import Reduction
 
 if TYPE_CHECKING:
     from spai_train.evaluation.evaluate import Evaluation
@@ -56,6 +57,13 @@ def run(
         Levels, typer.Option(help="With noise of this standard deviation, of 255, cut to whole levels.")
     ] = None,
     scale: Annotated[Levels, typer.Option(help="With both sides times this.")] = None,
+    resize_to: Annotated[
+        int | None, typer.Option(min=1, help="Gives every image a shorter side of this many pixels, behind the above.")
+    ] = None,
+    ten_crop: Annotated[
+        Reduction | None,
+        typer.Option(help="Looks at ten crops, each alone; the mean or the largest of their logits counts."),
+    ] = None,
     calibrate: Annotated[
         list[str] | None,
         typer.Option(help="platt, isotonic, or fpr=RATE: fitted to these images, written to --engine. Repeatable."),
@@ -70,9 +78,24 @@ def run(
         from spai_train.evaluation.calibration import Request  # noqa: PLC0415
         from spai_train.evaluation.evaluate import Options, evaluate  # noqa: PLC0415
     _check(ckpt, engine, threshold, calibrate, detector)
+    if calibrate and (resize_to or ten_crop):
+        raise UserError("--calibrate is for images as the detector looks at them: leave --resize-to and --ten-crop out")
     perturbations = _perturbations(jpeg=jpeg, webp=webp, blur=blur, noise=noise, scale=scale)
     request = Request.parse(calibrate) if calibrate else None
-    options = Options(split, root, store, protocol, perturbations, request, resamples, seed, batch_size, workers)
+    options = Options(
+        split,
+        root,
+        store,
+        protocol,
+        perturbations,
+        request,
+        resamples,
+        seed,
+        batch_size,
+        workers,
+        resize_to,
+        ten_crop,
+    )
     with _load(ckpt, engine, device, threshold, detector) as loaded:
         evaluation = evaluate(loaded, tables, options, _digests(ckpt, loaded))
     if evaluation.calibrated and engine:

@@ -78,8 +78,13 @@ def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 
 def rescale(image: Image, factor: float) -> Image:
-    """Both sides times a factor, cut to whole pixels, at least 1: bilinear without antialiasing (INTER_LINEAR)."""
+    """Both sides times a factor, cut to whole pixels, at least 1."""
     height, width = (max(1, int(side * factor)) for side in image.shape[:2])
+    return resize(image, height, width)
+
+
+def resize(image: Image, height: int, width: int) -> Image:
+    """Bilinear without antialiasing (OpenCV's INTER_LINEAR)."""
     return as_uint8(_interpolated(_interpolated(image, height, axis=0), width, axis=1))
 
 

@@ -17,6 +17,7 @@ from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.calibration import Calibrated, Request, calibrate_on
 from spai_train.evaluation.protocol import Measurement, Protocol, measure
 from spai_train.evaluation.scored import ScoredTable, score_rows
+from spai_train.evaluation.ten_crop import Reduction, with_ten_crops
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Options:
     :param root: that the names of images are relative to; None is each table's folder
     :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
     :param perturbations: each of which the images are scored under once more
+    :param resize_to: length of the shorter side that every image is given behind its perturbation; None leaves it
+    :param ten_crop: which logit of ten crops counts; None takes the detector's own views
     :param request: what is calibrated on the images as they are; None for nothing
     """
 
@@ -40,6 +43,8 @@ class Options:
     seed: int = 0
     batch_size: int | None = None
     workers: int | None = None
+    resize_to: int | None = None
+    ten_crop: Reduction | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files:
     :param files: that the detector was loaded from, with their sha256
     :raises UserError: a table that cannot be used, no image of which is there, or too few for the calibration
     """
+    if options.ten_crop:
+        detector = with_ten_crops(detector, options.ten_crop)
     rows = read_tables(paths, options.split, options.root)
     store = open_store(options.store)
     _check_there(rows, store, paths)
@@ -114,6 +121,7 @@ def _scored(
         perturbation,
         store=store,
         seed=options.seed,
+        resize_to=options.resize_to,
         batch_size=options.batch_size,
         workers=options.workers,
         watch=watch,

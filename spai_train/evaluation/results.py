@@ -54,6 +54,8 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
         "calibrated_here": json.loads(msgspec.json.encode(evaluation.calibrated)),
         "tables": evaluation.files,
         "split": options.split,
+        "resize_to": options.resize_to,
+        "ten_crop": options.ten_crop,
         "protocol": {"name": options.protocol.value, "rule": options.protocol.rule},
         "interval": f"{CONFIDENCE:.0%}, percentile bootstrap; images of a source and class are drawn from themselves",
         "resamples": options.resamples,

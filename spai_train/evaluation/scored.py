@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from spai_runtime.calibration import Calibration, probability
 from spai_runtime.detector import Detector
@@ -19,8 +18,8 @@ from spai_train.data.perturb import NONE, Kind, Perturbation
 from spai_train.data.stores import FILES, Store
 from spai_train.data.table import Row
 from spai_train.evaluation.bootstrap import Floats
+from spai_train.evaluation.pictures import PerturbedPicture, ResizedPicture
 
-_WORKING_BYTES = 52  # a pixel beside the decoded ones: RGB, and float32 planes of a blur or of a scale
 Stratum = tuple[str, int]  # the images of one source and one class: what is drawn again from itself
 Watch = Callable[[Iterator[Result]], Iterator[Result]]
 
@@ -72,41 +71,6 @@ class ScoredTable:
         return replace(self, score=score)
 
 
-class PerturbedPicture(Picture):
-    """A picture that is perturbed when it is decoded; until then its size and its memory are foretold.
-
-    :param seed: of the noise
-    """
-
-    def __init__(self, picture: Picture, perturbation: Perturbation, seed: int) -> None:
-        factor = perturbation.level if perturbation.kind is Kind.SCALE else 1
-        self.width, self.height = (max(1, int(side * factor)) for side in (picture.width, picture.height))
-        self._source: Picture | None = picture
-        self._perturbation, self._seed = perturbation, seed
-
-    @property
-    def nbytes(self) -> int:
-        return 4 * self.width * self.height
-
-    @property
-    def decoding_nbytes(self) -> int:
-        """See `Picture`: the picture behind it is in memory beside it for a moment, in RGB too, and in planes."""
-        if self._source is None:
-            return self.nbytes
-        before = self._source.width * self._source.height
-        perturbed = self._source.nbytes + _WORKING_BYTES * max(before, self.width * self.height)
-        return max(self._source.decoding_nbytes, perturbed)
-
-    def load(self) -> Picture:
-        """Decodes and perturbs. :raises ImageError: truncated data, or larger than the perturbation's format holds"""
-        assert self._source is not None
-        foretold = self.width, self.height
-        super().__init__(Image.fromarray(self._perturbation.apply(self._source.load().array(), self._seed)))
-        assert (self.width, self.height) == foretold
-        self._source = None
-        return self
-
-
 def score_rows(
     detector: Detector,
     rows: Sequence[Row],
@@ -114,6 +78,7 @@ def score_rows(
     *,
     store: Store = FILES,
     seed: int = 0,
+    resize_to: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     watch: Watch = iter,
@@ -122,15 +87,16 @@ def score_rows(
 
     :param store: that holds the images
     :param seed: of the noise; an image's own follows from it and the image's name
+    :param resize_to: length of the shorter side that an image is given behind the perturbation; None leaves it
     :param watch: sees the results pass
     """
 
     def opened(item: Item) -> Picture:
         row = rows[int(item.name)]
         picture = Picture.open(store.source(row))
-        if perturbation.kind is Kind.NONE:
-            return picture
-        return PerturbedPicture(picture, perturbation, seed + zlib.crc32(printable(row.name).encode()))
+        if perturbation.kind is not Kind.NONE:
+            picture = PerturbedPicture(picture, perturbation, seed + zlib.crc32(printable(row.name).encode()))
+        return ResizedPicture(picture, resize_to) if resize_to else picture
 
     items = (Item(row.path, str(index)) for index, row in enumerate(rows))
     results = watch(score_items(detector, items, batch_size=batch_size, workers=workers, open_item=opened))

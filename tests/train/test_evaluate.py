@@ -24,7 +24,8 @@ from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.stores import open_store
 from spai_train.data.table import Row, read_table
 from spai_train.evaluation.calibration import Calibrated
-from spai_train.evaluation.scored import PerturbedPicture, score_rows
+from spai_train.evaluation.pictures import PerturbedPicture
+from spai_train.evaluation.scored import score_rows
 from tests.support.boundary import HEAVY, python
 from tests.support.commands import Ran, Run
 from tests.support.images import Write
@@ -291,6 +292,11 @@ def test_a_perturbed_picture_foretells_its_size_and_memory(photo: Write, size: t
             ("--engine", "e", "--calibrate", "curve"),
             "--calibrate takes platt, isotonic or fpr=RATE, 0 < RATE < 1; curve",
         ),
+        (
+            ("--engine", "e", "--calibrate", "platt", "--ten-crop", "mean"),
+            "--calibrate is for images as the detector looks",
+        ),
+        (("--engine", "e", "--calibrate", "platt", "--resize-to", 50), "--calibrate is for images as the"),
         (("--engine", "e", "--jpeg", 0), "jpeg 0 is not a perturbation: the level is"),
         (
             ("--engine", "e", "--root", "nowhere"),

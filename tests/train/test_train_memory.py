@@ -32,7 +32,7 @@ from spai_runtime.images import Picture
 from spai_train.data.augment import Augment, FINETUNE, PRETRAIN
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.window import drawing_nbytes
-from spai_train.evaluation.scored import PerturbedPicture
+from spai_train.evaluation.pictures import PerturbedPicture
 LEVELS = {Kind.JPEG: 80, Kind.WEBP: 80, Kind.BLUR: 9, Kind.NOISE: 5, Kind.SCALE: 1.2}
 def draw(path, settings):
     whole = replace(settings, crop=(0.999, 1.0), ratio=(1.0, 1.0))
