@@ -4,7 +4,7 @@ Axes: N images in a batch, L patch tokens, C width.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,13 +14,13 @@ from timm.data import (
     OPENAI_CLIP_MEAN,
     OPENAI_CLIP_STD,
 )
-from timm.layers import Attention
+from timm.layers import Attention, SwiGLUPacked
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, cat, is_grad_enabled, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-BackboneName = Literal["mfm", "clip", "dinov2"]
+BackboneName = Literal["mfm", "clip", "dinov2", "dinov2_vitl14", "dinov2_vitg14"]  # upstream's MODEL_WEIGHTS
 Colour = tuple[float, float, float]
 
 
@@ -34,6 +34,7 @@ class Family:
     :param reads_mlp_input: tokens are the second LayerNorm of a block instead of the block's output
     :param final_norm: the LayerNorm behind the last block is applied to the tokens of every block
     :param hub: name of its pre-trained weights on timm's hub, "" where there are none
+    :param patch_size, width, depth, heads, mlp_ratio: the published dimensions
     """
 
     mean: Colour = IMAGENET_DEFAULT_MEAN
@@ -43,7 +44,14 @@ class Family:
     reads_mlp_input: bool = False
     final_norm: bool = False
     hub: str = ""
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
 
+
+_DINOV2 = Family(options={"init_values": 1e-5}, final_norm=True, hub="vit_base_patch14_dinov2.lvd142m", patch_size=14)
 
 FAMILIES: Mapping[BackboneName, Family] = {
     "mfm": Family(),
@@ -55,7 +63,17 @@ FAMILIES: Mapping[BackboneName, Family] = {
         reads_mlp_input=True,
         hub="vit_base_patch16_clip_quickgelu_224.openai",
     ),
-    "dinov2": Family(options={"init_values": 1e-5}, final_norm=True, hub="vit_base_patch14_dinov2.lvd142m"),
+    "dinov2": _DINOV2,
+    "dinov2_vitl14": replace(_DINOV2, hub="vit_large_patch14_dinov2.lvd142m", width=1024, depth=24, heads=16),
+    "dinov2_vitg14": replace(
+        _DINOV2,
+        options={**_DINOV2.options, "mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU},
+        hub="vit_giant_patch14_dinov2.lvd142m",
+        width=1536,
+        depth=40,
+        heads=24,
+        mlp_ratio=2.66667 * 2,  # as timm has it: two layers of 4096 side by side, of which one gates the other
+    ),
 }
 
 

@@ -96,6 +96,7 @@ KINDS: list[tuple[BackboneName, Precision, bool]] = [
     ("clip", Precision.BF16, False),
     ("clip", Precision.FP16, True),
     ("dinov2", Precision.BF16, True),
+    ("dinov2_vitg14", Precision.FP16, False),
 ]
 
 

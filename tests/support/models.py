@@ -47,6 +47,7 @@ CONFIGS: dict[BackboneName, SPAIConfig] = {
     "mfm": TINY,
     "clip": replace(TINY, backbone="clip"),
     "dinov2": replace(TINY, backbone="dinov2", tile_size=28, tile_stride=28, patch_size=7),
+    "dinov2_vitg14": replace(TINY, backbone="dinov2_vitg14", tile_size=28, tile_stride=28, patch_size=7),
 }
 
 

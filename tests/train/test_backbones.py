@@ -24,11 +24,14 @@ from spai_train.checkpoint import (
     save_upstream,
 )
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
+from spai_train.detectors.spai.upstream import infer_ours
+from spai_train.fit import FitRecipe
 from spai_train.models.pretrained import load_pretrained, resample_positions
 from spai_train.models.vit import FAMILIES, Backbone, BackboneName
+from spai_train.recipe import load_recipe
 from tests.support.models import CONFIGS, TINY, model_of
 
-OTHERS: tuple[BackboneName, ...] = ("clip", "dinov2")
+OTHERS: tuple[BackboneName, ...] = ("clip", "dinov2", "dinov2_vitg14")
 
 
 def registered(family: BackboneName, **changes: Any) -> nn.Module:
@@ -84,16 +87,26 @@ def test_clip_is_openais_definition() -> None:
         torch.testing.assert_close(found, tokens[:, 1:], atol=1e-5, rtol=1e-5)
 
 
-def test_dinov2_is_timms_intermediate_layers() -> None:
+@pytest.mark.parametrize("family", ["dinov2", "dinov2_vitg14"])
+def test_dinov2_is_timms_intermediate_layers(family: BackboneName) -> None:
     """Upstream calls `get_intermediate_layers` with its default, which applies the final norm to each."""
-    theirs = registered("dinov2")
-    backbone = SPAI(CONFIGS["dinov2"]).eval().encoder.backbone
+    theirs = registered(family)
+    backbone = SPAI(CONFIGS[family]).eval().encoder.backbone
     state = theirs.state_dict()
     backbone.load_state_dict({name: state[name] for name in backbone.state_dict()})
-    images = images_for("dinov2")
+    images = images_for(family)
     expected = theirs.get_intermediate_layers(images, [0, 1], norm=True)  # type: ignore[operator]
     for found, wanted in zip(backbone(images), expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_giants_mlp_is_facebooks_swiglu() -> None:
+    """dinov2/layers/swiglu_ffn.py: x₁, x₂ = w₁₂(x); w₃(silu(x₁)·x₂)."""
+    mlp = model_of("dinov2_vitg14").encoder.backbone.blocks[0].mlp
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    first, second = nn.functional.linear(x, mlp.fc1.weight, mlp.fc1.bias).chunk(2, dim=-1)
+    expected = nn.functional.linear(first * torch.sigmoid(first) * second, mlp.fc2.weight, mlp.fc2.bias)
+    torch.testing.assert_close(mlp(x), expected)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -184,18 +197,45 @@ def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
         load_pretrained(SPAI(CONFIGS["mfm"]).encoder.backbone, "timm")
 
 
-def test_names_and_published_dimensions_are_those_of_timms_hub() -> None:
-    for family in OTHERS:
-        patch_size = 14 if family == "dinov2" else 16
-        config = SPAIConfig(backbone=family, patch_size=patch_size)
-        with torch.device("meta"):
-            ours = SPAI(config).encoder.backbone.state_dict()
-            theirs = timm.create_model(FAMILIES[family].hub.split(".")[0], img_size=224, num_classes=0).state_dict()
-        assert FAMILIES[family].hub in timm.list_pretrained()
-        assert {name: tensor.shape for name, tensor in ours.items()}.items() <= {
-            name: tensor.shape for name, tensor in theirs.items()
-        }.items()
-        assert not {name for name in theirs.keys() - ours.keys() if not name.startswith("norm.")}
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.hub])
+def test_names_and_published_dimensions_are_those_of_timms_hub(family: BackboneName) -> None:
+    with torch.device("meta"):
+        ours = SPAI(SPAIConfig(backbone=family)).encoder.backbone.state_dict()
+        theirs = timm.create_model(FAMILIES[family].hub.split(".")[0], img_size=224, num_classes=0).state_dict()
+    assert FAMILIES[family].hub in timm.list_pretrained()
+    assert {name: tensor.shape for name, tensor in ours.items()}.items() <= {
+        name: tensor.shape for name, tensor in theirs.items()
+    }.items()
+    assert not {name for name in theirs.keys() - ours.keys() if not name.startswith("norm.")}
+
+
+# Patch, width, depth, heads (facebookresearch/dinov2, README), and D = 6·K + 1024 of a SPAI that looks at all blocks.
+PUBLISHED: dict[BackboneName, tuple[int, int, int, int, int]] = {
+    "mfm": (16, 768, 12, 12, 1096),
+    "clip": (16, 768, 12, 12, 1096),
+    "dinov2": (14, 768, 12, 12, 1096),
+    "dinov2_vitl14": (14, 1024, 24, 16, 1168),
+    "dinov2_vitg14": (14, 1536, 40, 24, 1264),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_name_of_a_backbone_sets_its_dimensions(family: BackboneName) -> None:
+    model = load_recipe("spai", "fit", FitRecipe, {"model.backbone": family}).model
+    assert model == SPAIConfig(backbone=family)
+    found = (model.patch_size, model.width, model.depth, model.heads, model.features)
+    assert (found, model.blocks) == (PUBLISHED[family], tuple(range(model.depth)))
+    given = load_recipe("spai", "fit", FitRecipe, {"model.backbone": family, "model.depth": 3, "model.width": 96}).model
+    assert (given.depth, given.width, given.blocks) == (3, 96, (0, 1, 2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bare_state_dict_of_the_published_dimensions_tells_its_backbone(family: BackboneName) -> None:
+    config = SPAIConfig(backbone=family)
+    with torch.device("meta"):
+        found = infer_ours(SPAI(config).state_dict())
+    assert replace(found, mlp_ratio=config.mlp_ratio) == config
+    assert int(found.width * found.mlp_ratio) == int(config.width * config.mlp_ratio)
 
 
 def test_each_family_sees_its_own_colours() -> None:
@@ -204,6 +244,7 @@ def test_each_family_sees_its_own_colours() -> None:
         ("mfm", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ("clip", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
         ("dinov2", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("dinov2_vitg14", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ):
         size = CONFIGS[family].tile_size  # type: ignore[index]
         found = model_of(family).encoder.branches(black[:, :size, :size])[0, :, 0, 0]  # type: ignore[arg-type]

@@ -3,26 +3,29 @@
 from dataclasses import dataclass
 from typing import Any
 
-from spai_train.models.vit import BackboneName
+from spai_train.models.vit import FAMILIES, BackboneName
 
 
 @dataclass(frozen=True)
 class SPAIConfig:
     """The dimensions of a SPAI; the defaults are those of the published model (upstream `configs/spai.yaml`).
 
-    CLIP's ViT-B/16 differs in `backbone` alone; DINOv2's has a `patch_size` of 14; upstream drops no path in either.
+    Upstream drops no path in CLIP and DINOv2.
+
+    :param patch_size, width, depth, heads, mlp_ratio: 0 is what the `backbone` of that name was published with
+    :param blocks: that are looked at; none named are all
     """
 
     tile_size: int = 224
     tile_stride: int = 224
     minimum_tiles: int = 4
     mask_radius: float = 16
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    blocks: tuple[int, ...] = tuple(range(12))
+    patch_size: int = 0
+    width: int = 0
+    depth: int = 0
+    heads: int = 0
+    mlp_ratio: float = 0.0
+    blocks: tuple[int, ...] = ()
     projection: int = 1024
     projection_layers: int = 2
     projection_gelu: bool = False
@@ -32,6 +35,12 @@ class SPAIConfig:
     dropout: float = 0.5
     drop_path: float = 0.1
     backbone: BackboneName = "mfm"
+
+    def __post_init__(self) -> None:
+        family = FAMILIES[self.backbone]
+        for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
+            object.__setattr__(self, name, getattr(self, name) or getattr(family, name))
+        object.__setattr__(self, "blocks", self.blocks or tuple(range(self.depth)))
 
     @property
     def features(self) -> int:

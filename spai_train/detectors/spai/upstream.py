@@ -13,7 +13,7 @@ from spai_train.detectors.spai.model import SPAI
 from spai_train.detectors.spai.spectral import disc_mask
 from spai_train.detectors.spai.unused import unused_tensors
 from spai_train.models.pretrained import UNUSED, match, split
-from spai_train.models.vit import BackboneName
+from spai_train.models.vit import FAMILIES, BackboneName
 from spai_train.tensors import CheckpointError, Content, State
 
 # Our names on the left, upstream's on the right; a projector's Linear layers are every third of its Sequential.
@@ -133,9 +133,18 @@ def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
 def infer_ours(state: State) -> SPAIConfig:
     """Dimensions of a bare state dict in our names; what only one family of backbones has gives that away."""
     config = infer_config(_renamed(state), {})
-    marks: dict[str, BackboneName] = {"norm_pre.weight": "clip", "blocks.0.ls1.gamma": "dinov2"}
-    families = [family for mark, family in marks.items() if f"encoder.backbone.{mark}" in state]
-    return replace(config, backbone=families[0]) if families else config
+    names = {name.removeprefix("encoder.backbone."): tensor for name, tensor in state.items()}
+    if "norm_pre.weight" in names:
+        return replace(config, backbone="clip")
+    return replace(config, backbone=_dinov2(names, config)) if "blocks.0.ls1.gamma" in names else config
+
+
+def _dinov2(names: State, config: SPAIConfig) -> BackboneName:
+    """The giant has two layers side by side where others have one; the large differs from the base in size alone."""
+    if _shape(names, "blocks.0.mlp.fc1.weight")[0] == 2 * _shape(names, "blocks.0.mlp.fc2.weight")[1]:
+        return "dinov2_vitg14"
+    large = FAMILIES["dinov2_vitl14"]
+    return "dinov2_vitl14" if (config.width, config.depth) == (large.width, large.depth) else "dinov2"
 
 
 def _mask_radius(state: State, settings: Mapping[str, Any]) -> float:
