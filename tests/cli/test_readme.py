@@ -114,6 +114,13 @@ def test_every_command_and_option_is_in_the_help() -> None:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no git checkout to clone")
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/upstream.md"])
+def test_links_inside_the_repository_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
 def test_make_demo_in_a_fresh_clone(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
