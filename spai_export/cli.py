@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spai_export.choices import Attention, Precision, Settings
-from spai_runtime.cli.commands import VerboseOption, VersionOption, execute, say
+from spai_runtime.cli.commands import VerboseOption, VersionOption, execute, say, show
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Threshold
@@ -139,9 +139,9 @@ def _images(images: Path | None, calibrate: Path | None) -> Path | None:
 
 def _show(report: "ExportReport | PlanReport") -> None:
     for path in report.files:
-        typer.echo(f"{path}  {path.stat().st_size:,} bytes")
+        show(f"{path}  {path.stat().st_size:,} bytes")
     for sentence in report.sentences:
-        typer.echo(sentence)
+        show(sentence)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

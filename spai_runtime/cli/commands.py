@@ -10,12 +10,14 @@ from typing import Annotated
 
 import typer
 
+from spai_runtime.cli.terminal import standard_streams, visible, write_error, write_out
 from spai_runtime.errors import RefusedError, UserError
 
 EXIT_ERROR = 2
 EXIT_SOME_ERRORS = 3  # the others are done
 EXIT_REFUSED = 4  # a file could do harm, and was not opened
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_READER_LEFT = 141  # 128 + SIGPIPE: whoever read stdout wanted no more
 
 
 def _show_version(wanted: bool) -> None:
@@ -39,14 +41,14 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        with _warnings_said(name):
+        with standard_streams(), _warnings_said(name):
             code: int = app(list(arguments), standalone_mode=False, prog_name=name) or 0
     except typer.TyperException as error:
         return _fail(name, f"{error.format_message().rstrip('.')}; see `{name} --help`")
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    except SystemExit:  # how typer ends when whoever read stdout has left
-        return EXIT_ERROR
+    except (BrokenPipeError, SystemExit):  # as typer and rich end then
+        return EXIT_READER_LEFT
     except UserError as error:
         code = EXIT_REFUSED if isinstance(error, RefusedError) else EXIT_ERROR
         return _fail(name, str(error), code, verbose="--verbose" in arguments)
@@ -81,14 +83,22 @@ class _Said(logging.Handler):
 
 
 def say(message: str) -> None:
-    """One line on stderr, whatever the message holds."""
-    line = " ".join(message.encode("utf-8", "backslashreplace").decode().split("\n"))
-    encoding = sys.stderr.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)  # noqa: T201
+    """One line on stderr, whatever the message holds; lost where nobody reads it."""
+    write_error(visible(" ".join(message.split("\n"))))
+
+
+def show(*lines: object) -> None:
+    """Lines on stdout, of which none steers a terminal.
+
+    :raises OutputError: stdout cannot be written
+    """
+    for line in lines:
+        write_out(visible(str(line)))
 
 
 def _fail(name: str, message: str, code: int = EXIT_ERROR, *, verbose: bool = False) -> int:
     if verbose:
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            write_error(visible(line))
     say(f"{name}: {message}")
     return code

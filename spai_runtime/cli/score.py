@@ -1,6 +1,5 @@
 """What spai-run does: detectors and images → rows, and the record of the run."""
 
-import io
 import json
 import sys
 from collections import Counter
@@ -14,8 +13,9 @@ from spai_runtime.cli.commands import EXIT_SOME_ERRORS, say
 from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.progress import ShownProgress
 from spai_runtime.cli.table import Table
+from spai_runtime.cli.terminal import is_closed
 from spai_runtime.detector import Detector
-from spai_runtime.errors import EngineError
+from spai_runtime.errors import EngineError, OutputError
 from spai_runtime.files.rows import FORMATS as FILE_FORMATS
 from spai_runtime.files.rows import Columns
 from spai_runtime.files.sinks import ResultFile, Sink, Stream
@@ -77,11 +77,11 @@ def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -
     columns = Columns(own, names, options.fusion)
     if options.output is not None:
         return ResultFile(options.output, columns, _identity(options, detectors), resume=options.resume)
+    if is_closed(sys.stdout):
+        raise OutputError("stdout is closed, and the rows would be lost: name a file with --output")
     form = options.form
     if form is Form.AUTO:
         form = Form.TABLE if sys.stdout.isatty() else Form.CSV
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is written as escapes
-        sys.stdout.reconfigure(errors="backslashreplace")
     return Stream(sys.stdout, Table(columns) if form is Form.TABLE else FILE_FORMATS[form], columns)
 
 

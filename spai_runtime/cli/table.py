@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from spai_runtime.cli.terminal import visible
 from spai_runtime.files.rows import Columns
 
 SCORE = 7  # characters that a score takes at least
@@ -18,7 +19,7 @@ class Table:
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
-        self._scores = {f"{name}_score": _cut(name) for name in columns.detector_names} or {"score": "score"}
+        self._scores = {f"{name}_score": visible(_cut(name)) for name in columns.detector_names} or {"score": "score"}
         self._scores |= {"fusion_score": "fused"} if columns.fusion else {}
         self._views = [] if columns.detectors else ["views"]
 
@@ -30,7 +31,7 @@ class Table:
         scores = ["—" if row[name] is None else f"{row[name]:.4f}" for name in self._scores]
         size = f"{row['width']}×{row['height']}" if row["width"] else ""
         views = [str(row[name] or "") for name in self._views]
-        image = _printable(f"{row['path']}: {row['error']}" if row["error"] else str(row["path"]))
+        image = visible(f"{row['path']}: {row['error']}" if row["error"] else str(row["path"]))
         return self._line(scores, self._columns.label_in(row), size, views, image)
 
     def _line(self, scores: Iterable[str], label: str, size: str, views: Iterable[str], image: str) -> str:
@@ -41,8 +42,3 @@ class Table:
 
 def _cut(name: str) -> str:
     return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
-
-
-def _printable(text: str) -> str:
-    """Without what would steer the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

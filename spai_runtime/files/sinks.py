@@ -41,7 +41,7 @@ class Stream(Sink):
 
     def __init__(self, stream: IO[str], form: Format, columns: Columns) -> None:
         self._stream, self._format, self.columns = stream, form, columns
-        self._stream.write(form.header(columns.names))
+        self._write(form.header(columns.names))
 
     def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
         """See `ResultFile`: a stream has no rows of an earlier run."""
@@ -49,14 +49,22 @@ class Stream(Sink):
 
     def write(self, result: Result) -> None:
         """One row."""
-        self._stream.write(self._format.encode(self.columns.row_of(result)))
-        self._stream.flush()
+        self._write(self._format.encode(self.columns.row_of(result)))
 
     def finish(self, **record: Any) -> None:
         """See `Sink`: a stream keeps no record."""
 
     def close(self) -> None:
         """It is the caller's."""
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:  # who reads has enough
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot write to stdout: {error.strerror}") from error
 
 
 class ResultFile(Sink):

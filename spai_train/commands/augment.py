@@ -14,7 +14,7 @@ from typing import Annotated
 import PIL.Image
 import typer
 
-from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say, show
 from spai_runtime.errors import ImageError, UserError
 from spai_runtime.files.sources import printable
 from spai_runtime.images import Picture
@@ -61,7 +61,7 @@ def run(
         if not written:
             raise UserError(f"none of the {len(rows)} images can be read; say with --root what paths are relative to")
         write_table(output / f"{table.stem}.csv", written)
-    typer.echo(output / f"{table.stem}.csv")
+    show(output / f"{table.stem}.csv")
     return 0 if len(written) == len(rows) else EXIT_SOME_ERRORS
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.cli.commands import VerboseOption
+from spai_runtime.cli.commands import VerboseOption, show
 from spai_runtime.errors import UserError
 from spai_train.commands.edges import EPILOG, DetectorOption, extra, writable
 
@@ -29,5 +29,5 @@ def run(
             save_checkpoint(output, loaded.model(), loaded.card)
         else:
             raise UserError(f"cannot write {output}: name it .pth (upstream's layout) or .safetensors (ours)")
-    typer.echo(output)
+    show(output)
     return 0

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.cli.commands import VerboseOption
-from spai_runtime.files.sources import printable
+from spai_runtime.cli.commands import VerboseOption, show
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import (
     BatchOption,
@@ -101,6 +100,6 @@ def run(
     with writable(output):
         outcome = fit(settings, output, resume=resume)
     best = ", ".join(f"{name} {value:.4g}" for name, value in outcome.best.items() if name.startswith("val_"))
-    typer.echo(f"best epoch {outcome.best['epoch']:g} of {len(outcome.history)}: {best}")
-    typer.echo(printable(output / "best.safetensors"))
+    show(f"best epoch {outcome.best['epoch']:g} of {len(outcome.history)}: {best}")
+    show(output / "best.safetensors")
     return 0

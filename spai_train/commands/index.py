@@ -15,7 +15,8 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say, show
+from spai_runtime.cli.terminal import visible
 from spai_runtime.errors import UserError
 from spai_runtime.files.sources import printable
 from spai_train.commands.edges import writable
@@ -91,7 +92,7 @@ def run(
     with writable(output):
         write_table(output, index.rows)
     _show(index.rows)
-    typer.echo(printable(output))
+    show(output)
     return EXIT_SOME_ERRORS if index.broken else 0
 
 
@@ -164,8 +165,8 @@ def _counted(rows: Sequence[Row]) -> Table:
     for name in ("source", "class"):
         table.add_column(name)
     for name in (*splits, "all"):
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(visible(name)), justify="right")
     for (source, label), by_split in sorted(counts(rows).items()):
         numbers = [*(by_split[name] for name in splits), by_split.total()]
-        table.add_row(Text(printable(source)), ("real", "ai")[label], *map(str, numbers))
+        table.add_row(Text(visible(source)), ("real", "ai")[label], *map(str, numbers))
     return table

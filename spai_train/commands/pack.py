@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
-from spai_runtime.files.sources import printable
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say, show
 from spai_train.commands.edges import writable
 from spai_train.data.pack import SHARD_BYTES, pack
 from spai_train.data.stores import Files
@@ -42,5 +41,5 @@ def run(
         say(f"{name}: {why}")
     if left_out:
         say(f"left out because they cannot be read: {len(left_out)}")
-    typer.echo(printable(output))
+    show(output)
     return EXIT_SOME_ERRORS if left_out else 0

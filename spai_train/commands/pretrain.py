@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.cli.commands import VerboseOption
-from spai_runtime.files.sources import printable
+from spai_runtime.cli.commands import VerboseOption, show
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import (
     BatchOption,
@@ -66,6 +65,6 @@ def run(
     settings = load_recipe(recipe, "pretrain", PretrainRecipe, given)
     with writable(output):
         outcome = pretrain(settings, output, resume=resume)
-    typer.echo(f"epoch {len(outcome.history)}: loss {outcome.history[-1]['train_loss']:.4g}")
-    typer.echo(printable(output / "last.pth"))
+    show(f"epoch {len(outcome.history)}: loss {outcome.history[-1]['train_loss']:.4g}")
+    show(output / "last.pth")
     return 0

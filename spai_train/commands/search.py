@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spai_runtime.cli.commands import VerboseOption
+from spai_runtime.cli.commands import VerboseOption, show
 from spai_runtime.errors import UserError
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import DataOption, DeviceOption, EpochsOption, RecipeOption, SetOption, overrides
@@ -49,10 +49,10 @@ def run(
     run_trial, compared, full = bind(recipe, given, dimensions)
     with writable(output):
         study = search.search(dimensions, search.SearchSettings(trials, compared, seed, full), output, run_trial)
-    typer.echo(search.table(study))
+    show(*search.table(study).splitlines())
     if search.best_of(study) is None:
         raise UserError("no trial was completed; what each failed of is said above")
-    typer.echo(output / "best.yaml")
+    show(output / "best.yaml")
     return 0
 
 

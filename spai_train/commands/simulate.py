@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.cli.commands import VerboseOption, say
+from spai_runtime.cli.commands import VerboseOption, say, show
 from spai_train.commands.edges import EPILOG, extra, writable
 from spai_train.commands.training import SeedOption, SetOption, overrides
 
@@ -29,5 +29,6 @@ def run(
     with writable(output):
         output.mkdir(parents=True, exist_ok=True)
         say(f"training {len(simulation.seen) + len(simulation.unseen)} generators, then drawing images: some minutes")
-        typer.echo(simulate(simulation, output))
+        table = simulate(simulation, output)
+    show(table)
     return 0

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
+from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say, show
 from spai_runtime.files.sources import printable
 from spai_train.commands.edges import DetectorOption, extra, writable
 
@@ -47,5 +47,5 @@ def run(
         say(f"perplexity {fitting:.3g} instead of {perplexity:g}: there are {len(rows)} images")
     with writable(output):
         tsne.write_map(output, rows, points, fitting)
-    typer.echo(output / "tsne.png")
+    show(output / "tsne.png")
     return EXIT_SOME_ERRORS if len(rows) < len(images) else 0

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spai_runtime.files.sources import printable
+from spai_runtime.cli.terminal import visible
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.evaluate import Evaluation
@@ -33,7 +33,9 @@ def show(evaluation: Evaluation) -> None:
     for table in filter(None, (_metrics(evaluation), _rates(evaluation), _robustness(evaluation))):
         console.print(table)
     console.print(
-        f"threshold {evaluation.threshold.value:g}: {evaluation.threshold.source}", markup=False, soft_wrap=True
+        visible(f"threshold {evaluation.threshold.value:g}: {evaluation.threshold.source}"),
+        markup=False,
+        soft_wrap=True,
     )
 
 
@@ -98,4 +100,4 @@ def _cells(metrics: Iterable[Interval]) -> list[str]:
 
 def _name(source: str) -> Text:
     """No markup, and no escape sequences."""
-    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in printable(source)))
+    return Text(visible(source))

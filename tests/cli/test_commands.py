@@ -3,11 +3,12 @@
 import errno
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
 
-from spai_runtime.cli.commands import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_REFUSED, execute, say
+from spai_runtime.cli.commands import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_READER_LEFT, EXIT_REFUSED, execute, say, show
 from spai_runtime.errors import ImageError, RefusedError, UserError
 
 
@@ -59,7 +60,7 @@ def test_an_interruption_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_reader_that_left_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(app(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))), "spai", []) == EXIT_ERROR
+    assert execute(app(raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))), "spai", []) == EXIT_READER_LEFT
     assert capsys.readouterr().err == ""
 
 
@@ -91,5 +92,18 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_say_is_one_line_of_any_text(capsys: pytest.CaptureFixture[str]) -> None:
-    say("a\nb \udce9 é")
-    assert capsys.readouterr().err == "a b \\udce9 é\n"
+    say("a\nb \udce9 é \x1b[2J\r\x9b\u202e")
+    assert capsys.readouterr().err == "a b \\udce9 é \\x1b[2J\\r\\x9b\\u202e\n"
+
+
+def test_show_is_a_line_for_each_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Path("a\x1b[2J\nb.csv"), "é \udce9", 7)
+    assert capsys.readouterr().out == "a\\x1b[2J\\nb.csv\né \\udce9\n7\n"
+
+
+def test_a_traceback_cannot_steer_the_terminal_either(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(app(raising(UserError("\x1b[2J"))), "spai", ["--verbose"]) == EXIT_ERROR
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "\x1b" not in shown
+    assert shown.count("\\x1b[2J") == 2

@@ -19,15 +19,24 @@ class Ran:
 Run = Callable[..., Ran]
 
 
+def command(*arguments: object, prelude: str = "", main: str = "spai_runtime.cli.run") -> list[str]:
+    """The words that start spai-run in a process of its own.
+
+    :param prelude: Python that runs first
+    :param main: the module of another command
+    """
+    code = f"{prelude}\nimport sys\nfrom {main} import main\nsys.exit(main())"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
 def spawn(*arguments: object, prelude: str = "", **environment: str) -> Ran:
     """spai-run in a process of its own, in a pipe.
 
     :param prelude: Python that runs first
     :param environment: beside that of this process
     """
-    code = f"{prelude}\nimport sys\nfrom spai_runtime.cli.run import main\nsys.exit(main())"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    started = command(*arguments, prelude=prelude)
     done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", env={**os.environ, **environment}, check=False
+        started, capture_output=True, encoding="utf-8", env={**os.environ, **environment}, check=False
     )
     return Ran(done.returncode, done.stdout, done.stderr)
