@@ -1,6 +1,8 @@
 """Where nothing can run: exit code 2, and one line on stderr that says what to do."""
 
+import csv
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from spai_train.cli import main as spai_train
 from tests.support.commands import Run, spawn
+from tests.support.folders import deep_folders
 from tests.support.images import Write
 from tests.support.manifests import edit
 
@@ -186,3 +190,33 @@ def test_a_disk_that_is_full(tiny_detector: Path) -> None:
     assert not Path("s.csv").exists()
     assert spawn(*arguments, "--resume").code == 0
     assert Path("s.csv").read_text().count("a.png") == 40
+
+
+def test_folders_deeper_than_any_path(run: Run, tiny_detector: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What cannot be reached is a row, of a run and of an index."""
+    with deep_folders(Path("deep"), 990, image=Path("a.png").read_bytes()):
+        ran = run("deep", "--engine", tiny_detector)
+        assert (ran.code, ran.stderr, ran.stdout.count("\n")) == (0, "", 22)
+        assert spai_train(["index", "--real", "deep", "--output", "t.csv"]) == 0
+    with deep_folders(Path("long"), 25, "d" * 200):
+        shutil.copy("a.png", "long")
+        ran = run("long", "--engine", tiny_detector)
+        assert (ran.code, ran.stdout.count("\n"), ran.stdout.count("cannot be read: File name too long")) == (3, 3, 1)
+        capfd.readouterr()
+        assert spai_train(["index", "--real", "long", "--output", "t.csv"]) == 3
+        assert "dd: cannot be read: File name too long\n" in capfd.readouterr().err
+
+
+def test_twenty_thousand_columns(run: Run, tiny_detector: Path) -> None:
+    """Comparing each with each took minutes."""
+    columns = ["image", *(f"column {number}" for number in range(20_000))]
+    row = ",".join(["a.png", *map(str, range(20_000))])
+    Path("wide.csv").write_text(f"{','.join(columns)}\n" + f"{row}\n" * 20)
+    start = time.process_time()
+    assert run("wide.csv", "--engine", tiny_detector, "--output", "s.csv").code == 0
+    assert run("wide.csv", "--engine", tiny_detector, "--output", "s.csv", "--resume").code == 0
+    assert time.process_time() - start < 20
+    with Path("s.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[:20_001] == columns
+    assert [line[:20_001] for line in rows] == [row.split(",")] * 20

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from spai_runtime.errors import SourceError
+from spai_runtime.errors import ImageError, SourceError
 from spai_runtime.files.sources import Sources, printable
+from spai_runtime.images import Picture
+from tests.support.folders import deep_folders
 from tests.support.users import as_nobody
 
 
@@ -52,6 +54,33 @@ def test_links_are_followed_once() -> None:
     Path("p/loop.jpg").symlink_to("loop.jpg")
     Path("p/nowhere.jpg").symlink_to("gone.jpg")
     assert names("p") == ["p/a.jpg", "p/loop.jpg", "p/nowhere.jpg", "p/q/b.jpg"]
+
+
+@pytest.mark.parametrize("depth", [990, 2000])
+def test_a_tree_of_any_depth(depth: int) -> None:
+    """The order is that of a path's names, one after the other, as a recursion would find them."""
+    with deep_folders(Path("deep"), depth):
+        found = names("deep")
+        try:
+            matches = len(names("deep/**/*.jpg"))
+        except SourceError as error:
+            assert "too deep for deep/**/*.jpg" in str(error)
+        else:
+            assert matches == len(found)
+    assert found == sorted(found, key=lambda name: Path(name).parts)
+    assert len(found) == 2 * (depth // 100 + (depth % 100 > 50)) + 1
+    assert found[len(found) // 2] == "deep/" + "d/" * depth + "m.jpg"
+
+
+def test_a_path_that_is_too_long_is_a_row() -> None:
+    """One that the system takes from no program."""
+    touch("e.jpg")
+    with deep_folders(Path("deep"), 25, "d" * 200):
+        first, last = names(".")
+        with pytest.raises(ImageError, match="cannot be read: File name too long"):
+            Picture.open(first)
+    assert last == "e.jpg"
+    assert first.startswith("deep/ddd")
 
 
 def test_a_folder_that_cannot_be_entered_is_a_row(open_folder: Path) -> None:
