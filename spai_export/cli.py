@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spai_export.choices import Attention, Precision, Settings
-from spai_runtime.cli.commands import VerboseOption, VersionOption, execute, say, show
+from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption, execute, say, show
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Threshold
@@ -21,7 +21,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command(
-    epilog="Exit code: 0 exported and verified; 2 nothing was written, or, with --trt, no plan was: one line says why."
+    epilog="Exit code: 0 exported and verified; 2 nothing was written, or, with --trt, no plan was: one line says why. "
+    f"{COMMON_CODES}"
 )
 def export(
     ckpt: Annotated[

@@ -8,7 +8,8 @@ class UserError(Exception):
 
 
 class RefusedError(UserError):
-    """A file that was not opened because it could do harm: it asks for code, or for other files of the machine.
+    """A file that was not opened because it could do harm: it asks for code, or for other files of the machine, or it
+    is not the file that it should be.
 
     A command that ends with it has an exit code of its own.
     """
@@ -28,6 +29,10 @@ class ManifestError(UserError):
 
 class EngineError(UserError):
     """A graph that is missing, refused, or does not do what detector.json says; or a back end that is not installed."""
+
+
+class GraphRefusedError(EngineError, RefusedError):
+    """A graph or a plan that keeps tensors in other files, or is not the file that detector.json was written for."""
 
 
 class OutputError(UserError):

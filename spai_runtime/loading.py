@@ -9,7 +9,7 @@ from pathlib import Path
 from spai_runtime.engines import Backend, backends
 from spai_runtime.engines.base import Contract, Engine
 from spai_runtime.engines.devices import gpus
-from spai_runtime.errors import EngineError
+from spai_runtime.errors import EngineError, GraphRefusedError
 from spai_runtime.manifest import FILE_NAME, Artifact, Graph, Manifest
 
 log = logging.getLogger("spai_runtime")
@@ -98,7 +98,7 @@ class _Candidate:
 def load_engines(exported: Exported, device: str, backend: str | None = None) -> Engines:
     """:param device: `auto` takes the best that loads, in the order of the table of engines; any other is what runs
     :param backend: that runs, and no other; None is any
-    :raises EngineError: nothing loads; the sentence is the last refusal's
+    :raises EngineError: nothing loads; the sentence, and whether it is a GraphRefusedError, is of the last one tried
     """
     candidates = _candidates(exported, device, backend)
     refusals = []
@@ -165,4 +165,6 @@ def _check(directory: Path, graph: Graph) -> None:
     if not path.is_file():
         raise EngineError(f"{graph.file} is missing in {directory}; copy it there or export again")
     if Graph.of(path) != graph:
-        raise EngineError(f"{path} is not the file that {FILE_NAME} was written for (sha256 differs); export again")
+        raise GraphRefusedError(
+            f"{path} is not the file that {FILE_NAME} was written for (sha256 differs); export again"
+        )

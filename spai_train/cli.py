@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import typer
 
-from spai_runtime.cli.commands import VersionOption, execute
+from spai_runtime.cli.commands import COMMON_CODES, VersionOption, execute
 from spai_train.commands import (
     augment,
     baselines,
@@ -30,7 +30,7 @@ def root(version: VersionOption = False) -> None:
 COMMANDS = (index, simulate, pack, augment, pretrain, fit, search, evaluate, baselines, tsne, convert)
 
 for module in COMMANDS:
-    app.command(module.__name__.rpartition(".")[2], epilog=module.EPILOG)(module.run)
+    app.command(module.__name__.rpartition(".")[2], epilog=f"{module.EPILOG} {COMMON_CODES}")(module.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

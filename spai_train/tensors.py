@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from spai_runtime.errors import UserError
+from spai_runtime.errors import RefusedError, UserError
+from spai_train.pickles import asks_for_code
 
 State = Mapping[str, Tensor]
 NAMED = 5  # tensors that an error names; one that lacks a backbone lacks hundreds
@@ -22,6 +23,10 @@ NAMED = 5  # tensors that an error names; one that lacks a backbone lacks hundre
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be used, and why, in one sentence."""
+
+
+class CheckpointRefusedError(CheckpointError, RefusedError):
+    """A checkpoint whose pickle asks for code."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,12 @@ def _read_pickle(path: Path) -> Content:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except pickle.UnpicklingError as error:
             culprit = re.search(r"GLOBAL (\S+)", str(error))
-            asks = f"asks for {culprit[1]}, which could run code" if culprit else "is not one of tensors and settings"
-            raise CheckpointError(f"{path} was refused: its pickle {asks}") from error
+            if culprit or asks_for_code(path):
+                what = culprit[1] if culprit else "something by its name"
+                raise CheckpointRefusedError(
+                    f"{path} was refused: its pickle asks for {what}, which could run code"
+                ) from error
+            raise CheckpointError(f"{path} was refused: its pickle is not one of tensors and settings") from error
         except (RuntimeError, EOFError, OSError, ValueError) as error:
             raise CheckpointError(f"{path} is not a checkpoint that torch can read: {first_line(error)}") from error
     if not isinstance(content, Mapping):

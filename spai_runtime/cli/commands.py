@@ -18,6 +18,10 @@ EXIT_SOME_ERRORS = 3  # the others are done
 EXIT_REFUSED = 4  # a file could do harm, and was not opened
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_READER_LEFT = 141  # 128 + SIGPIPE: whoever read stdout wanted no more
+COMMON_CODES = (
+    "Of every command: 4 a checkpoint, graph or plan was refused, because it asks for code or for other files, or is "
+    "not the file that detector.json was written for; 130 interrupted; 141 whoever read stdout has left."
+)
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.cli.commands import VerboseOption, VersionOption, execute
+from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption, execute
 from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.score import score
 from spai_runtime.engines import BACKENDS
@@ -20,8 +20,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command(
-    epilog="Exit code: 0 all images scored; 3 some rows are errors; 2 usage, or nothing could run; "
-    "130 interrupted; 141 whoever read stdout has left. "
+    epilog="Exit code: 0 all images scored; 3 some rows are errors; 2 usage, or nothing could run. "
+    f"{COMMON_CODES} "
     "Columns: a CSV input's own, then path, score, logit, label, width, height, views, error; of several detectors "
     "NAME_score, NAME_logit, NAME_label each, then fusion_score, fusion_label, and no views. "
     "score is the probability that the image is AI-generated; label is `ai` where score > threshold, else `real`."

@@ -9,7 +9,7 @@ from typing import Any
 from spai_runtime.engines.base import Contract, Tensor
 from spai_runtime.engines.external import has_external_data
 from spai_runtime.engines.installed import is_installed
-from spai_runtime.errors import EngineError, excerpt
+from spai_runtime.errors import EngineError, GraphRefusedError, excerpt
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -124,7 +124,9 @@ def _refuse_external_data(path: Path) -> None:
     except ValueError as error:
         raise EngineError(f"{path} is not an ONNX graph: {error}") from error
     if external:
-        raise EngineError(f"{path} keeps tensors in other files, which is refused: export it again as a single file")
+        raise GraphRefusedError(
+            f"{path} keeps tensors in other files, which is refused: export it again as a single file"
+        )
 
 
 def _check_contract(path: Path, session: Any, contract: Contract) -> None:

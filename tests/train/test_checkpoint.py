@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spai_runtime.errors import RefusedError
 from spai_train.checkpoint import (
     Card,
     CheckpointError,
@@ -24,6 +25,7 @@ from spai_train.cli import main
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from spai_train.detectors.spai.upstream import to_upstream
 from spai_train.models.pretrained import load_pretrained
+from spai_train.tensors import CheckpointRefusedError
 from tests.golden import CHECKPOINT
 from tests.support.models import UNEVEN
 
@@ -257,7 +259,17 @@ class Exploit:
 def test_a_pickle_that_would_run_code_is_refused(official: dict[str, Any], tmp_path: Path, legacy: bool) -> None:
     path, target = tmp_path / "evil.pth", tmp_path / "ran"
     torch.save({**official, "epoch": Exploit(target)}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(CheckpointError, match="could run code"):
+    with pytest.raises(CheckpointRefusedError, match="could run code"):
+        load_checkpoint(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_that_would_run_code_is_refused(tmp_path: Path, protocol: int) -> None:
+    """Of every protocol: not all of them are read by torch at all."""
+    path, target = tmp_path / "evil.pth", tmp_path / "ran"
+    path.write_bytes(pickle.dumps({"model": Exploit(target)}, protocol))
+    with pytest.raises(CheckpointRefusedError, match="could run code"):
         load_checkpoint(path)
     assert not target.exists()
 
@@ -274,8 +286,9 @@ def test_a_pickle_that_would_run_code_is_refused(official: dict[str, Any], tmp_p
 )
 def test_what_is_no_checkpoint(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=message) as error:
         load_checkpoint(tmp_path / name)
+    assert not isinstance(error.value, RefusedError), "it is no danger"
 
 
 def test_other_contents(tmp_path: Path) -> None:
