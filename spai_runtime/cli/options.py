@@ -43,14 +43,23 @@ class Options:
     split: str | None
     resume: bool
     untrusted: bool
+    spreadsheet: bool
     quiet: bool
 
     def __post_init__(self) -> None:
         """:raises UserError: options that do not go together"""
         if self.resume and self.output is None:
             raise OutputError("--resume goes on with a file: name it with --output")
+        if self.spreadsheet and not self._writes_csv:
+            raise OutputError("--spreadsheet guards the cells of CSV: give --format csv, or name a .csv with --output")
         if self.fuse and len(self.engines) < 2:
             raise EngineError("--fuse makes one score of several: give --engine more than once")
+
+    @property
+    def _writes_csv(self) -> bool:
+        if self.output is not None:
+            return self.output.suffix.lower() == ".csv"
+        return self.form in (Form.AUTO, Form.CSV)
 
     @property
     def fusion(self) -> Fusion | None:

@@ -95,6 +95,14 @@ def run(
             "any other file says so.",
         ),
     ] = False,
+    spreadsheet: Annotated[
+        bool,
+        typer.Option(
+            "--spreadsheet",
+            help="For CSV that a spreadsheet will open: text that it would run (it begins with = + - @, a tab or a "
+            "line break) gets an apostrophe in front.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary on stderr.")] = False,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
     version: VersionOption = False,  # noqa: ARG001
@@ -116,6 +124,7 @@ def run(
             split,
             resume,
             untrusted,
+            spreadsheet,
             quiet,
         )
     )

@@ -74,14 +74,14 @@ def _load(options: Options) -> Iterator[Detector]:
 def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -> Sink:
     """Where rows go; on a terminal they are the progress."""
     names = [detector.manifest.name for detector in detectors] if options.fusion else ()
-    columns = Columns(own, names, options.fusion)
+    columns = Columns(own, names, options.fusion, options.spreadsheet)
     if options.output is not None:
         return ResultFile(options.output, columns, _identity(options, detectors), resume=options.resume)
     if is_closed(sys.stdout):
         raise OutputError("stdout is closed, and the rows would be lost: name a file with --output")
     form = options.form
     if form is Form.AUTO:
-        form = Form.TABLE if sys.stdout.isatty() else Form.CSV
+        form = Form.TABLE if sys.stdout.isatty() and not options.spreadsheet else Form.CSV
     return Stream(sys.stdout, Table(columns) if form is Form.TABLE else FILE_FORMATS[form], columns)
 
 
@@ -98,12 +98,16 @@ def _decoder(options: Options, detectors: Sequence[Detector]) -> DecodeOnGpu | N
 
 def _identity(options: Options, detectors: Sequence[Detector]) -> dict[str, object]:
     """What rows depend on; the record of a run begins with it."""
-    decode = {"decode": options.decode.value, "untrusted": options.untrusted}
+    rest = {
+        "decode": options.decode.value,
+        "untrusted": options.untrusted,
+        "spreadsheet": options.spreadsheet,
+    }
     if options.fusion is None:
-        return {**_identity_of(detectors[0]), **decode}
+        return {**_identity_of(detectors[0]), **rest}
     threshold = options.fusion.threshold
     fusion = {"rule": options.fusion.rule, "threshold": threshold.value, "threshold_source": threshold.source}
-    return {"detectors": [_identity_of(detector) for detector in detectors], "fusion": fusion, **decode}
+    return {"detectors": [_identity_of(detector) for detector in detectors], "fusion": fusion, **rest}
 
 
 def _identity_of(detector: Detector) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from spai_runtime.errors import OutputError
 from spai_runtime.files.sources import Item
+from spai_runtime.files.spreadsheet import guarded
 from spai_runtime.fusion import Fusion
 from spai_runtime.manifest import Label
 from spai_runtime.results import Result, Score
@@ -31,11 +32,13 @@ class Columns:
     :param own: own columns of all inputs; one that is named like a result or like another one becomes `input_<name>`
     :param detectors: names of several, in the order of `Result.scores`; () is one detector
     :param fusion: of several
+    :param spreadsheet: whether names and cells of text are guarded, so that no spreadsheet runs them
     """
 
     own: Sequence[str]
     detectors: Sequence[str] = ()
     fusion: Fusion | None = None
+    spreadsheet: bool = False
 
     def __post_init__(self) -> None:
         assert len(self.detectors) != 1
@@ -51,7 +54,7 @@ class Columns:
         """Of several detectors, as columns have them: letters, digits, `-` and `_`, each different."""
         names: list[str] = []
         for detector in self.detectors:
-            name = "".join(c if c.isalnum() or c in "-_" else "_" for c in detector) or "detector"
+            name = self._cell("".join(c if c.isalnum() or c in "-_" else "_" for c in detector) or "detector")
             taken = {*names, "fusion"}
             numbered = (f"{name}_{number}" for number in count(2))
             names.append(next(free for free in chain((name,), numbered) if free not in taken))
@@ -63,7 +66,7 @@ class Columns:
 
     def is_row_of(self, row: Mapping[str, Any], item: Item) -> bool:
         """Whether a row read back is this item's."""
-        expected = {**self._own_cells(item), "path": item.name}
+        expected = {**self._own_cells(item), "path": self._cell(item.name)}
         return all((row[name] or "") == (value or "") for name, value in expected.items())
 
     def label_of(self, result: Result) -> Label | Literal["error"]:
@@ -83,7 +86,7 @@ class Columns:
     def _own_names(self) -> list[str]:
         names = dict.fromkeys(self._result_names)
         for column in self.own:
-            name = column
+            name = self._cell(column)
             while name in names:
                 name = f"input_{name}"
             names[name] = None
@@ -105,7 +108,7 @@ class Columns:
         return [f"{detector}_label" for detector in self.detector_names] or ["label"]
 
     def _own_cells(self, item: Item) -> Row:
-        return dict(zip(self._own_names, map(item.columns.get, self.own), strict=True))
+        return dict(zip(self._own_names, map(self._cell, map(item.columns.get, self.own)), strict=True))
 
     def _result_cells(self, result: Result) -> Row:
         scores = result.scores or (None,) * max(1, len(self.detectors))
@@ -113,7 +116,10 @@ class Columns:
         views = [] if self.detectors else [result.score and len(result.score.layout)]
         size = result.width, result.height
         cells = result.item.name, *groups, *self._fused_cells(scores), *size, *views, result.error or None
-        return dict(zip(self._result_names, cells, strict=True))
+        return dict(zip(self._result_names, map(self._cell, cells), strict=True))
+
+    def _cell(self, value: Any) -> Any:
+        return guarded(value) if self.spreadsheet and isinstance(value, str) else value
 
     def _fused_cells(self, scores: Sequence[Score | None]) -> tuple[float | str | None, ...]:
         """None where one of the detectors has no score: what the others say together is another number."""

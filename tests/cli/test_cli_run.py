@@ -192,3 +192,21 @@ def test_small_images(run: Run, tmp_path: Path, tiny_detector: Path, size: tuple
     Image.fromarray(pixels(*size)).save(tmp_path / "a.png")
     (row,) = rows(run(tmp_path, "--engine", tiny_detector).stdout)
     assert (row["views"], row["error"]) == ("5", "")
+
+
+def test_rows_for_a_spreadsheet(run: Run, photos: list[str], tiny_detector: Path) -> None:
+    Path(photos[0]).rename("=1+1.png")
+    Path("-l.csv").write_text("image,=note\n=1+1.png,@x\np/b.jpg,-3\n")
+    options = "./-l.csv", "--engine", tiny_detector, "--spreadsheet"
+    ran = run(*options)
+    first, second = rows(ran.stdout)
+    assert (first["image"], first["'=note"], first["path"]) == ("'=1+1.png", "'@x", "'=1+1.png")
+    assert (second["image"], second["'=note"], second["path"]) == ("p/b.jpg", "-3", "p/b.jpg")
+    assert float(second["logit"])
+    assert run(*options, "--output", "s.csv").code == 0
+    assert Path("s.csv").read_text() == ran.stdout
+    for refused in (("--format", "jsonl"), ("--format", "table"), ("--output", "s.jsonl")):
+        ended = run(*options, *refused)
+        assert ended.code == 2
+        assert ended.stderr.startswith("spai-run: --spreadsheet guards the cells of CSV: ")
+    assert json.loads(Path("s.csv.run.json").read_text())["run"]["spreadsheet"] is True

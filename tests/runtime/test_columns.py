@@ -163,3 +163,30 @@ def test_many_columns_cost_little() -> None:
     assert columns.is_row_of(rows[-1], result.item)
     assert time.process_time() - start < 1
     assert [len(row) for row in rows] == [20_000 + len(RESULT_COLUMNS)] * 100
+
+
+RUNS = ["=cmd|' /C calc'!A0", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "－cmd"]
+RUNS_NOT = ["a=b", "-1", "+1.5e-3", "-.5", "1", "", "'=1", " =1", "ü", "7-7"]
+
+
+def test_what_a_spreadsheet_would_run_is_guarded() -> None:
+    """In cells of the input, names, and errors; numbers stay numbers, negative ones too."""
+    own = dict(zip("abcdefghi", RUNS, strict=True)) | dict(zip("klmnopqrst", RUNS_NOT, strict=True))
+    columns = Columns([*own], spreadsheet=True)
+    result = Result(Item(Path("x"), "=x.jpg", own), (score(-2.0),), 24, 16, "=error")
+    row = columns.row_of(result)
+    assert [row[name] for name in "abcdefghi"] == [f"'{cell}" for cell in RUNS]
+    assert [row[name] for name in "klmnopqrst"] == RUNS_NOT
+    assert (row["path"], row["error"], row["logit"], row["label"]) == ("'=x.jpg", "'=error", -2.0, "real")
+    assert columns.is_row_of(row, result.item)
+    assert not columns.is_row_of({**row, "path": "=x.jpg"}, result.item)
+    assert Columns([*own]).row_of(result) == {**own, **row, "path": "=x.jpg", "error": "=error"} | own
+
+
+def test_names_that_a_spreadsheet_would_run_are_guarded() -> None:
+    columns = Columns(["=a", "'=a", "-1"], ["-x", "=y"], Fusion(), spreadsheet=True)
+    assert columns.names[:6] == ["'=a", "input_'=a", "-1", "path", "'-x_score", "'-x_logit"]
+    assert len(set(columns.names)) == len(columns.names)
+    assert not [name for name in columns.names if name[0] in "=+@" or name.startswith("-x")]
+    result = Result(Item(Path("x"), "x", {"=a": "1"}), (score(1.0), score(2.0)))
+    assert columns.label_of(result) == columns.label_in(columns.row_of(result)) == "ai"

@@ -1,0 +1,23 @@
+"""Cells that a spreadsheet would run, guarded as OWASP says (owasp.org/www-community/attacks/CSV_Injection)."""
+
+import re
+
+_RUN = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # as a formula begins, or what leads to one
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def guarded(cell: str) -> str:
+    """Text with an apostrophe before it where a spreadsheet would run it; a number stays one."""
+    return f"'{cell}" if cell.startswith(_RUN) and not _NUMBER.fullmatch(cell) else cell
