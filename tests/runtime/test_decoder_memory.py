@@ -13,6 +13,7 @@ from PIL import Image
 from spai_runtime.errors import ImageError
 from spai_runtime.images import FORMATS, Picture
 from spai_runtime.images.jpeg import MOST_SCANS
+from tests.support.bombs import overlapping_tags, with_exif
 
 SIDE = 2500  # pixels
 SLACK = 12 << 20  # bytes: buffers that do not depend on the number of pixels
@@ -136,3 +137,35 @@ def test_what_looks_like_a_scan_and_is_none_is_not_counted() -> None:
     content = with_scans(MOST_SCANS)
     comment = b"\xff\xfe" + (2 + 3000).to_bytes(2, "big") + b"\xff\xda\0" * 1000
     assert Picture.open(content[:2] + comment + content[2:] + b"\xff\xda\0\3" * 1000).load().width == 64
+
+
+HEADER = """
+import sys
+from spai_runtime.errors import ImageError
+from spai_runtime.images import Picture
+
+def resident(name):
+    return 1024 * int(open("/proc/self/status").read().split(name)[1].split()[0])
+
+Picture.open(sys.argv[1])
+before = resident("VmRSS:")
+for path in sys.argv[2:]:
+    open("/proc/self/clear_refs", "w").write("5")
+    Picture.open(path)
+    print(resident("VmHWM:") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is read from /proc")
+def test_a_header_takes_no_more_than_its_file(tmp_path: Path) -> None:
+    """Two hundred tags that share a megabyte."""
+    tags = overlapping_tags(200, 1 << 20)
+    (tmp_path / "small.tif").write_bytes(overlapping_tags(1, 100))
+    (tmp_path / "tags.tif").write_bytes(tags)
+    (tmp_path / "exif.jpg").write_bytes(with_exif(with_scans(10), tags))
+    paths = [str(tmp_path / name) for name in ("small.tif", "tags.tif", "exif.jpg")]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", HEADER, *paths], capture_output=True, text=True, check=True
+    )
+    assert all(int(line) < 3 * len(tags) + SLACK for line in done.stdout.splitlines()), done.stdout
+    assert len(done.stdout.splitlines()) == 2

@@ -25,3 +25,19 @@ def flat_png(width: int, height: int) -> bytes:
     pack = zlib.compressobj(9)
     line = bytes(1 + 3 * width)
     return png(width, height, data=b"".join([*(pack.compress(line) for _ in range(height)), pack.flush()]))
+
+
+def overlapping_tags(count: int, nbytes: int) -> bytes:
+    """A TIFF of 16×16 grey pixels, and so many tags which all have the same bytes for their content."""
+    end = 8 + 2 + 12 * (count + 9) + 4
+    short, plain = 3, {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 273: end, 277: 1, 278: 16, 279: 256}
+    tags = [struct.pack("<HHII", tag, short if value < 1 << 16 else 4, 1, value) for tag, value in plain.items()]
+    tags += [struct.pack("<HHII", 40000 + number, 7, nbytes, end) for number in range(count)]
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4 + nbytes)
+
+
+def with_exif(jpeg: bytes, content: bytes) -> bytes:
+    """A JPEG with EXIF in several segments, and without the density that would keep Pillow from reading it."""
+    parts = [content[start : start + 65_000] for start in range(0, len(content), 65_000)]
+    segments = [b"\xff\xe1" + struct.pack(">H", 8 + len(part)) + b"Exif\0\0" + part for part in parts]
+    return jpeg[:2] + b"".join(segments) + jpeg[20:]
