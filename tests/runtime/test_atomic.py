@@ -1,9 +1,14 @@
 """Files that appear when they are whole."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from spai_runtime.errors import OutputError
 from spai_runtime.files.atomic import atomic_directory, atomic_write
 
 
@@ -89,3 +94,58 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"), atomic_directory(tmp_path / "file", last="index"):
         pytest.fail("a file is no directory")
+
+
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "a link": lambda path: path.symlink_to("victim"),
+    "a link to nothing": lambda path: path.symlink_to("gone"),
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_nothing_is_written_through_what_is_no_file(tmp_path: Path, other: str) -> None:
+    (tmp_path / "victim").write_text("kept")
+    OTHERS[other](tmp_path / "a.txt.partial")
+    message = r"cannot write .*a\.txt\.partial: a link, a folder, a pipe or a device"
+    with pytest.raises(OutputError, match=message), atomic_write(tmp_path / "a.txt") as part:
+        part.write_text("lost")
+    assert names(tmp_path) == ["a.txt.partial", "victim"]
+    assert (tmp_path / "victim").read_text() == "kept"
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.partial").write_text("longer than what comes")
+    with atomic_write(tmp_path / "a.txt") as part:
+        part.write_text("new")
+    assert ((tmp_path / "a.txt").read_text(), names(tmp_path)) == ("new", ["a.txt"])
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "b").touch()
+    with atomic_write(tmp_path / "a") as part:
+        part.touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from spai_runtime.files.atomic import atomic_write
+word = sys.argv[1]
+for _ in range(20):
+    with atomic_write(Path("a.txt")) as part, part.open("w") as file:
+        for _ in range(50):
+            file.write(word)
+            file.flush()
+            time.sleep(0.0002)
+    assert len(set(Path("a.txt").read_text())) == 1
+"""
+
+
+def test_two_processes_do_not_mix(tmp_path: Path) -> None:
+    started = [subprocess.Popen([sys.executable, "-c", WRITER, word], cwd=tmp_path) for word in "xy"]
+    assert [process.wait(60) for process in started] == [0, 0]
+    assert (tmp_path / "a.txt").read_text() in ("x" * 50, "y" * 50)
+    assert names(tmp_path) == ["a.txt"]
