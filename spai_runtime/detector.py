@@ -48,6 +48,7 @@ class Detector(Closing):
         device: str = "auto",
         backend: str | None = None,
         threshold: float | None = None,
+        untrusted: bool = False,
     ) -> Self:
         """Loads an exported directory.
 
@@ -55,10 +56,12 @@ class Detector(Closing):
         :param device: `auto` (the best that loads), `cpu`, `cuda:0`, or several GPUs, `cuda:0,1`
         :param backend: one of the table of engines, e.g. `onnxruntime`; None is any
         :param threshold: in [0, 1]; None is that of detector.json
+        :param untrusted: whoever made the directory is not trusted: its graphs run on the CPU, in child processes with
+            limits on memory and time (`engines/isolated.py`), and plans, which are native code, are refused
         :raises UserError: what is missing, refused or does not fit, in one sentence
         """
         exported = Exported.open(demo_directory() if path is None else Path(path))
-        engines, manifest = load_engines(exported, device, backend), exported.manifest
+        engines, manifest = load_engines(exported, device, backend, untrusted=untrusted), exported.manifest
         chosen = manifest.threshold if threshold is None else Threshold(threshold, GIVEN)
         return cls(manifest, engines.encoder, engines.head, chosen, engines.artifact)
 

@@ -40,7 +40,7 @@ class OutputError(UserError):
 
 
 def excerpt(text: str) -> str:
-    """What a file or a library says, as a part of a sentence of ours: one line, not long, without control characters."""
+    """What a file or a library says, as a part of a sentence of ours: one short line without control characters."""
     shown = text[: _LONGEST_EXCERPT + 1]
     line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown)
     return line if len(line) <= _LONGEST_EXCERPT else line[:_LONGEST_EXCERPT] + "…"

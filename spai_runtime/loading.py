@@ -95,12 +95,14 @@ class _Candidate:
         return Engines(encoder, head, artifact)
 
 
-def load_engines(exported: Exported, device: str, backend: str | None = None) -> Engines:
+def load_engines(exported: Exported, device: str, backend: str | None = None, *, untrusted: bool = False) -> Engines:
     """:param device: `auto` takes the best that loads, in the order of the table of engines; any other is what runs
     :param backend: that runs, and no other; None is any
+    :param untrusted: whoever made the directory is not trusted: graphs run within limits, and nothing else does
     :raises EngineError: nothing loads; the sentence, and whether it is a GraphRefusedError, is of the last one tried
+    :raises GraphRefusedError: nothing that was asked for can be held within limits
     """
-    candidates = _candidates(exported, device, backend)
+    candidates = _candidates(exported, device, backend, untrusted=untrusted)
     refusals = []
     for candidate in candidates[:-1]:
         try:
@@ -116,18 +118,18 @@ def load_engines(exported: Exported, device: str, backend: str | None = None) ->
     return engines
 
 
-def _candidates(exported: Exported, device: str, backend: str | None) -> Sequence[_Candidate]:
+def _candidates(exported: Exported, device: str, backend: str | None, *, untrusted: bool) -> Sequence[_Candidate]:
     """From the best to the last.
 
     :raises EngineError: there is none
     """
     wanted = None if device == "auto" else "cuda" if gpus(device) else "cpu"
-    rows = [row for row in backends(backend) if wanted in (None, row.device)]
+    rows = [row for row in backends(backend, untrusted=untrusted) if wanted in (None, row.device)]
     pairs = [(row, artifact) for row in rows for artifact in _runnable(row, exported.artifacts)]
     if device == "auto":
         pairs = [pair for pair in pairs if pair == pairs[-1] or _worth_trying(*pair, pairs)]
     if not pairs:
-        raise _nothing_runs(exported, device, backend)
+        raise _untrusted(exported, device) if untrusted else _nothing_runs(exported, device, backend)
     return [_Candidate(artifact, row, _device(row, device)) for row, artifact in pairs]
 
 
@@ -157,6 +159,13 @@ def _nothing_runs(exported: Exported, device: str, backend: str | None) -> Engin
         return EngineError(f"{named} runs on a GPU alone: give --device cuda:0{instead}")
     by = f"the back end {backend} on {device}" if backend else f"what runs on {device}"
     return EngineError(f"{named} has nothing for {by}; it has {there or 'no artifacts'}")
+
+
+def _untrusted(exported: Exported, device: str) -> GraphRefusedError:
+    named, trusted = exported.named or str(exported.directory), "if you trust whoever made it, leave the option out"
+    if gpus(device):
+        return GraphRefusedError(f"--untrusted-engine runs graphs on the CPU alone, not on {device}; {trusted}")
+    return GraphRefusedError(f"{named} has no graph for --untrusted-engine, which refuses native code; {trusted}")
 
 
 def _check(directory: Path, graph: Graph) -> None:

@@ -36,6 +36,7 @@ class Options:
     form: Form
     device: str
     backend: str | None
+    untrusted_engine: bool
     decode: Decode
     batch_size: int | None
     workers: int | None

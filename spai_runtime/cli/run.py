@@ -11,6 +11,7 @@ from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption
 from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.score import score
 from spai_runtime.engines import BACKENDS
+from spai_runtime.engines.isolated import COPIES, MEMORY, SECONDS, SECONDS_OF_A_CORE
 from spai_runtime.fusion import Rule
 from spai_runtime.images import UNTRUSTED_FORMATS
 
@@ -67,6 +68,17 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help=f"Run by this back end and no other: {', '.join(_BACKENDS)}."),
     ] = None,
+    untrusted_engine: Annotated[
+        bool,
+        typer.Option(
+            "--untrusted-engine",
+            help="Whoever made the --engine is not trusted: plans, which are native code, are refused (exit code 4); "
+            f"graphs run on the CPU, each in a process of {MEMORY >> 30} GiB of memory and {COPIES} times its file, "
+            f"and for a batch {SECONDS_OF_A_CORE} s of each core and {SECONDS} s by the clock. These are limits and no "
+            "sandbox. Without it, an --engine is code of whoever made it: the sha256 in detector.json guards against "
+            "accidents, not against its author.",
+        ),
+    ] = False,
     decode: Annotated[
         Decode,
         typer.Option(help="What decodes JPEGs: Pillow, or nvImageCodec on the GPU (one GPU; scores may move)."),
@@ -117,6 +129,7 @@ def run(
             form,
             device,
             backend,
+            untrusted_engine,
             decode,
             batch_size,
             workers,

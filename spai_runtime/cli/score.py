@@ -68,7 +68,13 @@ def _load(options: Options) -> Iterator[Detector]:
     """One after the other, so that those before one that does not load are closed."""
     threshold = None if options.fusion else options.threshold
     for path in options.engines or (None,):
-        yield Detector.load(path, device=options.device, backend=options.backend, threshold=threshold)
+        yield Detector.load(
+            path,
+            device=options.device,
+            backend=options.backend,
+            threshold=threshold,
+            untrusted=options.untrusted_engine,
+        )
 
 
 def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -> Sink:

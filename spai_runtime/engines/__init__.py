@@ -96,17 +96,31 @@ BACKENDS: list[Backend] = [
     ),
 ]
 
+# What runs artifacts of whoever is not trusted: in a process with limits, and nothing that is native code. None is on
+# a GPU, whose memory and time no process can be limited in.
+ISOLATED: list[Backend] = [
+    Backend(
+        "onnxruntime",
+        "cpu",
+        (ONNX,),
+        ("fp32", "fp16", "int8", "bf16", "fp8"),
+        "spai_runtime.engines.onnx_session:installed",
+        "spai_runtime.engines.isolated:load",
+    ),
+]
 
-def backends(name: str | None = None) -> Sequence[Backend]:
+
+def backends(name: str | None = None, *, untrusted: bool = False) -> Sequence[Backend]:
     """The rows of a back end; None is all of them.
 
+    :param untrusted: those for artifacts of whoever is not trusted, of which there may be none
     :raises EngineError: there is none of that name
     """
     rows = [row for row in BACKENDS if name in (None, row.name)]
     if not rows:
         known = ", ".join(dict.fromkeys(row.name for row in BACKENDS))
         raise EngineError(f"there is no back end {name}; --backend takes one of {known}")
-    return rows
+    return [row for row in ISOLATED if name in (None, row.name)] if untrusted else rows
 
 
 def _named(reference: str) -> object:

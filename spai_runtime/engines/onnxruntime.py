@@ -33,17 +33,14 @@ class OnnxEngine(HostEngine):
 
         :raises EngineError: the graph fails on this batch, or does not give what it should
         """
-        alone = len(batch) == 1
-        outputs = self._run(np.repeat(batch, 2, axis=0) if alone else batch)
-        return [output[:1] if alone else output for output in outputs]
-
-    def _run(self, batch: Array) -> list[Array]:
+        session, alone = self._session, len(batch) == 1
+        given = np.repeat(batch, 2, axis=0) if alone else batch
         try:
-            outputs: list[Array] = self._session.run(self._outputs, {self._contract.input.name: batch})
+            outputs: list[Array] = session.run(self._outputs, {self._contract.input.name: given})
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise failure(self._path, error) from error
-        self._contract.check(self._path, outputs, batch.shape)
-        return outputs
+        self._contract.check(self._path, outputs, given.shape)
+        return [output[:1] if alone else output for output in outputs]
 
     def close(self) -> None:
         del self._session

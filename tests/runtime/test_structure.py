@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from spai_runtime.engines import BACKENDS
+from spai_runtime.engines import BACKENDS, ISOLATED
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("spai_runtime", "spai_train", "spai_export")
@@ -37,7 +37,7 @@ def imported(name: str) -> set[str]:
             inside = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {one if one in FILES else str(node.module) for one in inside}
     if name == "spai_runtime.engines":  # whose rows name functions instead of importing them
-        found |= {reference.partition(":")[0] for row in BACKENDS for reference in (row.probe, row.load)}
+        found |= {reference.partition(":")[0] for row in (*BACKENDS, *ISOLATED) for reference in (row.probe, row.load)}
     return found & FILES.keys()
 
 

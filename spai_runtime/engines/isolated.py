@@ -1,0 +1,114 @@
+"""ONNX Runtime in a child process with limits, for graphs of whoever is not trusted.
+
+What a graph costs cannot be read off it. A Loop may run 2^62 times, and a product of two small constants may have any
+size, while its factors are only known when it runs; control flow and large constants also stand in honest graphs. So
+nothing is judged beforehand: a graph runs in a process of its own, which is ended when it takes too much. The encoder
+has one, and the head has one, so that neither is charged for the other.
+
+These are limits on memory and time. A graph that finds a hole in ONNX Runtime has the user's rights.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from spai_runtime.child import Child, ChildError, ChildMemoryError, ChildTimeError, Limits
+from spai_runtime.child.process import Answer, Handler
+from spai_runtime.engines.base import Array, Contract, HostEngine
+from spai_runtime.engines.onnx_session import cores, import_runtime
+from spai_runtime.engines.onnxruntime import CPU_BATCH_SIZE, OnnxEngine
+from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Artifact
+
+# Of one batch, and of loading the graph. A batch of two views of the published SPAI takes a second of two cores; of the
+# largest published detector (0.4 billion parameters, 384 pixels), some ten.
+MEMORY = 2 << 30  # bytes, beside COPIES of the graph
+COPIES = 4  # ONNX Runtime parses the file, makes tensors of it, and packs these anew
+SECONDS_OF_A_CORE = 120
+SECONDS = 300  # by the clock
+
+Loaded = TypeVar("Loaded")
+
+_STACK = 16 << 20  # bytes of address space that a thread of ONNX Runtime takes, with what glibc keeps for it
+_ATTEMPTS = 3
+_OUT_OF_MEMORY = re.compile("failed to allocate memory|bad_alloc|out of memory", re.IGNORECASE)  # ONNX Runtime's words
+
+
+def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> "IsolatedEngine":  # noqa: ARG001
+    """See `Backend`."""
+    memory = MEMORY + COPIES * path.stat().st_size + _STACK * cores()
+    return IsolatedEngine(path, contract, Limits(memory, SECONDS_OF_A_CORE * cores(), SECONDS))
+
+
+class IsolatedEngine(HostEngine):
+    """A graph in ONNX Runtime, in a process of its own; it gives the digits that `OnnxEngine` gives.
+
+    A batch that passes a limit ends the process and is an EngineError; the next batch starts another process. After
+    three batches that took too long, with none between them that did not, no more is started: a graph that makes every
+    image wait costs a run minutes, and not days.
+
+    :raises EngineError: the graph is refused, does not load within the limits, or ONNX Runtime is missing
+    """
+
+    device = "cpu"
+    batch_size = CPU_BATCH_SIZE
+
+    def __init__(self, path: Path, contract: Contract, limits: Limits) -> None:
+        self.label = f"ONNX Runtime {import_runtime().__version__}, cpu, isolated"
+        self._path, self._contract = path, contract
+        settings = {"path": os.fsencode(path.absolute()).hex(), "contract": msgspec.to_builtins(contract)}
+        self._child = Child(f"{__name__}:serve", settings, limits)
+        self._late = 0  # batches in succession that took too long
+        try:
+            self._child.start()
+        except ChildError as error:
+            raise self._refusal(error) from error
+
+    def run(self, batch: Array) -> list[Array]:
+        """See `Engine`. :raises EngineError: it passes a limit, fails, or does not give what it should"""
+        if self._late == _ATTEMPTS:
+            raise EngineError(f"{self._path} took too long {_ATTEMPTS} times, and is not run again")
+        most = sum(4 * math.prod(shape) for shape in self._contract.output_shapes(batch.shape))  # float32
+        try:
+            _, outputs = self._child.ask(None, [batch], most=most)
+        except ChildError as error:
+            self._late = self._late + 1 if isinstance(error, ChildTimeError) else 0
+            raise self._refusal(error) from error
+        self._late = 0
+        self._contract.check(self._path, outputs, batch.shape)
+        return list(outputs)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._child.close()
+
+    def _refusal(self, error: ChildError) -> EngineError:
+        smaller = "give a smaller --batch-size, or " if isinstance(error, ChildMemoryError) else ""
+        trusted = "if you trust whoever made it, leave out --untrusted-engine"
+        return EngineError(f"{self._path} was stopped, since {error}: {smaller}{trusted}")
+
+
+def serve(settings: Any) -> Handler:
+    """What the child does: see `Service`."""
+    path, contract = Path(os.fsdecode(bytes.fromhex(settings["path"]))), settings["contract"]
+    engine = _telling(lambda: OnnxEngine(path, msgspec.convert(contract, Contract)))
+
+    def answer(_: Any, arrays: Sequence[Array]) -> Answer:
+        return None, _telling(lambda: engine.run(arrays[0]))
+
+    return answer
+
+
+def _telling(work: Callable[[], Loaded]) -> Loaded:
+    """Says in Python's words that there is no memory left. :raises MemoryError: ONNX Runtime has none left"""
+    try:
+        return work()
+    except EngineError as error:
+        if _OUT_OF_MEMORY.search(str(error)):
+            raise MemoryError from error
+        raise
