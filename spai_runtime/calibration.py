@@ -10,6 +10,8 @@ from msgspec import Meta
 CLOSEST = 2.0**-53  # to 0 or 1 that an isotonic score counts as: the float64 before 1 is 1 − this
 LARGEST_LOG_ODDS = 2.0**1000  # far above any logit of float32, and sums of many stay within float64
 
+MOST_POINTS = 1 << 16  # of an isotonic curve
+
 Score = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -39,13 +41,13 @@ class Platt(msgspec.Struct, frozen=True, tag_field="method", tag="platt"):
 class Isotonic(msgspec.Struct, frozen=True, tag_field="method", tag="isotonic"):
     """score = a rising curve through points, straight between them and level beyond the ends.
 
-    :param logits: (K,) strictly rising
+    :param logits: (K,) strictly rising, K at most MOST_POINTS
     :param scores: (K,) in [0, 1], never falling
     :param source: where the curve came from
     """
 
-    logits: Annotated[tuple[float, ...], Meta(min_length=1)]
-    scores: tuple[Score, ...]
+    logits: Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST_POINTS)]
+    scores: Annotated[tuple[Score, ...], Meta(max_length=MOST_POINTS)]
     source: str
 
     def __post_init__(self) -> None:

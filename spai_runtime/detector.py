@@ -14,7 +14,7 @@ from spai_runtime.engines.base import Array, DeviceLostError, Engine
 from spai_runtime.errors import EngineError, ImageError, UserError
 from spai_runtime.images import FORMATS, Picture, Source
 from spai_runtime.loading import Exported, load_engines
-from spai_runtime.manifest import FILE_NAME, GIVEN, Artifact, Manifest, Threshold
+from spai_runtime.manifest import FILE_NAME, Artifact, Manifest, Threshold
 from spai_runtime.results import Score
 from spai_runtime.scoring.batchers import encode
 from spai_runtime.views import Layout
@@ -62,7 +62,7 @@ class Detector(Closing):
         """
         exported = Exported.open(demo_directory() if path is None else Path(path))
         engines, manifest = load_engines(exported, device, backend, untrusted=untrusted), exported.manifest
-        chosen = manifest.threshold if threshold is None else Threshold(threshold, GIVEN)
+        chosen = manifest.threshold if threshold is None else Threshold.given(threshold)
         return cls(manifest, engines.encoder, engines.head, chosen, engines.artifact)
 
     def score(self, image: ImageSource, formats: Collection[str] = FORMATS) -> Score:
@@ -74,7 +74,7 @@ class Detector(Closing):
         :raises EngineError: the engines cannot run it
         """
         picture = Picture.from_array(image) if isinstance(image, np.ndarray) else Picture.open(image, formats)
-        encoding = encode(self.encoder, self.manifest.views, self.manifest.features, picture)
+        encoding = encode(self.encoder, self.manifest, picture)
         if encoding.error:
             raise ImageError(encoding.error)
         (score,) = self.score_features([encoding.features], [encoding.layout])
@@ -85,9 +85,9 @@ class Detector(Closing):
     def layout(self, height: int, width: int) -> Layout:
         """Where the views of an image of this size lie.
 
-        :raises ImageError: resized or padded, it would pass the limit of decompression bombs
+        :raises ImageError: resized or padded, it would pass the limit of decompression bombs; it has too many views
         """
-        return self.manifest.views.layout(height, width)
+        return self.manifest.layout(height, width)
 
     def score_features(
         self, features: Sequence[NDArray[np.float32]], layouts: Sequence[Layout]

@@ -171,9 +171,13 @@ def _untrusted(exported: Exported, device: str) -> GraphRefusedError:
 def _check(directory: Path, graph: Graph) -> None:
     """The graph must be the very file that was exported; a plan is native code, and is not even looked at before."""
     path = directory / graph.file
-    if not path.is_file():
+    try:
+        found = Graph.of(path) if path.is_file() else None
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}") from error
+    if found is None:
         raise EngineError(f"{graph.file} is missing in {directory}; copy it there or export again")
-    if Graph.of(path) != graph:
+    if found != graph:
         raise GraphRefusedError(
             f"{path} is not the file that {FILE_NAME} was written for (sha256 differs); export again"
         )

@@ -9,17 +9,25 @@ import msgspec
 from msgspec import Meta
 
 from spai_runtime.calibration import Calibration
-from spai_runtime.errors import ManifestError
+from spai_runtime.errors import ImageError, ManifestError, UserError, excerpt
 from spai_runtime.files.digest import sha256_of
 from spai_runtime.migration import migrate
-from spai_runtime.views import ViewPolicy
+from spai_runtime.views import Layout, ViewPolicy
 
 SCHEMA = 3  # the newest that is read, and the one that is written; CHANGELOG.md says what each brought
 FILE_NAME = "detector.json"
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-BareName = Annotated[str, Meta(pattern=r"^[^./\\][^/\\]*$")]  # a graph lies in the directory itself, nowhere else
+LARGEST_FILE = 8 << 20  # bytes of a detector.json
+LARGEST_FEATURES = 1 << 16  # D; the widest detector that is published has 24,576
+LARGEST_ARTIFACTS = 64
+FEATURE_BYTES = 1 << 30  # that the features of one image may take
+
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Positive = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(max_length=255)]
+
+# A graph lies in the directory itself, nowhere else, under a name that every system can bear.
+BareName = Annotated[str, Meta(pattern=r"^(?!\.)[^/\\:\x00-\x1f\x7f]+\Z", max_length=255)]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Label = Literal["ai", "real"]
 
@@ -113,6 +121,13 @@ class Threshold:
     value: Annotated[float, Meta(ge=0, le=1)]
     source: str
 
+    @classmethod
+    def given(cls, value: float) -> "Threshold":
+        """One that the user gives. :raises UserError: it is not within [0, 1]"""
+        if not 0 <= value <= 1:  # which NaN is not either
+            raise UserError(f"a threshold of {value} labels nothing: give one from 0 to 1")
+        return cls(value, GIVEN)
+
     def label(self, score: float) -> Label:
         """Of a score."""
         return "ai" if score > self.value else "real"
@@ -132,15 +147,15 @@ class Manifest:
     :param provenance: checkpoint and its sha256, tool versions; what was found of an artifact stands in its `options`
     """
 
-    name: str
-    detector: str
+    name: Name
+    detector: Name
     views: ViewPolicy
-    features: Positive
+    features: Annotated[int, Meta(ge=1, le=LARGEST_FEATURES)]
     threshold: Threshold
     attention: bool = True
     notice: str = ""
     calibration: Calibration | None = None
-    artifacts: tuple[Artifact, ...] = ()
+    artifacts: Annotated[tuple[Artifact, ...], Meta(max_length=LARGEST_ARTIFACTS)] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -148,7 +163,7 @@ class Manifest:
         """:raises ManifestError: no detector.json, not one, or one of a newer schema"""
         path = directory / FILE_NAME
         try:
-            content = msgspec.json.decode(path.read_bytes())
+            content = msgspec.json.decode(_content(path))
             schema = msgspec.convert(content, type=_Schema).schema
             if schema > SCHEMA:
                 raise ManifestError(
@@ -158,9 +173,22 @@ class Manifest:
         except OSError as error:
             raise ManifestError(f"cannot read {path}: {error.strerror}") from error
         except msgspec.MsgspecError as error:
-            raise ManifestError(f"{path} is not a detector.json: {error}") from error
+            raise ManifestError(f"{path} is not a detector.json: {excerpt(str(error))}") from error
         except UnicodeDecodeError as error:
             raise ManifestError(f"{path} is not a detector.json: it is not UTF-8") from error
+        except RecursionError as error:
+            raise ManifestError(f"{path} is not a detector.json: it is nested too deep") from error
+
+    def layout(self, height: int, width: int) -> Layout:
+        """Where the views of an image of this size lie.
+
+        :raises ImageError: they, or the features of all of them, would be too large
+        """
+        layout = self.views.layout(height, width)
+        if 4 * len(layout) * self.features > FEATURE_BYTES:
+            what = f"{len(layout)} views of {self.features} features each"
+            raise ImageError(f"{width}×{height} pixels make {what}, more than {FEATURE_BYTES >> 30} GiB; crop it")
+        return layout
 
     def dump(self) -> bytes:
         """As it stands in detector.json: indented UTF-8 JSON, the schema first."""
@@ -170,6 +198,15 @@ class Manifest:
     def artifacts_of(self, file: str) -> Sequence[Artifact]:
         """Those that a file of that name belongs to."""
         return [artifact for artifact in self.artifacts if file in artifact.files]
+
+
+def _content(path: Path) -> bytes:
+    """:raises OSError, ManifestError: it cannot be read; it is larger than any detector.json"""
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise ManifestError(f"{path} is not a detector.json: it has more than {LARGEST_FILE >> 20} MiB")
+    return content
 
 
 @dataclass(frozen=True)

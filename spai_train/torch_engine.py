@@ -124,7 +124,7 @@ def load_detector(
     checkpoint, device = load_checkpoint(path, detector), find_device(device)
     loaded = as_detector(checkpoint.model().to(device), checkpoint.card, device)
     if threshold is not None:
-        loaded.threshold = Threshold(threshold, "given by the user")
+        loaded.threshold = Threshold.given(threshold)
     return loaded
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spai_runtime.errors import EngineError, OutputError
 from spai_runtime.fusion import UNCALIBRATED, Fusion, Rule
-from spai_runtime.manifest import GIVEN, Threshold
+from spai_runtime.manifest import Threshold
 
 
 class Form(StrEnum):
@@ -67,5 +67,5 @@ class Options:
         """What several detectors say together."""
         if len(self.engines) < 2:
             return None
-        threshold = UNCALIBRATED if self.threshold is None else Threshold(self.threshold, GIVEN)
+        threshold = UNCALIBRATED if self.threshold is None else Threshold.given(self.threshold)
         return Fusion(self.fuse or Rule.SOFT_OR, threshold)

@@ -24,10 +24,10 @@ class Target:
     :param lean_runtime: whether it brings a runtime of its version along, which is code
     """
 
-    tensorrt: str
-    gpu: str
-    compute_capability: str
-    batch_size: Annotated[int, Meta(ge=1)]
+    tensorrt: Annotated[str, Meta(max_length=64)]
+    gpu: Annotated[str, Meta(max_length=255)]
+    compute_capability: Annotated[str, Meta(max_length=64)]
+    batch_size: Annotated[int, Meta(ge=1, le=1 << 20)]
     version_compatible: bool = False
     lean_runtime: bool = False
 
@@ -58,4 +58,4 @@ class Target:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    return tuple(int(part) for part in version.split(".") if part.isascii() and part.isdigit())

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spai_runtime.closing import Closing
 from spai_runtime.engines.base import DeviceLostError, Engine
@@ -45,13 +46,14 @@ class HostBatcher(Batcher):
 
     :param shape: height and width of a view
     :param batch_size: views in a full batch
+    :raises EngineError: there is no memory for that many
     """
 
     allocate: Allocate | None = None
 
     def __init__(self, encoder: Engine, shape: tuple[int, int], batch_size: int) -> None:
         self._encoder = encoder
-        self._buffer = np.empty((batch_size, *shape, 3), np.uint8)
+        self._buffer = _buffer(batch_size, shape)
         self._views: list[tuple[Encoding, int]] = []  # whose view lies at each place of the buffer
 
     def ready(self) -> None:
@@ -120,3 +122,10 @@ class WholeImageBatcher(Batcher):
 
     def close(self) -> None:
         """See `Batcher`: it holds nothing."""
+
+
+def _buffer(batch_size: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    try:
+        return np.empty((batch_size, *shape, 3), np.uint8)
+    except (MemoryError, OverflowError, ValueError) as error:  # what NumPy raises of sizes beyond 64 bits
+        raise EngineError(f"there is no memory for {batch_size} views at once: give a smaller --batch-size") from error

@@ -2,10 +2,11 @@
 
 from spai_runtime.engines.base import Engine, buckets
 from spai_runtime.images import Picture
+from spai_runtime.manifest import Manifest
 from spai_runtime.scoring.batcher import Batcher, HostBatcher, WholeImageBatcher
 from spai_runtime.scoring.encoding import Encoding
 from spai_runtime.scoring.image import ImageState
-from spai_runtime.views import ViewPolicy, ViewShape
+from spai_runtime.views import ViewShape
 
 
 def batcher_of(encoder: Engine, shape: ViewShape, batch_size: int | None = None) -> Batcher:
@@ -25,17 +26,16 @@ def batcher_of(encoder: Engine, shape: ViewShape, batch_size: int | None = None)
     return HostBatcher(encoder, (height, width), batch_size)
 
 
-def encode(encoder: Engine, policy: ViewPolicy, features: int, picture: Picture) -> Encoding:
+def encode(encoder: Engine, manifest: Manifest, picture: Picture) -> Encoding:
     """One image alone, in the smallest batches that hold its views.
 
-    :param features: width D
     :raises ImageError: it cannot be decoded, or would be too large
     """
-    layout, image, most = policy.layout(picture.height, picture.width), ImageState(), encoder.batch_size
+    layout, image, most = manifest.layout(picture.height, picture.width), ImageState(), encoder.batch_size
     size = next(size for size in buckets(most) if size >= min(len(layout), most))
-    with batcher_of(encoder, policy.shape, size) as batcher:
-        plane = image.use(policy.resize, layout.height, layout.width, batcher.allocate)
-        encoding = Encoding(image, plane, layout, features)
+    with batcher_of(encoder, manifest.views.shape, size) as batcher:
+        plane = image.use(manifest.views.resize, layout.height, layout.width, batcher.allocate)
+        encoding = Encoding(image, plane, layout, manifest.features)
         image.decode(picture, None)
         batcher.add(encoding)
         batcher.flush()

@@ -18,10 +18,13 @@ from spai_runtime.errors import ImageError
 from spai_runtime.images import pixel_limit
 from spai_runtime.views.layout import Layout
 from spai_runtime.views.padding import Padding
-from spai_runtime.views.resize import Resize
+from spai_runtime.views.resize import LARGEST_SIDE, Resize
 
 ViewShape = tuple[int | None, int | None]  # height and width in pixels; None is the image's own
 Origins = NDArray[np.int64]
+
+MOST_VIEWS = 1 << 16  # of one image; the published SPAI makes 3,566 of the largest image that is decoded
+_AT_MOST = f" and at most {LARGEST_SIDE}"
 
 
 class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
@@ -40,8 +43,8 @@ class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
     resize: Resize | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.stride < 1:
-            raise ValueError(f"views of side {self.size} and stride {self.stride}: both must be at least 1")
+        if not (1 <= self.size <= LARGEST_SIDE and 1 <= self.stride <= LARGEST_SIDE):
+            raise ValueError(f"views of side {self.size} and stride {self.stride}: both must be at least 1{_AT_MOST}")
 
     @property
     def shape(self) -> ViewShape:
@@ -54,10 +57,14 @@ class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
         Tiles are in row-major order; what is left over at the right and the bottom is not looked at. Five crops are
         top-left, top-right, bottom-left, bottom-right, centre.
 
-        :raises ImageError: resized or padded, it would have too many pixels
+        :raises ImageError: resized or padded, it would have too many pixels; it has more than MOST_VIEWS tiles
         """
         plane = _plane(self, height, width)
         room, before = _margins(plane, self.size)
+        if (count := math.prod(free // self.stride + 1 for free in room)) > MOST_VIEWS:
+            raise ImageError(
+                f"{width}×{height} pixels have {count} views, and at most {MOST_VIEWS} are looked at; crop it"
+            )
         rows, columns = (np.arange(0, free + 1, self.stride) for free in room)
         grid: tuple[int, int] | None = (len(rows), len(columns))
         if len(rows) * len(columns) < self.minimum:
@@ -79,8 +86,8 @@ class _Squares(msgspec.Struct, frozen=True):
     padding: Padding = "zero"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"views of side {self.size}: it must be at least 1")
+        if not 1 <= self.size <= LARGEST_SIDE:
+            raise ValueError(f"views of side {self.size}: it must be at least 1{_AT_MOST}")
 
     @property
     def shape(self) -> ViewShape:

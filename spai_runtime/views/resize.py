@@ -6,6 +6,8 @@ import msgspec
 
 from spai_runtime.images import Filter
 
+LARGEST_SIDE = 8192  # of a view or after a resize, in pixels: a square of that takes 201 MB
+
 
 class Resize(msgspec.Struct, frozen=True):
     """What torchvision's `Resize` does to PIL images: `Picture.resized` to `size`.
@@ -20,8 +22,8 @@ class Resize(msgspec.Struct, frozen=True):
     filter: Filter = "bicubic"
 
     def __post_init__(self) -> None:
-        if self.side < 1:
-            raise ValueError(f"a resize to a side of {self.side}: it must be at least 1")
+        if not 1 <= self.side <= LARGEST_SIDE:
+            raise ValueError(f"a resize to a side of {self.side}: it must be at least 1 and at most {LARGEST_SIDE}")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after it (torchvision's `_compute_resized_output_size`, which cuts off fractions)."""

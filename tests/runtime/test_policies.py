@@ -198,13 +198,22 @@ def test_json_of_tiles_before_they_had_a_padding() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"policy": "tiles", "size": 0}, r"both must be at least 1 - at `\$.views`"),
-        ({"policy": "tiles", "stride": 0}, r"both must be at least 1 - at `\$.views`"),
-        ({"policy": "centre_crop", "size": 0}, r"views of side 0: it must be at least 1 - at `\$.views`"),
-        ({"policy": "ten_crop", "size": -2}, r"views of side -2: it must be at least 1 - at `\$.views`"),
+        ({"policy": "tiles", "size": 0}, r"both must be at least 1 and at most 8192 - at `\$.views`"),
+        ({"policy": "tiles", "stride": 0}, r"both must be at least 1 and at most 8192 - at `\$.views`"),
+        (
+            {"policy": "centre_crop", "size": 0},
+            r"views of side 0: it must be at least 1 and at most 8192 - at `\$.views`",
+        ),
+        (
+            {"policy": "ten_crop", "size": -2},
+            r"views of side -2: it must be at least 1 and at most 8192 - at `\$.views`",
+        ),
         ({"policy": "ten_crop"}, r"missing required field `size` - at `\$.views`"),
         ({"policy": "ten_crop", "size": 8, "padding": "edge"}, r"'edge' - at `\$.views.padding`"),
-        ({"policy": "whole", "resize": {"side": 0}}, r"a side of 0: it must be at least 1 - at `\$.views.resize`"),
+        (
+            {"policy": "whole", "resize": {"side": 0}},
+            r"a side of 0: it must be at least 1 and at most 8192 - at `\$.views.resize`",
+        ),
         ({"policy": "whole", "resize": {"side": 9, "rule": "longer"}}, r"'longer' - at `\$.views.resize.rule`"),
         ({"policy": "whole", "resize": {"side": 9, "filter": "box "}}, r"'box ' - at `\$.views.resize.filter`"),
         ({"policy": "hexagons"}, r"'hexagons' - at `\$.views.policy`"),
