@@ -5,17 +5,20 @@ detector that recognises its tensors. Inside, names are always ours.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
+from msgspec import Meta
 from safetensors.torch import save
 from torch import Tensor
 
+from spai_runtime.errors import excerpt
 from spai_runtime.files.digest import sha256_of
+from spai_runtime.manifest import Name
 from spai_train.detectors import DEFAULT, DETECTORS, every, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec
 from spai_train.tensors import CheckpointError, Content, State, exact, read
@@ -31,9 +34,9 @@ class Card:
     :param threshold: on the score, in [0, 1]; `threshold_source` says how it was found
     """
 
-    name: str = "spai"
+    name: Name = "spai"
     notice: str = ""
-    threshold: float = 0.5
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
     threshold_source: str = "published value, not calibrated"
 
 
@@ -118,7 +121,9 @@ def _header(content: Content) -> _Header:
 def _named(header: _Header, asked: DetectorSpec | None, path: Path) -> DetectorSpec:
     """The detector that the header names."""
     if header.detector not in DETECTORS:
-        raise CheckpointError(f"{path} was written by a newer version: it is a checkpoint of {header.detector}")
+        raise CheckpointError(
+            f"{path} was written by a newer version: it is a checkpoint of {excerpt(header.detector)}"
+        )
     return _same(find(header.detector), asked, path)
 
 
@@ -168,8 +173,12 @@ def _sha256(path: Path) -> str:
 def _part(values: Any, name: str, kind: type[Any], path: Path) -> Any:
     """The configuration or the card in the header of our files."""
     if isinstance(values, Mapping) and (unknown := values.keys() - {known.name for known in fields(kind)}):
-        raise CheckpointError(f"{path} was written by a newer version: its {name} has {', '.join(sorted(unknown))}")
+        raise CheckpointError(f"{path} was written by a newer version: its {name} has {_listed(unknown)}")
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"{path} has a {name} that cannot be read: {error}") from error
+
+
+def _listed(names: Collection[Any]) -> str:
+    return excerpt(", ".join(sorted(map(str, names))))

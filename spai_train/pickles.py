@@ -19,7 +19,7 @@ def asks_for_code(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".pkl")]
             return any(_fetches(archive.open(name)) for name in names)
-    except (OSError, ValueError, struct.error, zipfile.BadZipFile):
+    except (OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile):  # RuntimeError: parts with a password
         return False
 
 

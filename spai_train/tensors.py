@@ -1,8 +1,8 @@
 """State dicts: read from files, of which nothing is executed, and held against what a model expects."""
 
-import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
@@ -10,15 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
+from torch.nn import Parameter
 
-from spai_runtime.errors import RefusedError, UserError
+from spai_runtime.errors import RefusedError, UserError, excerpt
 from spai_train.pickles import asks_for_code
 
 State = Mapping[str, Tensor]
 NAMED = 5  # tensors that an error names; one that lacks a backbone lacks hundreds
+
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights are computed with
+_SHARED = 4  # times its file that the tensors may hold together: some share their numbers
 
 
 class CheckpointError(UserError):
@@ -53,13 +58,27 @@ def read(path: Path) -> Content:
 
 
 def exact(state: State, expected: State) -> dict[str, Tensor]:
-    """`state` as it is, once it has the names and shapes of `expected`.
+    """`state` as it is, once it has the names and shapes of `expected`, and numbers of its kind.
 
-    :raises CheckpointError: names the tensors that are missing, left over, or of another shape
+    :raises CheckpointError: names the tensors that are missing, left over, of another shape, or no finite numbers
     """
     found = {name: state[name] for name in expected if name in state}
     refuse(expected.keys() - found.keys(), state.keys() - found.keys(), misshapen(found, expected))
+    check_numbers(found, expected)
     return found
+
+
+def check_numbers(found: State, expected: State) -> None:
+    """:param found: of the names of `expected`
+    :raises CheckpointError: a tensor that should be real numbers is none, or has some that are not finite: no score
+        would follow from them
+    """
+    for name, tensor in found.items():
+        if expected[name].dtype in _REAL and tensor.dtype not in _REAL:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"the checkpoint does not fit the model: {excerpt(name)} is {kind}, no real numbers")
+        if tensor.dtype in _REAL and not tensor.isfinite().all():
+            raise CheckpointError(f"the checkpoint cannot be used: {excerpt(name)} holds numbers that are not finite")
 
 
 def misshapen(found: State, expected: State) -> list[str]:
@@ -72,43 +91,86 @@ def refuse(missing: Collection[str], over: Collection[str], other_shapes: Collec
     for problem, names in (("is missing", missing), ("has no use for", over), ("has other shapes in", other_shapes)):
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            named = ", ".join(sorted(names)[:NAMED]) + more
+            named = excerpt(", ".join(sorted(names)[:NAMED])) + more
             raise CheckpointError(f"the checkpoint does not fit the model: it {problem} {named}")
 
 
 def first_line(error: BaseException) -> str:
     """What an error says first, for a sentence that goes on with it."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return excerpt((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _read_pickle(path: Path) -> Content:
     """A file that torch.save wrote; yacs.config.CfgNode, which upstream SPAI pickles, is read as a dict."""
-    with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+    with warnings.catch_warnings(), torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+        warnings.simplefilter("ignore")  # torch's remarks on tensors that are refused here
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
         except pickle.UnpicklingError as error:
             culprit = re.search(r"GLOBAL (\S+)", str(error))
             if culprit or asks_for_code(path):
-                what = culprit[1] if culprit else "something by its name"
+                what = excerpt(culprit[1]) if culprit else "something by its name"
                 raise CheckpointRefusedError(
                     f"{path} was refused: its pickle asks for {what}, which could run code"
                 ) from error
             raise CheckpointError(f"{path} was refused: its pickle is not one of tensors and settings") from error
-        except (RuntimeError, EOFError, OSError, ValueError) as error:
+        except Exception as error:  # whatever its unpickler stumbles over in a file that is malformed
             raise CheckpointError(f"{path} is not a checkpoint that torch can read: {first_line(error)}") from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__} where a state dict was expected")
-    state = content.get("model", content)
-    tensors = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor)}
+    content = _mapping(content, path, "a state dict was expected")
+    state = _mapping(content.get("model", content), path, "its `model` should be a state dict")
+    settings = _mapping({} if content.get("config") is None else content["config"], path, "its `config` should be one")
+    return Content(path, _tensors(state, path), settings)
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether torch.save wrote it as a zip archive, and not in the format of before.
+
+    :raises ValueError: its parts are compressed, as torch.save never does: they could have any size
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise ValueError("its parts are compressed")
+    return True
+
+
+def _mapping(value: Any, path: Path, expected: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{path} holds a {type(value).__name__} where {expected}")
+    return value
+
+
+def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """What of a state dict are named tensors, all of them in a form that a model can take."""
+    tensors = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor) and _is_name(name)}
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors")
-    return Content(path, tensors, content.get("config") or {})
+    for name, tensor in tensors.items():
+        if type(tensor) not in (Tensor, Parameter) or not _is_plain(tensor):
+            raise CheckpointError(
+                f"{path} holds {excerpt(name)} as a sparse, quantised or empty tensor: save dense ones"
+            )
+    if sum(tensor.nbytes for tensor in tensors.values()) > _SHARED * path.stat().st_size:
+        raise CheckpointError(f"{path} names tensors that together are more than the file holds: save each on its own")
+    return tensors
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Dense, with its numbers on the CPU."""
+    strided = tensor.layout == torch.strided and not tensor.is_nested
+    return strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def _read_safetensors(path: Path) -> Content:
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("spai", "null"))
-            return Content(path, {name: file.get_tensor(name) for name in file.keys()}, header=header)  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+            header = msgspec.json.decode((file.metadata() or {}).get("spai", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # SafetensorError, and what a header makes its parsers stumble over
         raise CheckpointError(f"{path} is not a safetensors file: {first_line(error)}") from error
+    return Content(path, _tensors(tensors, path), header=header)

@@ -1,5 +1,6 @@
 """Pre-trained backbones: masked frequency modelling in upstream's layout, CLIP and DINOv2 in timm's names."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spai_train.models.vit import Backbone, Family
-from spai_train.tensors import CheckpointError, State, exact, first_line, misshapen, read, refuse
+from spai_train.tensors import CheckpointError, State, check_numbers, exact, first_line, misshapen, read, refuse
 
 # Tensors of a pre-training that a detector never reads: its classifier or projection, and DINO's mask. The final norm
 # goes too, unless the backbone has one.
@@ -47,23 +48,25 @@ def match(state: State, expected: State, rename: Rename, unused: str) -> dict[st
 
     :param rename: our name of a tensor → the layout's
     :param unused: a pattern of the layout's names that may be left over
-    :raises CheckpointError: names the tensors that are missing, left over, or of another shape
+    :raises CheckpointError: names the tensors that are missing, left over, of another shape, or no finite numbers
     """
-    found, used = {}, set()
-    for name, tensor in expected.items():
-        parts = [theirs for theirs, _ in split(name, tensor, rename)]
-        used.update(parts)
-        if all(part in state for part in parts):
-            found[name] = _join([state[part] for part in parts])
-    over = [name for name in state if name not in used and not re.match(unused, name)]
-    refuse(used - state.keys(), over, misshapen(found, expected))
-    return found
+    parts = {name: dict(split(name, tensor, rename)) for name, tensor in expected.items()}
+    wanted = {theirs: part for of_one in parts.values() for theirs, part in of_one.items()}
+    over = [name for name in state if name not in wanted and not re.match(unused, name)]
+    wrong = {*misshapen({name: tensor for name, tensor in state.items() if name in wanted}, wanted)}
+    refuse(wanted.keys() - state.keys(), over, [name for name, of_one in parts.items() if wrong & of_one.keys()])
+    check_numbers({name: state[name] for name in wanted}, wanted)
+    return {name: _join([state[theirs] for theirs in of_one]) for name, of_one in parts.items()}
 
 
 def split(name: str, tensor: Tensor, rename: Rename) -> list[tuple[str, Tensor]]:
-    """One of our tensors as upstream's: it has no bias on k, which softmax would cancel."""
+    """One of our tensors as upstream's: it has no bias on k, which softmax would cancel.
+
+    :raises CheckpointError: it should be three biases, and is not
+    """
     if not name.endswith("attn.qkv.bias"):
         return [(rename(name), tensor)]
+    refuse((), (), [name] if tensor.dim() != 1 or not len(tensor) or len(tensor) % 3 else ())
     query, _, value = tensor.chunk(3)
     prefix = rename(name).removesuffix("qkv.bias")
     return [(f"{prefix}q_bias", query), (f"{prefix}v_bias", value)]
@@ -93,9 +96,17 @@ def _fit(state: State, backbone: Backbone) -> dict[str, Tensor]:
     """A state dict in timm's names as the backbone takes it: without heads, positions resampled to its tokens."""
     expected = backbone.state_dict()
     state = {name: tensor for name, tensor in state.items() if name in expected or not _HEADS.match(name)}
-    if "pos_embed" in state and state["pos_embed"].shape[1] != expected["pos_embed"].shape[1]:
+    if "pos_embed" in state and _is_another_grid(state["pos_embed"], expected["pos_embed"]):
         state["pos_embed"] = resample_positions(state["pos_embed"], backbone.patch_embed.grid_size[0])
     return exact(state, expected)
+
+
+def _is_another_grid(positions: Tensor, expected: Tensor) -> bool:
+    """Whether they are those of another number of tokens, G·G beside CLS, and real numbers."""
+    if not (positions.dim() == 3 and positions.is_floating_point() and positions.shape[1] > 1):
+        return False
+    tokens, alike = positions.shape[1] - 1, positions.shape[::2] == expected.shape[::2]
+    return alike and positions.shape[1] != expected.shape[1] and math.isqrt(tokens) ** 2 == tokens
 
 
 def _download(family: Family) -> dict[str, Tensor]:

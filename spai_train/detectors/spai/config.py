@@ -1,9 +1,18 @@
 """The dimensions of a SPAI."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from spai_runtime.views.resize import LARGEST_SIDE
 from spai_train.models.vit import FAMILIES, BackboneName
+
+# What a checkpoint may ask for: far above any that trains, and far below what a model on torch's meta device costs.
+Side = Annotated[int, Meta(ge=2, le=2048)]  # pixels
+Width = Annotated[int, Meta(ge=1, le=1 << 16)]
+Count = Annotated[int, Meta(ge=1, le=128)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -14,26 +23,27 @@ class SPAIConfig:
 
     :param patch_size, width, depth, heads, mlp_ratio: 0 is what the `backbone` of that name was published with
     :param blocks: that are looked at; none named are all
+    :raises ValueError: there is no model of these dimensions
     """
 
-    tile_size: int = 224
-    tile_stride: int = 224
-    minimum_tiles: int = 4
-    mask_radius: float = 16
-    patch_size: int = 0
-    width: int = 0
-    depth: int = 0
-    heads: int = 0
-    mlp_ratio: float = 0.0
-    blocks: tuple[int, ...] = ()
-    projection: int = 1024
-    projection_layers: int = 2
+    tile_size: Side = 224
+    tile_stride: Annotated[int, Meta(ge=1, le=LARGEST_SIDE)] = 224
+    minimum_tiles: Annotated[int, Meta(ge=0)] = 4
+    mask_radius: Annotated[float, Meta(gt=0, le=2048)] = 16
+    patch_size: Annotated[int, Meta(ge=0, le=2048)] = 0
+    width: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
+    depth: Annotated[int, Meta(ge=0, le=128)] = 0
+    heads: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
+    mlp_ratio: Annotated[float, Meta(ge=0, le=64)] = 0.0
+    blocks: Annotated[tuple[int, ...], Meta(max_length=128)] = ()
+    projection: Width = 1024
+    projection_layers: Count = 2
     projection_gelu: bool = False
-    attention_width: int = 1536
-    attention_heads: int = 12
-    head_ratio: int = 3
-    dropout: float = 0.5
-    drop_path: float = 0.1
+    attention_width: Width = 1536
+    attention_heads: Width = 12
+    head_ratio: Annotated[int, Meta(ge=1, le=64)] = 3
+    dropout: Share = 0.5
+    drop_path: Share = 0.1
     backbone: BackboneName = "mfm"
 
     def __post_init__(self) -> None:
@@ -41,6 +51,17 @@ class SPAIConfig:
         for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
             object.__setattr__(self, name, getattr(self, name) or getattr(family, name))
         object.__setattr__(self, "blocks", self.blocks or tuple(range(self.depth)))
+        for whole, part in (
+            ("tile_size", "patch_size"),
+            ("width", "heads"),
+            ("attention_width", "attention_heads"),
+        ):
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(f"{part} {getattr(self, part)} does not divide {whole} {getattr(self, whole)}")
+        if self.tile_size % 2:
+            raise ValueError(f"a tile_size of {self.tile_size} is not even")
+        if list(self.blocks) != sorted({*self.blocks}) or not 0 <= self.blocks[0] <= self.blocks[-1] < self.depth:
+            raise ValueError(f"blocks {list(self.blocks)} are not rising indices of {self.depth} blocks")
 
     @property
     def features(self) -> int:

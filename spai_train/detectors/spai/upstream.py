@@ -1,13 +1,16 @@
 """Upstream's vocabulary: names, shapes and settings of mever-team/spai's checkpoints, and ours, both ways."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
+from spai_runtime.errors import excerpt
 from spai_train.detectors.spai.config import SPAIConfig
 from spai_train.detectors.spai.model import SPAI
 from spai_train.detectors.spai.spectral import disc_mask
@@ -103,31 +106,43 @@ def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
     """
     projector = "mfvit.features_processor.patch_projector.projectors"
     vit, model = _section(settings, "MODEL", "VIT"), _section(settings, "MODEL")
-    width, _, patch_size, _ = _shape(state, "mfvit.vit.patch_embed.proj.weight")
+    width, _, patch_size, _ = _shape(state, "mfvit.vit.patch_embed.proj.weight", 4)
     depth, used = _count(state, r"mfvit\.vit\.blocks\.(\d+)\."), _count(state, projector + r"\.(\d+)\.")
-    tile_size = round((_shape(state, "mfvit.vit.pos_embed")[1] - 1) ** 0.5) * patch_size
-    heads, _, head_width = _shape(state, "patch_aggregator")
-    config = SPAIConfig(
-        tile_size=tile_size,
-        tile_stride=_section(settings, "MODEL", "PATCH_VIT").get("PATCH_STRIDE", tile_size),
-        mask_radius=_mask_radius(state, settings),
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        heads=vit.get("NUM_HEADS", max(1, width // 64)),
-        mlp_ratio=_shape(state, "mfvit.vit.blocks.0.mlp.fc1.weight")[0] / width,
-        blocks=tuple(vit.get("INTERMEDIATE_LAYERS", range(used))),
-        projection=_shape(state, f"{projector}.0.norm2.weight")[0],
-        projection_layers=_count(state, projector + r"\.0\.projector\.(\d+)\."),
-        projection_gelu=_section(settings, "MODEL", "FRE").get("PROJECTOR_LAST_LAYER_ACTIVATION_TYPE") == "gelu",
-        attention_width=heads * head_width,
-        attention_heads=heads,
-        dropout=model.get("SID_DROPOUT", SPAIConfig.dropout),
-        drop_path=model.get("DROP_PATH_RATE", SPAIConfig.drop_path),
-    )
+    tile_size = math.isqrt(_shape(state, "mfvit.vit.pos_embed", 3)[1] - 1) * patch_size
+    heads, _, head_width = _shape(state, "patch_aggregator", 3)
+    blocks = vit.get("INTERMEDIATE_LAYERS", range(used))
+    values = {
+        "tile_size": tile_size,
+        "tile_stride": _section(settings, "MODEL", "PATCH_VIT").get("PATCH_STRIDE", tile_size),
+        "mask_radius": _mask_radius(state, settings),
+        "patch_size": patch_size,
+        "width": width,
+        "depth": depth,
+        "heads": vit.get("NUM_HEADS", max(1, width // 64)),
+        "mlp_ratio": _shape(state, "mfvit.vit.blocks.0.mlp.fc1.weight", 2)[0] / width,
+        "blocks": list(blocks) if isinstance(blocks, range) else blocks,
+        "projection": _shape(state, f"{projector}.0.norm2.weight", 1)[0],
+        "projection_layers": _count(state, projector + r"\.0\.projector\.(\d+)\."),
+        "projection_gelu": _section(settings, "MODEL", "FRE").get("PROJECTOR_LAST_LAYER_ACTIVATION_TYPE") == "gelu",
+        "attention_width": heads * head_width,
+        "attention_heads": heads,
+        "dropout": model.get("SID_DROPOUT", SPAIConfig.dropout),
+        "drop_path": model.get("DROP_PATH_RATE", SPAIConfig.drop_path),
+    }
+    config = _config(values)
     if len(config.blocks) != used or (not vit and used != depth):
         raise CheckpointError(f"the checkpoint projects {used} of {depth} blocks and does not say which")
-    return replace(config, head_ratio=_shape(state, "cls_head.head.0.weight")[0] // config.features)
+    return _config({**values, "head_ratio": _shape(state, "cls_head.head.0.weight", 2)[0] // config.features})
+
+
+def _config(values: Mapping[str, Any]) -> SPAIConfig:
+    """:raises CheckpointError: there is no model of these dimensions"""
+    if not values["heads"]:  # which would be the published number
+        raise CheckpointError("the checkpoint's configuration makes no model: NUM_HEADS is not given")
+    try:
+        return msgspec.convert(values, SPAIConfig)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise CheckpointError(f"the checkpoint's configuration makes no model: {excerpt(str(error))}") from error
 
 
 def infer_ours(state: State) -> SPAIConfig:
@@ -141,28 +156,36 @@ def infer_ours(state: State) -> SPAIConfig:
 
 def _dinov2(names: State, config: SPAIConfig) -> BackboneName:
     """The giant has two layers side by side where others have one; the large differs from the base in size alone."""
-    if _shape(names, "blocks.0.mlp.fc1.weight")[0] == 2 * _shape(names, "blocks.0.mlp.fc2.weight")[1]:
+    if _shape(names, "blocks.0.mlp.fc1.weight", 2)[0] == 2 * _shape(names, "blocks.0.mlp.fc2.weight", 2)[1]:
         return "dinov2_vitg14"
     large = FAMILIES["dinov2_vitl14"]
     return "dinov2_vitl14" if (config.width, config.depth) == (large.width, large.depth) else "dinov2"
 
 
-def _mask_radius(state: State, settings: Mapping[str, Any]) -> float:
+def _mask_radius(state: State, settings: Mapping[str, Any]) -> Any:
     """From the configuration, else from the mask itself, whose central row is 2 · radius wide."""
-    radius: float | None = _section(settings, "MODEL", "FRE").get("MASKING_RADIUS")
-    if radius is None and "mfvit.frequencies_mask" in state:
-        mask = state["mfvit.frequencies_mask"]
-        radius = int(mask[mask.shape[0] // 2].sum()) / 2
+    radius = _section(settings, "MODEL", "FRE").get("MASKING_RADIUS")
+    mask = _mask(state)
+    if radius is None and mask is not None:
+        radius = float(mask[mask.shape[0] // 2].sum()) // 1 / 2
     return SPAIConfig.mask_radius if radius is None else radius
 
 
 def _check_mask(state: State, config: SPAIConfig) -> None:
     """A mask of another shape than the disc would be detected with, silently, as the disc."""
-    mask = state.get("mfvit.frequencies_mask")
-    if mask is not None and not torch.equal(
-        mask.double(), torch.from_numpy(disc_mask(config.tile_size, config.mask_radius))
-    ):
+    mask = _mask(state)
+    if mask is not None and not torch.equal(mask, torch.from_numpy(disc_mask(config.tile_size, config.mask_radius))):
         raise CheckpointError(f"the checkpoint's frequency mask is not a disc of radius {config.mask_radius:g}")
+
+
+def _mask(state: State) -> Tensor | None:
+    """The mask that upstream keeps among its parameters, (S, S) float64, where it is there."""
+    mask = state.get("mfvit.frequencies_mask")
+    if mask is None:
+        return None
+    if mask.is_complex() or mask.dim() != 2 or not 0 < mask.shape[0] == mask.shape[1]:
+        raise CheckpointError("the checkpoint's frequency mask is no square of real numbers")
+    return mask.double()
 
 
 def upstream_settings(config: SPAIConfig) -> dict[str, Any]:
@@ -207,13 +230,20 @@ def vit_settings(config: SPAIConfig) -> dict[str, Any]:
 def _section(settings: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     for name in path:
         settings = settings.get(name, {})
+        if not isinstance(settings, Mapping):
+            raise CheckpointError(
+                f"the checkpoint's configuration has a {type(settings).__name__} as {name}, no section"
+            )
     return settings
 
 
-def _shape(state: State, name: str) -> torch.Size:
+def _shape(state: State, name: str, rank: int) -> torch.Size:
     if name not in state:
         raise CheckpointError(f"the checkpoint does not fit the model: it is missing {name}")
-    return state[name].shape
+    shape = state[name].shape
+    if len(shape) != rank or 0 in shape:
+        raise CheckpointError(f"the checkpoint does not fit the model: {name} has the shape {tuple(shape)}")
+    return shape
 
 
 def _count(state: State, pattern: str) -> int:
