@@ -221,6 +221,39 @@ def test_a_rate_of_nothing_stops_after_its_patience(table: Path, tmp_path: Path)
     assert same(last(tmp_path), tensors(tmp_path / "best.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [("linear", (1 - 0.99 / 6, 1 - 0.99 * 4 / 6)), ("step", (0.1, 0.01)), ("multistep", (0.1, 0.01))],
+)
+def test_every_schedule_and_sgd_train_and_resume_to_the_same_bytes(
+    name: str, shares: tuple[float, float], table: Path, tmp_path: Path
+) -> None:
+    """:param shares: of the peak, which the last of the three steps of the second and of the third epoch has"""
+    recipe = fit_recipe(
+        table,
+        optimizer__name="sgd",
+        schedule__name=name,
+        schedule__epochs=3,
+        schedule__decay_epochs=1,
+        schedule__milestones=[1, 2],
+    )
+
+    def dies(epoch: int, _: Any) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    whole = fit(recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, tmp_path / "cut", on_epoch=dies)
+    assert fit(recipe, tmp_path / "cut", resume=True) == whole
+    assert (tmp_path / "cut" / "last.safetensors").read_bytes() == (
+        tmp_path / "whole" / "last.safetensors"
+    ).read_bytes()
+    warm = 2.5e-7 + (3e-3 - 2.5e-7) / 3
+    found = [entry["learning_rate"] for entry in whole.history]
+    assert found == pytest.approx([warm, *(3e-3 * share for share in shares)])
+
+
 def test_tests_measure_each_epoch_and_move_nothing(run: Path, table: Path, tmp_path: Path) -> None:
     """One table is the validation's images once more; of the other, which has one class, there is no AUC."""
     for name, kept in (("again", (0, 1)), ("fakes", (1,))):
