@@ -158,7 +158,10 @@ class ResultFile(Sink):
 
 
 class _Lines:
-    """Lines of a binary file as text, with where the last one ended and whether it ended in a newline."""
+    """Lines of a binary file as text, with where the last one ended and whether it ended in a newline.
+
+    They end before one that is not UTF-8, which this package has not written.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.end, self.whole = file, 0, True
@@ -168,11 +171,15 @@ class _Lines:
 
     def __next__(self) -> str:
         line = self._file.readline()
-        if not line:
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            text = ""
+        if not text:
             raise StopIteration
         self.end += len(line)
         self.whole = line.endswith(b"\n")
-        return line.decode("utf-8", "replace")
+        return text
 
 
 def _read_record(path: Path) -> Any:

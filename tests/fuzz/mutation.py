@@ -1,7 +1,9 @@
 """Random edits of seeds: bytes of a file, and values of a tree of JSON."""
 
+import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 FACTOR = int(os.environ.get("SPAI_FUZZ", "1"))
 
 _INTERESTING = tuple(map(bytes.fromhex, ("00", "ff", "80", "7f", "00000000", "ffffffff", "7fffffff", "ffffff7f")))
+_DEEP = "nested "
 _HEAD = 256  # bytes, in which most formats say what follows
 
 
@@ -76,14 +79,12 @@ def odd_values() -> st.SearchStrategy[Any]:
     small = st.recursive(
         leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
     )
-    return small | st.integers(1, 3000).map(_nested)
+    return small | st.integers(1, 5000).map(lambda depth: f"{_DEEP}{depth}")
 
 
-def _nested(depth: int) -> Any:
-    value: Any = 0
-    for _ in range(depth):
-        value = [value]
-    return value
+def as_json(tree: Any) -> str:
+    """The text of a tree. Where `odd_values` asks for it, lists lie in lists, deeper than Python writes them."""
+    return re.sub(f'"{_DEEP}(\\d+)"', lambda found: "[" * int(found[1]) + "]" * int(found[1]), json.dumps(tree))
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,12 @@ def changes() -> st.SearchStrategy[list[Change]]:
     return st.lists(st.builds(Change, st.integers(0, 1 << 16), odd_values(), st.booleans()), min_size=1, max_size=4)
 
 
-def _places(tree: Any) -> Any:
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in list(items):
-        yield tree, key
-        yield from _places(value)
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Every value of a tree, as what holds it and its key or index."""
+    waiting = [tree]
+    while waiting:
+        holder = waiting.pop()
+        items = holder.items() if isinstance(holder, dict) else enumerate(holder) if isinstance(holder, list) else ()
+        for key, value in items:
+            yield holder, key
+            waiting.append(value)
