@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spai_runtime.files.sources import Item
+from spai_runtime.files.stamps import NO_FILE, Stamp
 from spai_runtime.manifest import Label
 from spai_runtime.views import Layout
 
@@ -46,6 +47,7 @@ class Result:
     :param scores: in the order of the detectors, None of one that could not score the image; () where none could
     :param width, height: in pixels; None where not even the header could be read
     :param error: what is wrong with the image, or with what a detector made of it; with several detectors it says which
+    :param stamp: of the image's file, before it was decoded
     """
 
     item: Item
@@ -53,6 +55,7 @@ class Result:
     width: int | None = None
     height: int | None = None
     error: str = ""
+    stamp: Stamp = NO_FILE
 
     @property
     def score(self) -> Score | None:

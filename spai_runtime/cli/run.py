@@ -51,7 +51,11 @@ def run(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write, .csv or .jsonl, with a .run.json beside it. Left out: stdout.")
+        Path | None,
+        typer.Option(
+            help="File to write, .csv or .jsonl, with a .run.json and a .resume beside it; none of the inputs, and "
+            "none that another run is writing. Left out: stdout."
+        ),
     ] = None,
     form: Annotated[
         Form, typer.Option("--format", help="Of stdout; auto is a table on a terminal, CSV in a pipe.")
@@ -97,7 +101,12 @@ def run(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Keep the rows of a CSV input whose `split` is this.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run of the same --output stopped.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where an interrupted run of the same --output stopped. Rows are kept from the first on, up to "
+            "an image that was added, changed, or removed; those behind it are scored anew.",
+        ),
     ] = False,
     untrusted: Annotated[
         bool,

@@ -16,9 +16,11 @@ from spai_runtime.cli.table import Table
 from spai_runtime.cli.terminal import is_closed
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError, OutputError
+from spai_runtime.files.outputs import OutputFiles
+from spai_runtime.files.result_file import ResultFile
 from spai_runtime.files.rows import FORMATS as FILE_FORMATS
 from spai_runtime.files.rows import Columns
-from spai_runtime.files.sinks import ResultFile, Sink, Stream
+from spai_runtime.files.sinks import Sink, Stream
 from spai_runtime.files.sources import Sources
 from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
@@ -34,6 +36,8 @@ def score(options: Options) -> int:
     :raises UserError: nothing could run
     """
     sources = Sources(options.inputs, options.split)
+    if options.output is not None:
+        OutputFiles(options.output).refuse_inputs(sources.files())
     with ExitStack() as stack:
         detectors = [stack.enter_context(detector) for detector in _load(options)]
         total = sources.count()
@@ -41,6 +45,8 @@ def score(options: Options) -> int:
             say(f"spai-run: {detectors[0].manifest.notice}")
         sink = stack.enter_context(_sink(options, detectors, sources.columns))
         todo, labels = sink.skip(iter(sources))
+        if sink.replaces:
+            say(f"spai-run: {options.output} is there already; it is replaced when this run is complete")
         shown = options.output is not None and not options.quiet  # else rows are the progress
         progress = stack.enter_context(ShownProgress(total, labels.total(), visible=shown))
         results = score_items(

@@ -60,6 +60,11 @@ class Sources:
             else:
                 yield _item(path)
 
+    def files(self) -> Iterator[Path]:
+        """Every file that is read: the lists, and the items."""
+        yield from self._paths
+        yield from (item.path for item in self)
+
     def count(self) -> int:
         """How many items there are now.
 

@@ -142,7 +142,7 @@ def _result(
     refused = "; ".join(f"{name}{one}" for name, one in zip(names, said, strict=False) if isinstance(one, UserError))
     scores = tuple(one if isinstance(one, Score) else None for one in said)
     state = image.image
-    return Result(image.item, scores, state.width, state.height, state.error or refused or error)
+    return Result(image.item, scores, state.width, state.height, state.error or refused or error, image.stamp)
 
 
 def _last(detectors: Sequence[Detector], pending: deque[ReadImage], lost: str) -> Iterator[Result]:

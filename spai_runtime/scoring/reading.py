@@ -11,6 +11,7 @@ from PIL import Image
 from spai_runtime.detector import Detector
 from spai_runtime.errors import ImageError
 from spai_runtime.files.sources import Item
+from spai_runtime.files.stamps import NO_FILE, Stamp
 from spai_runtime.images import Picture
 from spai_runtime.scoring.batcher import Batcher
 from spai_runtime.scoring.budget import Budget
@@ -26,10 +27,12 @@ POOL_BLOCKS = 64  # of 16 MiB, that Pillow keeps for the next image: more than t
 class ReadImage:
     """An item whose image has been read, or why it could not be.
 
+    :param stamp: of its file, before it was opened
     :param encodings: one of each detector; where a detector cannot lay out its views, why not. () after an error
     """
 
     item: Item
+    stamp: Stamp = NO_FILE
     image: ImageState = field(default_factory=ImageState)
     encodings: Sequence[Encoding | ImageError] = ()
 
@@ -55,7 +58,7 @@ class Reader:
 
     def read(self, item: Item, ticket: int) -> ReadImage:
         """The header tells what the pixels will cost; they are decoded when the budget has room."""
-        read = ReadImage(item)
+        read = ReadImage(item, Stamp.of(item.path))
         picture, nbytes = self._open(read), 0
         if picture is not None:
             nbytes = read.image.cost(picture)

@@ -1,12 +1,16 @@
 """Runs that are killed, and resumed to the file of a run that was not."""
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Ran, spawn
+from tests.support.commands import Ran, Run, spawn
 from tests.support.images import Write
 from tests.support.manifests import edit
 
@@ -15,7 +19,7 @@ IMAGES = 12
 # What a run does to itself, before its command starts; `die` leaves no time to clean up.
 DIE = """
 import os, pathlib, signal
-from spai_runtime.files import rows, sinks
+from spai_runtime.files import result_file, rows
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -35,14 +39,15 @@ def half(form):
 """
 
 MOMENTS = {
-    "before a row": "after(sinks.ResultFile, 'write', 0, die)",
-    "after a row": "after(sinks.ResultFile, 'write', 1, die)",
-    "within a row": "after(sinks.ResultFile, 'write', 5, lambda: half(rows.Csv) or half(rows.JsonLines) or "
-    "after(sinks.ResultFile, 'write', 0, die))",
-    "after some rows": "after(sinks.ResultFile, 'write', 4, die)",
-    "after all rows": "after(sinks.ResultFile, 'finish', 0, die)",
-    "before its name": "after(pathlib.Path, 'replace', 0, die)",
-    "after its name": "after(pathlib.Path, 'replace', 1, die)",
+    "before a row": "after(result_file.ResultFile, 'write', 0, die)",
+    "after a row": "after(result_file.ResultFile, 'write', 1, die)",
+    "within a row": "after(result_file.ResultFile, 'write', 5, lambda: half(rows.Csv) or half(rows.JsonLines) or "
+    "after(result_file.ResultFile, 'write', 0, die))",
+    "after some rows": "after(result_file.ResultFile, 'write', 4, die)",
+    "after all rows": "after(result_file.ResultFile, 'finish', 0, die)",
+    "before the names": "after(pathlib.Path, 'replace', 0, die)",
+    "after the record's name": "after(pathlib.Path, 'replace', 1, die)",
+    "before the last name": "after(pathlib.Path, 'replace', 2, die)",
 }
 
 
@@ -76,7 +81,7 @@ def test_killed_and_resumed(tiny_detector: Path, whole: dict[str, bytes]) -> Non
     """At one moment after the other, the last run always resumed by the next."""
     for moment in MOMENTS:
         kill(tiny_detector, "s.csv", moment, "--resume")
-        assert Path("s.csv").exists() == (moment == "after its name")
+        assert not Path("s.csv").exists()
     ran = score(tiny_detector, "s.csv", "--resume")
     assert (ran.code, ran.stdout) == (3, "")
     assert Path("s.csv").read_bytes() == whole[".csv"]
@@ -129,3 +134,39 @@ def test_an_image_that_was_added(tiny_detector: Path, photo: Write) -> None:
     assert score(tiny_detector, "fresh.csv").code == 3
     assert Path("s.csv").read_bytes() == Path("fresh.csv").read_bytes()
     assert Path("s.csv").read_text().count("p/2b.png") == 1
+
+
+@pytest.mark.parametrize("change", ["another image", "gone", "back"])
+def test_an_image_that_changed_after_the_interruption(tiny_detector: Path, photo: Write, run: Run, change: str) -> None:
+    """The row of the image as it was would stay else; also when the run that is resumed had finished."""
+    moved = Path("p/1.png").read_bytes()
+    if change == "back":
+        Path("p/1.png").unlink()
+    listed = Path("l.txt")
+    listed.write_text("".join(f"p/{index}.png\n" for index in range(8)))
+    arguments = (listed, "--engine", tiny_detector, "--output")
+    assert spawn(*arguments, "s.csv", prelude=DIE + MOMENTS["after some rows"]).code == -9
+    assert run(*arguments, "finished.csv").code == 3
+    if change == "back":
+        Path("p/1.png").write_bytes(moved)
+    elif change == "gone":
+        Path("p/1.png").unlink()
+    else:
+        photo("p/1.png", 64, 90, seed=99)
+    for output in ("s.csv", "finished.csv"):
+        assert run(*arguments, output, "--resume").code == 3
+    assert run(*arguments, "fresh.csv").code == 3
+    assert Path("s.csv").read_bytes() == Path("finished.csv").read_bytes() == Path("fresh.csv").read_bytes()
+
+
+def test_random_moments(tiny_detector: Path, whole: dict[str, bytes]) -> None:
+    """In each run that is killed the next goes on; SPAI_KILLS=200 says how often."""
+    kills = os.environ.get("SPAI_KILLS", "12")
+    arguments = [sys.executable, "-m", "tests.support.kill_runs", kills, "p", "--engine", str(tiny_detector)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(arguments, capture_output=True, encoding="utf-8", env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    counted = json.loads(done.stdout)
+    assert counted["killed"] >= int(kills) // 2, "moments within a run"
+    assert counted["finished"] > 0
+    assert counted["digests"] == [hashlib.sha256(whole[".csv"]).hexdigest()]

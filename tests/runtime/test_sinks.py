@@ -1,10 +1,13 @@
 """Result files: read by other readers, whole or not there, and the same bytes however often a run was cut off."""
 
 import csv
+import errno
 import io
 import json
+import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +17,11 @@ import pytest
 
 from spai_runtime import OutputError, Result, Score, Tiles
 from spai_runtime.calibration import probability
+from spai_runtime.files.result_file import ResultFile
 from spai_runtime.files.rows import FORMATS, RESULT_COLUMNS, Columns, format_of
-from spai_runtime.files.sinks import ResultFile, Stream
+from spai_runtime.files.sinks import Stream
 from spai_runtime.files.sources import Item
+from spai_runtime.files.stamps import Stamp
 from spai_runtime.fusion import Fusion, Rule
 
 RUN = {"detector": "test", "threshold": 0.5}
@@ -79,6 +84,10 @@ def record(path: Path) -> Path:
     return Path(f"{path}.run.json")
 
 
+def stamps(path: Path) -> Path:
+    return Path(f"{path}.resume")
+
+
 def interrupt(path: Path, rows: int, results: Sequence[Result] = RESULTS, **run: Any) -> None:
     """A run that writes some rows and dies."""
     with ResultFile(path, COLUMNS, {**RUN, **run}) as file:
@@ -132,7 +141,7 @@ def test_the_name_appears_when_the_file_is_complete(path: Path) -> None:
             assert partial(path).read_bytes().endswith(b"\n")  # a killed process loses no row
             assert not path.exists()
         file.finish(labels={"ai": 1})
-    assert sorted(found.name for found in path.parent.iterdir()) == [path.name, f"{path.name}.run.json"]
+    assert sorted(path.parent.iterdir()) == [path, stamps(path), record(path)]
     assert json.loads(record(path).read_text()) == {"run": {**RUN, "columns": NAMES}, "labels": {"ai": 1}}
 
 
@@ -147,13 +156,12 @@ def test_resuming_after_a_cut_at_any_byte(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("os.fsync", lambda _: None)  # a thousand of them take their time
     results = RESULTS[1:4]
     whole, _ = write(path, results)
-    run = json.dumps({"run": json.loads(record(path).read_text())["run"]})
+    kept_stamps = stamps(path).read_bytes()
     kept = []
     for end in range(len(whole) + 1):
         path.unlink()
-        record(path).unlink()
-        Path(f"{record(path)}.partial").write_text(run)
         partial(path).write_bytes(whole[:end])
+        partial(stamps(path)).write_bytes(kept_stamps)
         content, rows = write(path, results, resume=True)
         assert content == whole, end
         kept.append(rows)
@@ -162,14 +170,136 @@ def test_resuming_after_a_cut_at_any_byte(path: Path, monkeypatch: pytest.Monkey
     assert kept[-2:] == [2, 3]
 
 
-def test_a_record_that_was_cut_starts_over(path: Path) -> None:
+def test_stamps_that_were_cut_at_any_byte(path: Path) -> None:
+    """A row whose stamp is not whole is done again, and those after it."""
     whole, _ = write(path)
-    content = record(path).read_bytes()
-    for end in range(0, len(content), 7):
-        record(path).unlink(missing_ok=True)
-        interrupt(path, 3)
-        Path(f"{record(path)}.partial").write_bytes(content[:end])
-        assert write(path, resume=True)[0] == whole
+    content = stamps(path).read_bytes()
+    assert len(content) == 32 * len(RESULTS)
+    for end in range(1, len(content), 7):
+        path.unlink()
+        partial(path).write_bytes(whole)
+        partial(stamps(path)).write_bytes(content[:end])
+        assert write(path, resume=True) == (whole, end // 32)
+
+
+def test_rows_without_stamps_are_done_again(path: Path) -> None:
+    """An earlier version wrote none."""
+    whole, _ = write(path)
+    stamps(path).unlink()
+    assert write(path, resume=True) == (whole, 0)
+    interrupt(path, 3)
+    for left in (stamps(path), partial(stamps(path))):
+        left.unlink()
+    path.unlink()
+    assert write(path, resume=True) == (whole, 0)
+
+
+@pytest.mark.parametrize("row", range(len(RESULTS)))
+def test_a_row_that_was_edited_is_done_again(path: Path, row: int) -> None:
+    """And so is one of another run: a stamp fits the very row, of this run alone."""
+    whole, _ = write(path)
+    edited = whole.replace(b"1e-30", b"2e-30", 1) if row == 3 else whole
+    path.write_bytes(edited)
+    assert write(path, resume=True) == (whole, 3 if row == 3 else len(RESULTS))
+    content = stamps(path).read_bytes()
+    write(path, threshold=0.6)
+    other = stamps(path).read_bytes()
+    path.write_bytes(whole)
+    stamps(path).write_bytes(content[: 32 * row] + other[32 * row :])
+    assert write(path, resume=True) == (whole, row)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "longer": lambda image: image.write_bytes(b"longer"),
+    "touched": lambda image: os.utime(image, ns=(7, 7)),
+    "gone": Path.unlink,
+    "a folder": lambda image: (image.unlink(), image.mkdir()),
+    "far in the future": lambda image: os.utime(image, ns=(2**62, 2**62)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_image_that_changed_is_done_again(path: Path, tmp_path: Path, change: str, finished: bool) -> None:
+    """And all behind it, also if it is back as it was."""
+    images = [tmp_path / f"{number}.jpg" for number in range(3)]
+
+    def results() -> list[Result]:
+        return [replace(scored(str(image), 0.7), stamp=Stamp.of(image)) for image in images]
+
+    for image in images:
+        image.write_bytes(b"x")
+    before = results()
+    whole, _ = write(path, before)
+    if not finished:
+        path.unlink()
+        interrupt(path, 3, before)
+    CHANGES[change](images[1])
+    assert write(path, results(), resume=True) == (whole, 1)
+    assert write(path, results(), resume=True) == (whole, 3)
+    if change == "gone":
+        images[1].write_bytes(b"back")
+        assert write(path, results(), resume=True) == (whole, 1)
+
+
+@pytest.mark.parametrize("name", ["", ".run.json", ".resume", ".partial", ".run.json.partial", ".resume.partial"])
+@pytest.mark.parametrize("other", ["link", "dangling", "pipe", "folder"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_nothing_is_written_through_what_is_no_file(tmp_path: Path, name: str, other: str, resume: bool) -> None:
+    planted = tmp_path / f"s.csv{name}"
+    (tmp_path / "victim").write_text("kept")
+    if other == "pipe":
+        os.mkfifo(planted)
+    elif other == "folder":
+        planted.mkdir()
+    else:
+        planted.symlink_to("victim" if other == "link" else "gone")
+    with pytest.raises(OutputError, match=rf"cannot write .*s\.csv{re.escape(name)}: a link, a folder, a pipe"):
+        write(tmp_path / "s.csv", resume=resume)
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert {found.name for found in tmp_path.iterdir()} == {planted.name, "victim"}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_that_another_run_writes_is_refused(path: Path, resume: bool) -> None:
+    whole, _ = write(path)
+    with ResultFile(path, COLUMNS, RUN) as file:
+        for result in RESULTS:
+            with pytest.raises(OutputError, match=r"another run is writing .*partial: wait until it has ended"):
+                write(path, resume=resume, threshold=0.9)
+            file.write(result)
+        file.finish()
+        write(path, threshold=0.9)  # the name is free once the other has it
+    assert write(path) == (whole, 0)
+
+
+def test_a_file_system_without_locks_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    whole, _ = write(path)
+    monkeypatch.setattr("fcntl.flock", without)
+    interrupt(path, 2)
+    path.unlink()
+    assert write(path, resume=True) == (whole, 2)
+
+
+def test_what_is_replaced(path: Path) -> None:
+    def replaces(results: Sequence[Result] = RESULTS, *, resume: bool = False, **run: Any) -> bool:
+        with ResultFile(path, COLUMNS, {**RUN, **run}, resume=resume) as file:
+            file.skip(iter([result.item for result in results]))
+            return file.replaces
+
+    assert not replaces()
+    write(path)
+    assert replaces()
+    for left in (partial(path), partial(stamps(path))):
+        left.unlink()
+    assert not replaces(resume=True)
+    assert replaces(RESULTS[:3], resume=True), "rows go"
+    for left in (partial(path), partial(stamps(path))):
+        left.unlink()
+    assert replaces(resume=True, threshold=0.9)
 
 
 @pytest.mark.parametrize("rows", [0, 3, len(RESULTS)])
@@ -201,7 +331,7 @@ def test_a_file_that_was_added(path: Path, place: int) -> None:
     longer = [*RESULTS[:place], scored("new.jpg", 0.1), *RESULTS[place:]]
     expected, _ = write(path, longer)
     for done in (3, len(RESULTS)):
-        record(path).unlink()
+        path.unlink()
         interrupt(path, done)
         assert write(path, longer, resume=True) == (expected, min(done, place))
 
@@ -233,9 +363,10 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"cannot write .*s\.csv: "):
         ResultFile(tmp_path / "file" / "s.csv", COLUMNS, RUN)
-    (tmp_path / "s.csv").mkdir()
-    with pytest.raises(OutputError, match=r"cannot finish .*s\.csv: "):
-        write(tmp_path / "s.csv")
+    with ResultFile(tmp_path / "s.csv", COLUMNS, RUN) as file:
+        (tmp_path / "s.csv").mkdir()
+        with pytest.raises(OutputError, match=r"cannot finish .*s\.csv: "):
+            file.finish()
 
 
 def test_every_format_has_a_name() -> None:
@@ -277,12 +408,12 @@ def test_resuming_a_run_of_several_detectors(path: Path, monkeypatch: pytest.Mon
     """After a cut anywhere, with the labels of a run that was not cut."""
     monkeypatch.setattr("os.fsync", lambda _: None)
     whole, _ = write(path, TWICE, SEVERAL)
-    run = json.loads(record(path).read_text())["run"]
-    assert run["columns"] == SEVERAL.names
+    kept_stamps = stamps(path).read_bytes()
+    assert json.loads(record(path).read_text())["run"]["columns"] == SEVERAL.names
     for end in (*range(0, len(whole), 17), len(whole)):
-        record(path).unlink()
-        Path(f"{record(path)}.partial").write_text(json.dumps({"run": run}))
+        path.unlink()
         partial(path).write_bytes(whole[:end])
+        partial(stamps(path)).write_bytes(kept_stamps)
         with ResultFile(path, SEVERAL, RUN, resume=True) as file:
             _, labels = file.skip(iter([result.item for result in TWICE]))
         assert labels == Counter(map(SEVERAL.label_of, TWICE[: labels.total()])), end

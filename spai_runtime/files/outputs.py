@@ -1,0 +1,65 @@
+"""The files that a run with `--output` writes, and what must not be among them."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from spai_runtime.errors import OutputError
+from spai_runtime.files.locked import check_regular
+from spai_runtime.files.sources import printable
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """The files of a run; while it goes on, each of them is a `partial`.
+
+    :param rows: as `--output` names it
+    """
+
+    rows: Path
+
+    @property
+    def record(self) -> Path:
+        """What was run: JSON."""
+        return Path(f"{self.rows}.run.json")
+
+    @property
+    def stamps(self) -> Path:
+        """What `--resume` needs to know of each row."""
+        return Path(f"{self.rows}.resume")
+
+    def check(self) -> None:
+        """:raises OutputError: a name that the run would write is taken by what is no regular file"""
+        for path in self._all():
+            check_regular(path)
+
+    def refuse_inputs(self, inputs: Iterable[Path]) -> None:
+        """:raises OutputError: one of the inputs is a file that the run would replace, under whatever name"""
+        written = {identity: path for path in self._all() if (identity := _identity(path))}
+        if not written:
+            return
+        for path in inputs:
+            if (identity := _identity(path)) in written:
+                raise OutputError(
+                    f"{printable(path)} is an input, and the run would replace it as {printable(written[identity])}: "
+                    "name another --output"
+                )
+
+    def _all(self) -> list[Path]:
+        finished = [self.rows, self.record, self.stamps]
+        return [*finished, *map(partial, finished)]
+
+
+def partial(path: Path) -> Path:
+    """Where a file is until its run is complete."""
+    return Path(f"{path}.partial")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What all names of a file have in common."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  for every image of a run
+    except (OSError, ValueError):  # a name with a zero byte in it
+        return None
+    return status.st_dev, status.st_ino
