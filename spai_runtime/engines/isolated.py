@@ -86,6 +86,7 @@ class IsolatedEngine(HostEngine):
     def close(self) -> None:
         """Ends the process."""
         self._child.close()
+        del self._child  # which a request would start again
 
     def _refusal(self, error: ChildError) -> EngineError:
         smaller = "give a smaller --batch-size, or " if isinstance(error, ChildMemoryError) else ""
