@@ -156,7 +156,7 @@ def test_a_header_from_before_backbones_had_a_choice(model: SPAI, tmp_path: Path
     [
         ("config", {"registers": 4}, "written by a newer version: its config has registers"),
         ("config", {"backbone": "siglip"}, "has a config that cannot be read: Invalid enum value 'siglip'"),
-        ("config", {"depth": 10**12, "blocks": []}, "has a config that cannot be read: Expected `int` <= 1000"),
+        ("config", {"depth": 10**12, "blocks": []}, "has a config that cannot be read: Expected `int` <= 128"),
         ("card", {"threshold": "high"}, "has a card that cannot be read: Expected `float`"),
     ],
 )
