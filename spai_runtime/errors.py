@@ -1,10 +1,16 @@
 """The one kind of error that a user meets: a sentence that says what is wrong and what to do."""
 
-_LONGEST_EXCERPT = 300  # characters
+from spai_runtime.text import visible
 
 
 class UserError(Exception):
-    """Input, file or environment that cannot be used; its message is one line, meant for the user."""
+    """Input, file or environment that cannot be used; its message is one line, meant for the user.
+
+    A line break in it, from the name of a file for example, becomes a space, and what else is not printable an escape.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__().replace("\n", " "))
 
 
 class RefusedError(UserError):
@@ -37,10 +43,3 @@ class GraphRefusedError(EngineError, RefusedError):
 
 class OutputError(UserError):
     """A result file that cannot be written."""
-
-
-def excerpt(text: str) -> str:
-    """What a file or a library says, as a part of a sentence of ours: one short line without control characters."""
-    shown = text[: _LONGEST_EXCERPT + 1]
-    line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown)
-    return line if len(line) <= _LONGEST_EXCERPT else line[:_LONGEST_EXCERPT] + "…"

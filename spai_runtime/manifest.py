@@ -9,9 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from spai_runtime.calibration import Calibration
-from spai_runtime.errors import ImageError, ManifestError, UserError, excerpt
+from spai_runtime.errors import ImageError, ManifestError, UserError
 from spai_runtime.files.digest import sha256_of
 from spai_runtime.migration import migrate
+from spai_runtime.text import excerpt
 from spai_runtime.views import Layout, ViewPolicy
 
 SCHEMA = 3  # the newest that is read, and the one that is written; CHANGELOG.md says what each brought

@@ -16,9 +16,9 @@ from msgspec import Meta
 from safetensors.torch import save
 from torch import Tensor
 
-from spai_runtime.errors import excerpt
 from spai_runtime.files.digest import sha256_of
 from spai_runtime.manifest import Name
+from spai_runtime.text import excerpt
 from spai_train.detectors import DEFAULT, DETECTORS, every, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec
 from spai_train.tensors import CheckpointError, Content, State, exact, read

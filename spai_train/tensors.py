@@ -16,7 +16,8 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Parameter
 
-from spai_runtime.errors import RefusedError, UserError, excerpt
+from spai_runtime.errors import RefusedError, UserError
+from spai_runtime.text import excerpt
 from spai_train.pickles import asks_for_code
 
 State = Mapping[str, Tensor]

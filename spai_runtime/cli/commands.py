@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from spai_runtime.cli.terminal import standard_streams, visible, write_error, write_out
+from spai_runtime.cli.terminal import standard_streams, write_error, write_out
 from spai_runtime.errors import RefusedError, UserError
+from spai_runtime.text import visible
 
 EXIT_ERROR = 2
 EXIT_SOME_ERRORS = 3  # the others are done

@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spai_runtime.cli.terminal import visible
 from spai_runtime.files.rows import Columns
+from spai_runtime.text import visible
 
 SCORE = 7  # characters that a score takes at least
 NAME = 12  # and the name of a detector above its scores at most

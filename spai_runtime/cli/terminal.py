@@ -15,12 +15,6 @@ class _Nowhere(io.TextIOWrapper):
     """Stands in for a stream that the caller closed; what is written to it is lost."""
 
 
-def visible(text: str) -> str:
-    """Text that cannot steer a terminal: what is not printable (Unicode's controls, also those that turn the direction
-    of writing, and bytes that are not UTF-8) is written as Python writes it, a newline as `\\n`."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def is_closed(stream: TextIO) -> bool:
     """Whether the caller had closed the stream when the command began."""
     return isinstance(stream, _Nowhere)

@@ -9,7 +9,8 @@ from typing import Any
 from spai_runtime.engines.base import Contract, Tensor
 from spai_runtime.engines.external import has_external_data
 from spai_runtime.engines.installed import is_installed
-from spai_runtime.errors import EngineError, GraphRefusedError, excerpt
+from spai_runtime.errors import EngineError, GraphRefusedError
+from spai_runtime.text import excerpt
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

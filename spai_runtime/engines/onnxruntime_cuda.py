@@ -23,8 +23,9 @@ from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Shape
 from spai_runtime.engines.onnx_session import CUDA, import_for_cuda, import_runtime, open_session
-from spai_runtime.errors import EngineError, excerpt
+from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Artifact
+from spai_runtime.text import excerpt
 
 # What its messages say: of its arena, CUDA, cuBLAS and cuDNN; of CUDA's errors 900 and 901.
 _OUT_OF_MEMORY = re.compile("failed to allocate memory|out of memory|alloc_failed", re.IGNORECASE)

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say, show
-from spai_runtime.cli.terminal import visible
 from spai_runtime.errors import UserError
 from spai_runtime.files.sources import printable
+from spai_runtime.text import visible
 from spai_train.commands.edges import writable
 from spai_train.data.index import Index, Splitting, read_images, tabulate
 from spai_train.data.layouts import DMID, SPLITS, CNNDetection, Folders, GenImage, Layout, Synthbuster, find

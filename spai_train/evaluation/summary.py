@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spai_runtime.cli.terminal import visible
+from spai_runtime.text import visible
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.evaluate import Evaluation

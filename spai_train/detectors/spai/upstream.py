@@ -10,7 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from spai_runtime.errors import excerpt
+from spai_runtime.text import excerpt
 from spai_train.detectors.spai.config import SPAIConfig
 from spai_train.detectors.spai.model import SPAI
 from spai_train.detectors.spai.spectral import disc_mask
