@@ -18,15 +18,9 @@ from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel, save_pret
 from spai_train.seeds import Use, seed_of
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop
-from spai_train.training.optimizer import (
-    PRETRAINING,
-    PRETRAINING_SCHEDULE,
-    TOKENS,
-    OptimizerSettings,
-    build_optimizer,
-)
+from spai_train.training.optimizer import TOKENS, PretrainingOptimizer, build_optimizer
 from spai_train.training.run import Metrics, RunFolder
-from spai_train.training.schedule import ScheduleSettings
+from spai_train.training.schedule import PretrainingSchedule
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.start import whiten
 from spai_train.training.task import OnEpoch, Outcome
@@ -48,8 +42,12 @@ class PretrainRecipe(TrainingSettings):
     low_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
     augmentation: Augmentation = PRETRAIN
     loss: FrequencyLoss = field(default_factory=FrequencyLoss)
-    optimizer: OptimizerSettings = PRETRAINING
-    schedule: ScheduleSettings = PRETRAINING_SCHEDULE
+    optimizer: PretrainingOptimizer = field(default_factory=PretrainingOptimizer)
+    schedule: PretrainingSchedule = field(default_factory=PretrainingSchedule)
+
+    def __post_init__(self) -> None:
+        if self.model.backbone != "mfm":
+            raise ValueError(f"masked frequencies are restored by the backbone mfm alone, not by {self.model.backbone}")
 
 
 def pretrain(recipe: PretrainRecipe, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None) -> Outcome:

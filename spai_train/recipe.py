@@ -27,21 +27,24 @@ class Varying(Protocol):
 
 
 def load_recipe(
-    recipe: str | Path, section: str, kind: type[Section], overrides: Mapping[str, Any] | None = None
+    recipe: str | Path,
+    section: str,
+    kind: type[Section],
+    overrides: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Section:
     """One section of a recipe, as a frozen dataclass whose defaults fill in what it leaves out.
 
     :param recipe: a YAML file, or the name of one that ships: `spai`, `demo`
     :param overrides: dotted key → value, e.g. {"optimizer.learning_rate": 1e-4}
+    :param defaults: the same, in place of the dataclass's
     :raises RecipeError: unreadable, not YAML, without the section, or a key that is unknown, missing or of another type
     """
     path = find_recipe(recipe)
     content = _read(path)
     if section not in content:
         raise RecipeError(f"{path} has no section `{section}`; it has: {', '.join(content) or 'none'}")
-    values = content[section] or {}
-    for key, value in (overrides or {}).items():
-        _set(values, key, value)
+    values = _merged(content[section] or {}, overrides or {}, defaults or {})
     typed: type = kind.typed(values) if isinstance(kind, Varying) else kind
     _refuse_unknown(values, typed, f"the section `{section}` of {path}")
     try:
@@ -125,13 +128,27 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
+def _merged(section: Any, overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
+    """A section with other values, and with values for what it leaves out; what is none msgspec will refuse."""
+    if not isinstance(section, dict):
+        return section
+    for key, value in defaults.items():
+        values, name = _holder(section, key)
+        values.setdefault(name, value)
+    for key, value in overrides.items():
+        values, name = _holder(section, key)
+        values[name] = value
+    return section
+
+
+def _holder(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """What a dotted key is in, and its name there."""
     *path, name = key.split(".")
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise RecipeError(f"{key} is no key of a recipe: {part} has no keys below it")
-    values[name] = value
+    return values, name
 
 
 def _refuse_unknown(content: Any, kind: type, where: str) -> None:

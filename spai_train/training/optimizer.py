@@ -8,8 +8,6 @@ import torch
 from msgspec import Meta
 from torch import nn
 
-from spai_train.training.schedule import ScheduleSettings
-
 BACKBONE = "encoder.backbone."  # of SPAI; in masked-frequency pre-training it is `encoder.`
 
 
@@ -35,12 +33,17 @@ class OptimizerSettings:
     clip: float | None = None
 
 
-# Masked-frequency pre-training: `configs/vit_base/mfm_pretrain__vit_base__img224__300ep.yaml` of Jiahao000/MFM, whose
-# rates are those of 512 images (`main_mfm.py`); its published run has steps of 16 GPUs × 128 (`docs/PRETRAIN.md`).
-PRETRAINING = OptimizerSettings(learning_rate=3e-4, betas=(0.9, 0.95), layer_decay=1.0, clip=3.0)
-PRETRAINING_SCHEDULE = ScheduleSettings(
-    epochs=300, warmup_epochs=20.0, warmup_rate=2.5e-7, final_rate=2.5e-6, base_batch_size=512
-)
+@dataclass(frozen=True)
+class PretrainingOptimizer(OptimizerSettings):
+    """The same of masked-frequency pre-training: `configs/vit_base/mfm_pretrain__vit_base__img224__300ep.yaml` of
+    Jiahao000/MFM, whose rates are those of 512 images (`main_mfm.py`).
+    """
+
+    learning_rate: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    layer_decay: float = 1.0
+    clip: float | None = 3.0
+
 
 # The tables of a backbone that are added rather than multiplied, and decay in SPAI's fine-tuning but not in MFM's
 # pre-training: upstream's `no_weight_decay` names them so that only the latter finds them.

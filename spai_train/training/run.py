@@ -24,6 +24,8 @@ from spai_train.recipe import RecipeError, differing_keys, dump_recipe, load_rec
 from spai_train.training.settings import RESUMABLE, TrainingSettings
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
+
+_BEFORE = {"schedule.base_batch_size": None}  # what runs did whose recipe was written before there was the key
 Metrics = dict[str, float]
 
 
@@ -62,7 +64,7 @@ class RunFolder:
             return
         if not resume:
             raise OutputError(f"{self.path} holds a run: --resume goes on with it, or name another --output")
-        self._compare(load_recipe(recipe, section, type(settings)), settings)
+        self._compare(load_recipe(recipe, section, type(settings), defaults=_BEFORE), settings)
 
     def begin(self, section: str, settings: TrainingSettings) -> None:
         """Takes the folder for a run of these settings; once all that can be checked before it has been."""

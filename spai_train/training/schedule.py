@@ -67,6 +67,19 @@ class ScheduleSettings:
 
 
 @dataclass(frozen=True)
+class PretrainingSchedule(ScheduleSettings):
+    """The same of masked-frequency pre-training: the defaults are MFM's (see `PretrainingOptimizer`).
+
+    Its published run has steps of 16 GPUs × 128 images (`docs/PRETRAIN.md`).
+    """
+
+    epochs: int = 300
+    warmup_epochs: float = 20.0
+    final_rate: float = 2.5e-6
+    base_batch_size: Annotated[int, Meta(ge=1)] | None = 512
+
+
+@dataclass(frozen=True)
 class Schedule:
     """The rates of every step; it holds no state, so a run resumes by setting those of its next step.
 

@@ -23,6 +23,7 @@ from spai_train.checkpoint import (
     save_checkpoint,
     save_upstream,
 )
+from spai_train.detectors.spai.config import ratio_of
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from spai_train.detectors.spai.upstream import infer_ours
 from spai_train.fit import FitRecipe
@@ -343,3 +344,9 @@ def test_blocks_after_the_last_in_use_are_not_run() -> None:
     backbone = Backbone((0,), **TINY.vit)
     backbone.blocks[1].register_forward_hook(lambda *_: pytest.fail("the second block ran"))
     assert len(backbone(torch.randn(1, 3, 32, 32))) == 1
+
+
+def test_the_ratio_of_an_mlp_gives_its_width_again() -> None:
+    sizes = [(hidden, width) for width in range(1, 200) for hidden in range(1, 8 * width)]
+    assert [pair for pair in sizes if int(pair[1] * ratio_of(*pair)) != pair[0]] == []
+    assert any(int(width * (hidden / width)) != hidden for hidden, width in sizes)

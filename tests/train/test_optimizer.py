@@ -15,9 +15,9 @@ from spai_train.detectors.spai.upstream import upstream_name
 from spai_train.models.mfm import MaskedFrequencyModel
 from spai_train.training.optimizer import (
     BACKBONE,
-    PRETRAINING,
     TOKENS,
     OptimizerSettings,
+    PretrainingOptimizer,
     build_optimizer,
     layer_of,
     parameter_groups,
@@ -135,7 +135,7 @@ def test_a_frozen_backbone_leaves_what_follows_it(tiny_config: SPAIConfig) -> No
 
 def test_pretraining_has_one_rate_for_all_layers(tiny_config: SPAIConfig) -> None:
     model = Pretraining(SPAI(tiny_config))
-    groups = parameter_groups(model, PRETRAINING, "encoder.", 2, undecayed=TOKENS)
+    groups = parameter_groups(model, PretrainingOptimizer(), "encoder.", 2, undecayed=TOKENS)
     table = flat(groups)
     assert {peak for peak, _ in table.values()} == {3e-4}
     assert table[id(model.encoder.pos_embed)] == table[id(model.encoder.cls_token)] == (3e-4, 0.0)
@@ -164,6 +164,6 @@ def test_pre_training_decays_what_upstreams_does(tiny_config: SPAIConfig) -> Non
     """`MFM.no_weight_decay` puts `encoder.` before the two names that its vision transformer gives."""
     model = MaskedFrequencyModel(tiny_config)
     names = {name: part.shape for name, part in model.named_parameters()}
-    table = flat(parameter_groups(model, PRETRAINING, "encoder.", 2, undecayed=TOKENS))
+    table = flat(parameter_groups(model, PretrainingOptimizer(), "encoder.", 2, undecayed=TOKENS))
     ours = {name for name, part in model.named_parameters() if table[id(part)][1] == 0}
     assert ours == upstream_no_decay(names, {"encoder.pos_embed", "encoder.cls_token"})

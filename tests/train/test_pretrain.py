@@ -87,7 +87,7 @@ def masked_frequency_loss(model: MaskedFrequencyModel, crops: Tensor, low: Tenso
 
 @pytest.mark.parametrize("clip", [3.0, 0.5])
 def test_steps_are_the_definition_written_out(clip: float, table: Path, tmp_path: Path) -> None:
-    schedule = {"epochs": 1, "warmup_epochs": 0, "final_rate": 3e-4}
+    schedule = {"epochs": 1, "warmup_epochs": 0, "final_rate": 3e-4, "base_batch_size": None}
     recipe = pretrain_recipe(table, schedule=schedule, optimizer__clip=clip, **STEADY)
     data = read_unlabelled(recipe.data)
     images = TrainingImages(data.training, data.store, Augment(recipe.augmentation, 32), 1, recipe.seed)

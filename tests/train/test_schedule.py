@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,8 @@ from torch import nn
 from spai_train.fit import FitRecipe
 from spai_train.pretrain import PretrainRecipe
 from spai_train.recipe import RecipeError, load_recipe
-from spai_train.training.optimizer import (
-    PRETRAINING,
-    PRETRAINING_SCHEDULE,
-    OptimizerSettings,
-    build_optimizer,
-)
-from spai_train.training.schedule import Curve, Schedule, ScheduleSettings
+from spai_train.training.optimizer import OptimizerSettings, PretrainingOptimizer, build_optimizer
+from spai_train.training.schedule import Curve, PretrainingSchedule, Schedule, ScheduleSettings
 
 LENGTHS = [(35, 5, 1), (35, 5, 7), (10, 0, 3), (4, 0.5, 5), (2, 3, 2)]  # epochs, of warm-up, steps an epoch
 PEAKS = (1.0, 0.25)
@@ -141,11 +137,25 @@ def test_the_cosine_is_the_closed_formula() -> None:
 
 def test_the_published_settings() -> None:
     """SPAI warms up for 5 of 35 epochs, MFM for 20 of 300."""
-    spai, mfm = (Schedule(settings, 100) for settings in (ScheduleSettings(), PRETRAINING_SCHEDULE))
+    spai, mfm = (Schedule(settings, 100) for settings in (ScheduleSettings(), PretrainingSchedule()))
     assert (spai.total_steps, spai.warmup_steps) == (3500, 500)
     assert (mfm.total_steps, mfm.warmup_steps) == (30_000, 2000)
     assert spai.rate(501, 5e-4) == pytest.approx(0.95 * 5e-4, rel=1e-3)
-    assert (PRETRAINING.betas, PRETRAINING.layer_decay, PRETRAINING.clip) == ((0.9, 0.95), 1.0, 3.0)
+    optimizer = PretrainingOptimizer()
+    assert (optimizer.betas, optimizer.layer_decay, optimizer.clip) == ((0.9, 0.95), 1.0, 3.0)
+
+
+def test_a_recipe_that_names_one_key_of_pre_training_keeps_mfms_others(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("pretrain:\n  optimizer: {weight_decay: 0.1}\n  schedule: {epochs: 7}\n")
+    recipe = load_recipe(tmp_path / "own.yaml", "pretrain", PretrainRecipe)
+    assert recipe.optimizer == PretrainingOptimizer(weight_decay=0.1)
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.clip, recipe.optimizer.layer_decay) == (3e-4, 3.0, 1.0)
+    assert (recipe.schedule.epochs, recipe.schedule.warmup_epochs, recipe.schedule.base_batch_size) == (7, 20.0, 512)
+
+
+def test_pre_training_by_the_backbone_mfm_alone() -> None:
+    with pytest.raises(RecipeError, match="restored by the backbone mfm alone, not by clip"):
+        load_recipe("spai", "pretrain", PretrainRecipe, {"model.backbone": "clip"})
 
 
 @pytest.mark.parametrize(("gpus", "images", "accumulate"), [(16, 128, 1), (8, 128, 2), (1, 128, 1), (1, 8, 1)])

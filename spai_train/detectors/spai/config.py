@@ -1,5 +1,6 @@
 """The dimensions of a SPAI."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,6 +14,12 @@ Side = Annotated[int, Meta(ge=2, le=2048)]  # pixels
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 Count = Annotated[int, Meta(ge=1, le=128)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
+
+
+def ratio_of(hidden: int, width: int) -> float:
+    """The `mlp_ratio` of an MLP, which timm makes int(width · ratio) wide: one too few, for some quotients."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 @dataclass(frozen=True)

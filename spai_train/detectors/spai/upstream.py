@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spai_runtime.text import excerpt
-from spai_train.detectors.spai.config import SPAIConfig
+from spai_train.detectors.spai.config import SPAIConfig, ratio_of
 from spai_train.detectors.spai.model import SPAI
 from spai_train.detectors.spai.spectral import disc_mask
 from spai_train.detectors.spai.unused import unused_tensors
@@ -119,7 +119,7 @@ def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
         "width": width,
         "depth": depth,
         "heads": vit.get("NUM_HEADS", max(1, width // 64)),
-        "mlp_ratio": _shape(state, "mfvit.vit.blocks.0.mlp.fc1.weight", 2)[0] / width,
+        "mlp_ratio": ratio_of(_shape(state, "mfvit.vit.blocks.0.mlp.fc1.weight", 2)[0], width),
         "blocks": list(blocks) if isinstance(blocks, range) else blocks,
         "projection": _shape(state, f"{projector}.0.norm2.weight", 1)[0],
         "projection_layers": _count(state, projector + r"\.0\.projector\.(\d+)\."),
