@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.test_memory import WRITE_PEAK
-from tests.support.commands import Ran, command
+from tests.support.commands import Ran, Run, command
 from tests.support.images import Write
 
 LINES = 200_000
@@ -28,8 +28,8 @@ def ran(*arguments: object, environment: Mapping[str, str] = os.environ, prelude
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def test_few_open_files(tiny_detector: Path) -> None:
-    expected = ran("p", "--engine", tiny_detector)
+def test_few_open_files(run: Run, tiny_detector: Path) -> None:
+    expected = run("p", "--engine", tiny_detector)
     plain = ["p/a.png", "p/b.jpg", "p/d.webp", "p/e.gif"] * 10
     assert expected.code == 3
     few = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))"
@@ -39,12 +39,12 @@ def test_few_open_files(tiny_detector: Path) -> None:
 
 
 @pytest.mark.parametrize("locale", [{"LANG": "C"}, {"LC_ALL": "C"}, {}], ids=["LANG", "LC_ALL", "none"])
-def test_an_empty_environment(tiny_detector: Path, locale: dict[str, str]) -> None:
+def test_an_empty_environment(run: Run, tiny_detector: Path, locale: dict[str, str]) -> None:
     """No HOME, no TMPDIR or one that is not there, no locale."""
     kept = {name: value for name, value in os.environ.items() if name in ("PYTHONPATH", "LD_LIBRARY_PATH")}
     environment = {**kept, **locale} if locale else {**kept, "TMPDIR": "/nowhere", "HOME": "/nowhere"}
     Path("p/a.png").rename("p/ä.png")
-    expected = ran("p", "--engine", tiny_detector)
+    expected = run("p", "--engine", tiny_detector)
     assert (expected.code, "p/ä.png," in expected.stdout) == (3, True)
     assert ran("p", "--engine", tiny_detector, environment=environment) == expected
     assert ran("p", "--engine", tiny_detector, "--output", "s.csv", environment=environment).code == 3
@@ -52,7 +52,7 @@ def test_an_empty_environment(tiny_detector: Path, locale: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize("limit", [0, 40, 250, 600, 1500])
-def test_a_disk_that_is_full_at_any_moment(tiny_detector: Path, limit: int) -> None:
+def test_a_disk_that_is_full_at_any_moment(run: Run, tiny_detector: Path, limit: int) -> None:
     """The run says so, leaves no file under its name, and goes on when there is room."""
     arguments = *["p/a.png"] * 40, "--engine", tiny_detector, "--output", "s.csv"
     full = ran(*arguments, prelude=f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))")
@@ -60,8 +60,8 @@ def test_a_disk_that_is_full_at_any_moment(tiny_detector: Path, limit: int) -> N
     assert full.stderr.startswith("spai-run: cannot write s.csv")
     assert full.stderr.count("\n") == 1
     assert not Path("s.csv").exists()
-    assert ran(*arguments, "--resume") == Ran(0, "", "")
-    assert ran(*arguments[:-1], "whole.csv").code == 0
+    assert run(*arguments, "--resume") == Ran(0, "", "")
+    assert run(*arguments[:-1], "whole.csv").code == 0
     assert Path("s.csv").read_bytes() == Path("whole.csv").read_bytes()
     assert sorted(path.name for path in Path().glob("s.csv*")) == ["s.csv", "s.csv.resume", "s.csv.run.json"]
 
