@@ -246,7 +246,7 @@ def test_a_plan_of_another_gpu_or_version(
 def test_a_plan_that_was_changed(plan: Path, photographs: Path, run: Run) -> None:
     plan.write_bytes(plan.read_bytes() + b"\0")
     ran = run(photographs, "--engine", plan)
-    assert (ran.code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert (ran.code, ran.stdout, ran.stderr.count("\n")) == (4, "", 1)
     assert "is not the file that detector.json was written for (sha256 differs)" in ran.stderr
 
 
