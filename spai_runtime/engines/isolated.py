@@ -10,33 +10,26 @@ These are limits on memory and time. A graph that finds a hole in ONNX Runtime h
 
 import math
 import os
-import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 
 from spai_runtime.child import Child, ChildError, ChildMemoryError, ChildTimeError, Limits
-from spai_runtime.child.process import Answer, Handler
 from spai_runtime.engines.base import Array, Contract, HostEngine
 from spai_runtime.engines.onnx_session import cores, import_runtime
-from spai_runtime.engines.onnxruntime import CPU_BATCH_SIZE, OnnxEngine
+from spai_runtime.engines.onnxruntime import CPU_BATCH_SIZE
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Artifact
 
-# Of one batch, and of loading the graph. A batch of two views of the published SPAI takes a second of two cores; of the
-# largest published detector (0.4 billion parameters, 384 pixels), some ten.
+# Of one batch, and of loading the graph. A batch of two views of the published SPAI takes 1.5 s of two cores; one of the
+# largest detector (0.4 billion parameters, 384 pixels) has ten times the operations.
 MEMORY = 2 << 30  # bytes, beside COPIES of the graph
 COPIES = 4  # ONNX Runtime parses the file, makes tensors of it, and packs these anew
 SECONDS_OF_A_CORE = 120
 SECONDS = 300  # by the clock
 
-Loaded = TypeVar("Loaded")
-
 _STACK = 16 << 20  # bytes of address space that a thread of ONNX Runtime takes, with what glibc keeps for it
 _ATTEMPTS = 3
-_OUT_OF_MEMORY = re.compile("failed to allocate memory|bad_alloc|out of memory", re.IGNORECASE)  # ONNX Runtime's words
 
 
 def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> "IsolatedEngine":  # noqa: ARG001
@@ -62,7 +55,7 @@ class IsolatedEngine(HostEngine):
         self.label = f"ONNX Runtime {import_runtime().__version__}, cpu, isolated"
         self._path, self._contract = path, contract
         settings = {"path": os.fsencode(path.absolute()).hex(), "contract": msgspec.to_builtins(contract)}
-        self._child = Child(f"{__name__}:serve", settings, limits)
+        self._child = Child("spai_runtime.engines.graph_service:serve", settings, limits)
         self._late = 0  # batches in succession that took too long
         try:
             self._child.start()
@@ -92,24 +85,3 @@ class IsolatedEngine(HostEngine):
         smaller = "give a smaller --batch-size, or " if isinstance(error, ChildMemoryError) else ""
         trusted = "if you trust whoever made it, leave out --untrusted-engine"
         return EngineError(f"{self._path} was stopped, since {error}: {smaller}{trusted}")
-
-
-def serve(settings: Any) -> Handler:
-    """What the child does: see `Service`."""
-    path, contract = Path(os.fsdecode(bytes.fromhex(settings["path"]))), settings["contract"]
-    engine = _telling(lambda: OnnxEngine(path, msgspec.convert(contract, Contract)))
-
-    def answer(_: Any, arrays: Sequence[Array]) -> Answer:
-        return None, _telling(lambda: engine.run(arrays[0]))
-
-    return answer
-
-
-def _telling(work: Callable[[], Loaded]) -> Loaded:
-    """Says in Python's words that there is no memory left. :raises MemoryError: ONNX Runtime has none left"""
-    try:
-        return work()
-    except EngineError as error:
-        if _OUT_OF_MEMORY.search(str(error)):
-            raise MemoryError from error
-        raise

@@ -13,6 +13,7 @@ from PIL import Image
 from spai_export import verify
 from spai_export.accuracy import AccuracyCheck
 from spai_export.cli import main
+from spai_runtime.cli.commands import EXIT_REFUSED
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Accuracy, Artifact, Manifest
 from spai_train.checkpoint import Card, save_checkpoint
@@ -246,7 +247,7 @@ def test_a_plan_of_another_gpu_or_version(
 def test_a_plan_that_was_changed(plan: Path, photographs: Path, run: Run) -> None:
     plan.write_bytes(plan.read_bytes() + b"\0")
     ran = run(photographs, "--engine", plan)
-    assert (ran.code, ran.stdout, ran.stderr.count("\n")) == (4, "", 1)
+    assert (ran.code, ran.stdout, ran.stderr.count("\n")) == (EXIT_REFUSED, "", 1)
     assert "is not the file that detector.json was written for (sha256 differs)" in ran.stderr
 
 

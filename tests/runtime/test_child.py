@@ -130,7 +130,7 @@ def test_nothing_of_the_working_directory_is_imported(tmp_path: Path, monkeypatc
 def test_a_child_that_ended_meanwhile_is_replaced(child: Child) -> None:
     first, _ = child.ask("process", most=0)
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: Path(f"/proc/{first}/stat").read_text().split()[2] == "Z")
+    wait_for(lambda: os.waitid(os.P_PID, first, os.WEXITED | os.WNOHANG | os.WNOWAIT))  # all its threads have ended
     assert child.ask("process", most=0)[0] != first
 
 
