@@ -21,8 +21,8 @@ from spai_runtime.engines.onnxruntime import CPU_BATCH_SIZE
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Artifact
 
-# Of one batch, and of loading the graph. A batch of two views of the published SPAI takes 1.5 s of two cores; one of the
-# largest detector (0.4 billion parameters, 384 pixels) has ten times the operations.
+# Of one batch, and of loading the graph. A batch of two views of the published SPAI takes 1.5 s of two cores; one of
+# the largest detector (0.4 billion parameters, 384 pixels) has ten times the operations.
 MEMORY = 2 << 30  # bytes, beside COPIES of the graph
 COPIES = 4  # ONNX Runtime parses the file, makes tensors of it, and packs these anew
 SECONDS_OF_A_CORE = 120
