@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spai_runtime.engines.onnx_session import import_runtime
 from spai_runtime.errors import UserError
 
 INSTALL = "pip install 'spai-toolkit[quantize]'"
@@ -59,7 +60,8 @@ def _reason(ran: subprocess.CompletedProcess[str]) -> str:
 def _in_this_process(arguments: Mapping[str, Any]) -> None:
     """What the other process does, in the folder."""
     import numpy as np  # noqa: PLC0415
-    import onnxruntime  # noqa: PLC0415
+
+    onnxruntime = import_runtime()
 
     cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     importlib.import_module("modelopt.onnx.quantization").quantize(

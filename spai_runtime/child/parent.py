@@ -27,6 +27,10 @@ class ChildError(UserError):
     """A child that stopped, or whose code failed; the message goes on with a sentence that names what it worked on."""
 
 
+class ChildStartError(ChildError):
+    """The system starts no further process, or gives no pipes to talk to one."""
+
+
 class ChildMemoryError(ChildError):
     """It passed its limit of memory."""
 
@@ -102,7 +106,7 @@ class Child(Closing):
         try:
             return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment)
         except OSError as error:
-            raise ChildError(f"no process could be started for it: {error.strerror}") from error
+            raise ChildStartError(f"no process could be started for it: {error.strerror}") from error
 
     def _exchange(self, process: "subprocess.Popen[bytes]", request: Message, most: int) -> tuple[Any, Sequence[Array]]:
         with self._ended_by(self._limits.seconds):

@@ -6,6 +6,7 @@ its decoder, or never ends, brings down is the child, and the file has an error 
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spai_runtime.child import Child, ChildError, ChildMemoryError, ChildTimeError, Limits
+from spai_runtime.child import Child, ChildError, ChildMemoryError, ChildStartError, ChildTimeError, Limits
 from spai_runtime.errors import ImageError
 from spai_runtime.images import modes
-from spai_runtime.images.opening import Source, compressed_nbytes
+from spai_runtime.images.opening import PATIENCE, PAUSE, Source, compressed_nbytes
 
 CPU_SECONDS = 10  # of processor time that every image may take, and so much more for each megabyte of its file:
 CPU_SECONDS_PER_MB = 5  # decoders of JPEG 2000 and AVIF need less than one second for one
@@ -78,28 +79,72 @@ def _checked(band: NDArray[np.uint8], image: Image.Image, rows: int) -> NDArray[
 
 
 class _Children:
-    """Children that decode, started when they are needed and kept for the next image."""
+    """Children that decode, started when they are needed and kept for the next image.
+
+    Where the system starts no further one (few open files are left, for example), those that there are have to do.
+
+    :param most: at a time
+    """
 
     def __init__(self, most: int) -> None:
-        self._idle: list[Child] = []
-        self._room = threading.Semaphore(most)
+        self._most = most
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew: a process that was forked leaves the children to its parent, which goes on talking to them."""
+        self.idle: list[Child] = []
+        self._busy, self._changed = 0, threading.Condition()
 
     @contextmanager
     def borrowed(self) -> Iterator[Child]:
-        """A child for one image."""
-        with self._room:
-            child = self._idle.pop() if self._idle else Child(_SERVICE, None, _LIMITS)
+        """A child for one image. :raises ChildStartError: there is none, and none can be started"""
+        child = self._taken()
+        try:
+            yield child
+        except ImageError:  # which the child says of the image, and goes on
+            self._give_back(child)
+            raise
+        except BaseException:
+            child.close()  # it may hold an image
+            self._give_back(None)
+            raise
+        self._give_back(child)
+
+    def _taken(self) -> Child:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._busy < self._most)
+                self._busy += 1
+                child = self.idle.pop() if self.idle else Child(_SERVICE, None, _LIMITS)
             try:
-                yield child
-            except ImageError:  # which the child says of the image, and goes on
-                self._idle.append(child)
-                raise
+                child.start()
+            except ChildStartError:
+                self._give_back(None)
+                if not self._fewer() and time.monotonic() > deadline:
+                    raise
+                time.sleep(PAUSE)
             except BaseException:
-                child.close()  # it may hold an image
+                self._give_back(None)
                 raise
-            self._idle.append(child)
+            else:
+                return child
+
+    def _fewer(self) -> bool:
+        """Whether there are others to wait for."""
+        with self._changed:
+            self._most = max(1, self._busy)
+            return self._busy > 0 or bool(self.idle)
+
+    def _give_back(self, child: Child | None) -> None:
+        with self._changed:
+            self._busy -= 1
+            self.idle += [child] if child else []
+            self._changed.notify()
 
 
 _SERVICE = "spai_runtime.images.decoder:decoder"
 _LIMITS = Limits(memory=1 << 40, cpu_seconds=1 << 20, seconds=SECONDS)  # the service sets those of each image
 _children = _Children(min(CHILDREN, os.cpu_count() or 1))
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_children.forget)

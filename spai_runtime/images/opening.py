@@ -1,18 +1,25 @@
 """Opening files that may be anything: what is refused before Pillow sees it, and what Pillow says as one ImageError."""
 
+import errno
 import io
 import mmap
 import os
 import stat
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar, cast
 
 from PIL import Image, UnidentifiedImageError
 
 from spai_runtime.errors import ImageError
 from spai_runtime.images.formats import FORMATS
+
+PATIENCE = 2.0  # seconds
+PAUSE = 0.02
+
+Opened = TypeVar("Opened")
 
 Source = str | os.PathLike[str] | bytes  # a path, or the bytes of a file
 
@@ -20,7 +27,8 @@ Source = str | os.PathLike[str] | bytes  # a path, or the bytes of a file
 def opened(source: Source, formats: Collection[str]) -> Image.Image:
     """:returns: with its header read, and its pixels not decoded"""
     Image.init()
-    return Image.open(_readable(source), formats=[name for name in formats if name in Image.OPEN])
+    known = [name for name in formats if name in Image.OPEN]
+    return patiently(lambda: Image.open(_readable(source), formats=known))
 
 
 def compressed_nbytes(source: Source) -> int:
@@ -29,13 +37,29 @@ def compressed_nbytes(source: Source) -> int:
 
 
 @contextmanager
-def mapped(source: Source) -> Iterator[bytes | mmap.mmap]:
-    """The content of a file that is not empty, which costs no memory until it is read."""
+def mapped(source: Source, image: Image.Image) -> Iterator[bytes | mmap.mmap]:
+    """The content of a file, which costs no memory until it is read.
+
+    :param image: that was opened from the source and holds its file
+    """
     if isinstance(source, bytes):
         yield source
         return
-    with Path(source).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    descriptor = cast("BinaryIO", image.fp).fileno()  # type: ignore[attr-defined]
+    with patiently(lambda: mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)) as content:
         yield content
+
+
+def patiently(open_file: Callable[[], Opened]) -> Opened:
+    """What opens a file, tried again for PATIENCE where too many are open: other threads will close theirs."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return open_file()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ class Picture:
     def _working_bytes(self) -> int:
         assert self._file is not None
         if layers := getattr(self._image, "layer", None):  # of a JPEG: name and factors of each component
-            with mapped(self._file) as content:
+            with mapped(self._file, self._image) as content:
                 return jpeg.kept_bytes(content, self._image.size, [layer[1:3] for layer in layers])
         row = self._format
         return row.working_bytes * self.width * self.height + row.reads_whole * compressed_nbytes(self._file)

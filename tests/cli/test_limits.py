@@ -30,11 +30,11 @@ def ran(*arguments: object, environment: Mapping[str, str] = os.environ, prelude
 
 def test_few_open_files(run: Run, tiny_detector: Path) -> None:
     expected = run("p", "--engine", tiny_detector)
-    plain = ["p/a.png", "p/b.jpg", "p/d.webp", "p/e.gif"] * 10
+    whole = [f"p/{name}" for name in ("a.png", "b.jpg", "c.tif", "d.webp", "e.gif", "f.jp2")] * 10
     assert expected.code == 3
     few = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))"
-    assert ran("p", "--engine", tiny_detector, "--workers", 1, prelude=few) == expected
-    assert ran(*plain, "--engine", tiny_detector, "--output", "s.csv", "--workers", 2, prelude=few) == Ran(0, "", "")
+    assert ran("p", "--engine", tiny_detector, "--workers", 2, prelude=few) == expected
+    assert ran(*whole, "--engine", tiny_detector, "--output", "s.csv", "--workers", 8, prelude=few) == Ran(0, "", "")
     assert Path("s.csv").read_text().count(",,") == 0
 
 

@@ -1,17 +1,20 @@
 """Formats that are decoded in a process of their own: the same pixels, and limits."""
 
 import io
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from spai_runtime.child import Child, ChildStartError
 from spai_runtime.errors import ImageError
 from spai_runtime.images import FORMATS, Picture, apart, read_image
 from tests.support.commands import spawn
@@ -31,7 +34,7 @@ def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(apart, "_SERVICE", f"tests.support.decoders:{request.param}")
     monkeypatch.setattr(apart, "_children", children)
     yield
-    for child in children._idle:
+    for child in children.idle:
         child.close()
 
 
@@ -108,7 +111,40 @@ def test_many_threads_share_few_children(tiff: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         arrays = list(pool.map(lambda _: read_image(tiff), range(64)))
     assert all(np.array_equal(array, pixels(40, 30)) for array in arrays)
-    assert 1 <= len(apart._children._idle) <= apart.CHILDREN
+    assert 1 <= len(apart._children.idle) <= apart.CHILDREN
+
+
+def test_a_forked_process_has_children_of_its_own(tiff: Path) -> None:
+    """As the workers of a data loader have, though all of their parent's are busy when they are forked."""
+    with ExitStack() as busy:
+        for _ in range(apart._children._most):
+            busy.enter_context(apart._children.borrowed())
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            arrays = pool.map_async(read_image, [tiff] * 4).get(60)
+    assert all(np.array_equal(array, pixels(40, 30)) for array in arrays)
+
+
+def test_where_no_further_child_starts_those_that_there_are_have_to_do(
+    tiff: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children, start, started = apart._Children(4), Child.start, list[Child]()
+
+    def start_one(child: Child) -> None:
+        if started and child not in started:
+            raise ChildStartError("no process could be started for it: Too many open files")
+        started.append(child)
+        start(child)
+
+    monkeypatch.setattr(apart, "_children", children)
+    monkeypatch.setattr(Child, "start", start_one)
+    with ThreadPoolExecutor(8) as pool:
+        arrays = list(pool.map(lambda _: read_image(tiff), range(24)))
+    assert all(np.array_equal(array, pixels(40, 30)) for array in arrays)
+    (child,) = children.idle
+    child.close()
+    children.idle.clear()
+    with pytest.raises(ImageError, match="no process could be started for it: Too many open files"):
+        read_image(tiff)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +163,7 @@ def test_what_a_hostile_file_may_do(tiff: Path, monkeypatch: pytest.MonkeyPatch,
     for _ in range(2):
         with pytest.raises(ImageError, match=sentence):
             read_image(tiff)
-    assert not apart._children._idle
+    assert not apart._children.idle
 
 
 @pytest.mark.parametrize("service", ["spins"], indirect=True)

@@ -1,6 +1,8 @@
 """The runtime stands alone: no torch, nothing of training or export, no engine until one is loaded."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ assert not Block.asked, Block.asked
 print(*names)
 """
 
+SCORE_PLAINLY = """
+import sys
+from spai_runtime import Detector
+with Detector.load(sys.argv[1], device="cpu") as detector:
+    detector.score(sys.argv[2])
+"""
+
 SCORE = """
 import sys
 from spai_runtime import Detector
@@ -26,6 +35,16 @@ with Detector.load(sys.argv[1], device="cpu") as detector:
     print(repr(detector.score(sys.argv[2])))
 assert not Block.asked, Block.asked
 """
+
+
+def test_onnx_runtime_sends_nothing_home(tiny_detector: Path, photo: Write, tmp_path: Path) -> None:
+    """Else it keeps what it will send, and a number for the machine, below the home folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    home = tmp_path / "home"
+    home.mkdir()
+    arguments = "-c", SCORE_PLAINLY, str(tiny_detector), str(photo("a.png", 60, 60))
+    subprocess.run([sys.executable, *arguments], check=True, env={**environment, "HOME": str(home)})
+    assert [*home.rglob("*")] == []
 
 
 def test_the_block_blocks() -> None:

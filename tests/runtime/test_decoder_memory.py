@@ -26,14 +26,14 @@ from PIL import Image
 from spai_runtime.images import Picture, apart
 
 def resident(name):
-    processes = "self", apart._children._idle[0]._process.pid
+    processes = "self", apart._children.idle[0]._process.pid
     statuses = [open(f"/proc/{process}/status").read() for process in processes]
     return sum(1024 * int(status.split(name)[1].split()[0]) for status in statuses)
 
 for path in sys.argv[1:3]:
     Picture.open(path).load().close()  # what a first image takes once and for all
 for path in sys.argv[3:]:
-    for process in ("self", apart._children._idle[0]._process.pid):
+    for process in ("self", apart._children.idle[0]._process.pid):
         open(f"/proc/{process}/clear_refs", "w").write("5")  # the high-water mark begins anew
     before = resident("VmRSS:")
     picture = Picture.open(path)

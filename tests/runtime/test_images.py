@@ -1,10 +1,12 @@
 """Every kind of file → Pillow's RGB, or one ImageError."""
 
+import errno
 import io
 import os
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +76,22 @@ def test_the_limit_of_decompression_bombs_is_pillows(monkeypatch: pytest.MonkeyP
     assert read_image(photo("fits.png", 20, 40)).shape == (20, 40, 3)
     with pytest.raises(ImageError, match=r"resize it, or raise PIL\.Image\.MAX_IMAGE_PIXELS"):
         read_image(photo("bomb.png", 41, 40))
+
+
+def test_too_many_open_files_are_waited_for(photo: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened, busy = photo("a.jpg", 20, 40), Image.open, [True] * 3
+
+    def open_file(*arguments: Any, **options: Any) -> Image.Image:
+        if busy and busy.pop():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", open_file)
+    assert read_image(path).shape == (20, 40, 3)
+    busy += [True] * 10_000
+    monkeypatch.setattr("spai_runtime.images.opening.PATIENCE", 0.1)
+    with pytest.raises(ImageError, match="Too many open files"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("mode", MODES)
