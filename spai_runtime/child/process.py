@@ -17,7 +17,9 @@ _LONGEST_ERROR = 1000  # characters of an error's message
 
 Answer = tuple[Any, Sequence[Array]]
 Handler = Callable[[Any, Sequence[Array]], Answer]  # (body, arrays) of a request → those of the answer
-Service = Callable[[Any], Handler]  # the settings of a child → what answers its requests
+# The settings of a child → what answers its requests. Where its module has a function `prepare`, that is called first,
+# and what it takes does not count: it is for the libraries that the service needs.
+Service = Callable[[Any], Handler]
 
 
 def main(service: str, limits: str) -> NoReturn:
@@ -28,8 +30,10 @@ def main(service: str, limits: str) -> NoReturn:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends this
     requests, replies = _pipes()
-    module, _, name = service.partition(":")
-    make, held, waiting = getattr(import_module(module), name), Limits.decode(limits), SimpleQueue[Message]()
+    name, _, function = service.partition(":")
+    module, held, waiting = import_module(name), Limits.decode(limits), SimpleQueue[Message]()
+    make: Service = getattr(module, function)
+    getattr(module, "prepare", lambda: None)()
     threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
     held.hold()
     write(replies, Message())  # from here on the parent's clock runs

@@ -1,7 +1,4 @@
-"""What the child process of an `IsolatedEngine` does: it loads a graph and runs batches.
-
-Only the child imports this module, and ONNX Runtime with it, before its limits hold: these are for the graph.
-"""
+"""What the child process of an `IsolatedEngine` does: it loads a graph and runs batches."""
 
 import os
 import re
@@ -21,7 +18,10 @@ Loaded = TypeVar("Loaded")
 
 _OUT_OF_MEMORY = re.compile("failed to allocate memory|bad_alloc|out of memory", re.IGNORECASE)  # ONNX Runtime's words
 
-import_runtime()
+
+def prepare() -> None:
+    """See `Service`: the limits are for the graph, and not for ONNX Runtime."""
+    import_runtime()
 
 
 def serve(settings: Any) -> Handler:
