@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from spai_runtime.errors import ImageError
 from spai_runtime.images.formats import FORMATS
 
+LARGEST_WHOLE = 128 << 20  # bytes, that a decoding thread may read before it asks the budget; honest files are smaller
 PATIENCE = 2.0  # seconds
 PAUSE = 0.02
 
@@ -93,7 +94,16 @@ def _readable(source: Source) -> BinaryIO | Path:
         raise ImageError("not a regular file")
     if status.st_size == 0:
         raise ImageError("the file is empty")
+    if status.st_size > LARGEST_WHOLE and _is_read_whole(Path(source)):
+        raise ImageError(f"a WebP or AVIF of {status.st_size >> 20} MiB, and at most {LARGEST_WHOLE >> 20} are read")
     return Path(source)
+
+
+def _is_read_whole(path: Path) -> bool:
+    """By the first bytes: Pillow takes all of a WebP or an AVIF into memory to read its header."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[8:] == b"WEBP" or start[4:8] == b"ftyp"
 
 
 def _sentence(error: BaseException) -> str:

@@ -78,6 +78,21 @@ def test_the_limit_of_decompression_bombs_is_pillows(monkeypatch: pytest.MonkeyP
         read_image(photo("bomb.png", 41, 40))
 
 
+@pytest.mark.parametrize("suffix", ["webp", "avif", "png"])
+def test_no_large_file_is_read_whole(photo: Write, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """A PNG is decoded piece by piece, however large its file is."""
+    path = photo(f"a.{suffix}", 20, 40)
+    with path.open("ab") as file:
+        file.truncate(2 << 20)
+    assert read_image(path).shape == (20, 40, 3)
+    monkeypatch.setattr("spai_runtime.images.opening.LARGEST_WHOLE", 1 << 20)
+    if suffix == "png":
+        assert read_image(path).shape == (20, 40, 3)
+        return
+    with pytest.raises(ImageError, match="a WebP or AVIF of 2 MiB, and at most 1 are read"):
+        read_image(path)
+
+
 def test_too_many_open_files_are_waited_for(photo: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path, opened, busy = photo("a.jpg", 20, 40), Image.open, [True] * 3
 

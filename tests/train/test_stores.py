@@ -20,6 +20,7 @@ from spai_runtime.errors import ImageError
 from spai_train.commands import pack as command
 from spai_train.data import pack as packing
 from spai_train.data.pack import pack
+from spai_train.data.regular import read_file
 from spai_train.data.stores import Files, Lmdb, Store, StoreError, Tars, open_store
 from spai_train.data.table import Row, write_table
 from tests.support.commands import Ran, Run
@@ -344,3 +345,11 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, rows: list[R
         assert (ran.code, ran.stdout) == (2, "")
         assert ran.stderr.startswith(f"spai-train: {message}")
         assert ran.stderr.count("\n") == 1
+
+
+def test_a_file_that_is_far_too_large_is_not_taken_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.touch()
+    os.truncate(path, (2 << 30) + 1)  # which takes no room on the disk
+    with pytest.raises(ImageError, match="a file of more than 2 GiB"):
+        read_file(path)
