@@ -6,7 +6,7 @@ other. A new engine is a file with two functions, and a row.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -99,14 +99,9 @@ BACKENDS: list[Backend] = [
 # What runs artifacts of whoever is not trusted: in a process with limits, and nothing that is native code. None is on
 # a GPU, whose memory and time no process can be limited in.
 ISOLATED: list[Backend] = [
-    Backend(
-        "onnxruntime",
-        "cpu",
-        (ONNX,),
-        ("fp32", "fp16", "int8", "bf16", "fp8"),
-        "spai_runtime.engines.onnx_session:installed",
-        "spai_runtime.engines.isolated:load",
-    ),
+    replace(row, load="spai_runtime.engines.isolated:load")
+    for row in BACKENDS
+    if (row.name, row.device) == ("onnxruntime", "cpu")
 ]
 
 
