@@ -101,8 +101,11 @@ def first_line(error: BaseException) -> str:
     return excerpt((str(error).splitlines() or [type(error).__name__])[0])
 
 
-def _read_pickle(path: Path) -> Content:
-    """A file that torch.save wrote; yacs.config.CfgNode, which upstream SPAI pickles, is read as a dict."""
+def load_pickle(path: Path) -> Mapping[Any, Any]:
+    """What torch.save wrote, tensors and settings; yacs.config.CfgNode, which upstream SPAI pickles, is read as a dict.
+
+    :raises CheckpointError: it is none, or its pickle asks for code
+    """
     with warnings.catch_warnings(), torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
         warnings.simplefilter("ignore")  # torch's remarks on tensors that are refused here
         try:
@@ -117,7 +120,11 @@ def _read_pickle(path: Path) -> Content:
             raise CheckpointError(f"{path} was refused: its pickle is not one of tensors and settings") from error
         except Exception as error:  # whatever its unpickler stumbles over in a file that is malformed
             raise CheckpointError(f"{path} is not a checkpoint that torch can read: {first_line(error)}") from error
-    content = _mapping(content, path, "a state dict was expected")
+    return _mapping(content, path, "a state dict was expected")
+
+
+def _read_pickle(path: Path) -> Content:
+    content = load_pickle(path)
     state = _mapping(content.get("model", content), path, "its `model` should be a state dict")
     settings = _mapping({} if content.get("config") is None else content["config"], path, "its `config` should be one")
     return Content(path, _tensors(state, path), settings)

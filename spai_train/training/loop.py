@@ -21,7 +21,7 @@ from spai_train.seeds import Use, seed_of
 from spai_train.training.curves import draw_curves
 from spai_train.training.failures import TrainingError, memory_advice
 from spai_train.training.meters import Meters
-from spai_train.training.run import Metrics, RunFolder, State
+from spai_train.training.run import Metrics, RunFolder, State, damaged
 from spai_train.training.schedule import Schedule
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.stopping import EarlyStopping, gap
@@ -194,11 +194,14 @@ class Loop:
             return None
         state, tensors = restored
         self.step, self.history, self.stopped = state.step, state.history, state.stopped
-        self.meters.restore(state.totals)
-        self.task.model.load_state_dict(tensors["model"])
-        self._restore_optimizer(tensors["optimizer"])
-        if self.stopping:
-            self.stopping.restore(state.stopping)
+        try:
+            self.meters.restore(state.totals)
+            self.task.model.load_state_dict(tensors["model"])
+            self._restore_optimizer(tensors["optimizer"])
+            if self.stopping:
+                self.stopping.restore(state.stopping)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise damaged(self.folder.path / "state.pt") from error
         self.folder.log(f"resumed at step {self.step} of {self.plan.steps}")
         scaler: dict[str, Any] | None = tensors["scaler"]
         return scaler

@@ -21,12 +21,18 @@ from spai_runtime.errors import OutputError
 from spai_runtime.files.atomic import atomic_write
 from spai_runtime.files.sources import printable
 from spai_train.recipe import RecipeError, differing_keys, dump_recipe, load_recipe
+from spai_train.tensors import CheckpointError, load_pickle
 from spai_train.training.settings import RESUMABLE, TrainingSettings
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _BEFORE = {"schedule.base_batch_size": None}  # what runs did whose recipe was written before there was the key
 Metrics = dict[str, float]
+
+
+def damaged(path: Path) -> CheckpointError:
+    """What to raise where a file is no state that a run of this recipe goes on from."""
+    return CheckpointError(f"{path} is damaged: delete it to begin anew, or name another --output")
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,21 @@ class RunFolder:
         self.replace("recipe.yaml", lambda path: path.write_text(content, encoding="utf-8"))
 
     def restore(self) -> tuple[State, dict[str, Any]] | None:
-        """The state that was saved last and its tensors; None before the first one."""
+        """The state that was saved last and its tensors; None before the first one.
+
+        :raises CheckpointError: it is damaged, or asks for code
+        """
         path = self.path / "state.pt"
         if not path.is_file():
             self._rewrite_metrics([])
             return None
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = State(**content.pop("state"))
-        self._rewrite_metrics(state.history)
-        return state, content
+        content = load_pickle(path)
+        try:
+            state = State(**content["state"])
+            self._rewrite_metrics(state.history)
+        except (KeyError, TypeError) as error:
+            raise damaged(path) from error
+        return state, {name: value for name, value in content.items() if name != "state"}
 
     def save_state(self, state: State, tensors: Mapping[str, Any]) -> None:
         """Replaces state.pt at once: a process killed here leaves the one of before."""
