@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -20,6 +20,7 @@ from spai_runtime.errors import RefusedError, UserError
 from spai_runtime.text import excerpt
 from spai_train.pickles import asks_for_code
 
+Kind = TypeVar("Kind")
 State = Mapping[str, Tensor]
 NAMED = 5  # tensors that an error names; one that lacks a backbone lacks hundreds
 
@@ -56,6 +57,17 @@ def read(path: Path) -> Content:
     :raises CheckpointError: it is neither, it holds no tensors, or its pickle asks for code
     """
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
+def dimensions(values: Mapping[str, Any], kind: type[Kind]) -> Kind:
+    """What tensors and settings say of a model, held against the limits of its dataclass.
+
+    :raises CheckpointError: there is no model of these dimensions
+    """
+    try:
+        return msgspec.convert(values, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise CheckpointError(f"the checkpoint's configuration makes no model: {excerpt(str(error))}") from error
 
 
 def exact(state: State, expected: State) -> dict[str, Tensor]:

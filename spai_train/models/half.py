@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+PATCHES_IN = torch.float16  # pixels and weights of a patch embedding are far from its limits
+
 
 class Half(nn.Module):
     """A module that takes fp32 and computes in half.
@@ -20,3 +22,14 @@ class Half(nn.Module):
     def forward(self, x: Tensor, **options: Any) -> Tensor:
         """:param options: the module's own"""
         return self.module(x.to(self.dtype), **options).to(self.gives)  # type: ignore[no-any-return]
+
+
+def halve_blocks(backbone: Any, dtype: torch.dtype) -> None:
+    """Attention and MLP of a ViT's blocks, each between two casts, and its patch embedding, in place.
+
+    In fp32 stay every LayerNorm, LayerScale and the residual stream, which does not overflow then where blocks add up a
+    large channel. The patch embedding is fp16 in bf16 too, which costs nothing: ONNX has no bf16 Conv before opset 22.
+    """
+    backbone.patch_embed = Half(backbone.patch_embed, PATCHES_IN)
+    for block in backbone.blocks:
+        block.attn, block.mlp = Half(block.attn, dtype), Half(block.mlp, dtype)

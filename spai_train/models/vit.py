@@ -168,6 +168,20 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
         return x + block.drop_path2(block.ls2(block.mlp(tokens))), tokens
 
 
+class ClassTokenBackbone(Backbone):
+    """The same, giving the CLS token behind the last LayerNorm."""
+
+    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """:param images: (N, 3, S, S), normalised
+        :returns: (N, C)
+        """
+        x = self._embed(images)
+        recompute = self.checkpointing and self.training and is_grad_enabled()
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return self.norm(x[:, 0])  # type: ignore[no-any-return]
+
+
 def cpu_chunk(tokens: int, width: int) -> int:
     """`Backbone.chunk` for a frozen backbone on a CPU: as many images as 8 of ViT-B/16 at 224 pixels are.
 

@@ -20,8 +20,9 @@ from spai_export.precision import COMPUTED_IN, Half, Precision, cast
 from spai_export.verify import sample_views
 from spai_runtime.detector import demo_directory
 from spai_train.checkpoint import load_checkpoint
-from spai_train.detectors.spai import PATCHES_IN, SPEC
+from spai_train.detectors.spai import SPEC
 from spai_train.detectors.spai.model import SPAI
+from spai_train.models.half import PATCHES_IN
 from spai_train.models.vit import BackboneName, ShapelessAttention
 from tests.golden import CHECKPOINT, expected, golden_views
 from tests.support.models import CONFIGS, TINY, model_of

@@ -9,9 +9,7 @@ from spai_train.detectors.spai.initial import first_weights
 from spai_train.detectors.spai.model import SPAI, Projector, SpectralContextHead, SpectralEncoder
 from spai_train.detectors.spai.upstream import read, recognises, to_content
 from spai_train.detectors.spec import DetectorSpec, Training
-from spai_train.models.half import Half
-
-PATCHES_IN = torch.float16  # pixels and weights of a patch embedding are far from its limits
+from spai_train.models.half import Half, halve_blocks
 
 
 def views(config: SPAIConfig) -> Tiles:
@@ -37,10 +35,7 @@ def halve(encoder: SpectralEncoder, dtype: torch.dtype) -> None:
     stream in fp32 takes as many casts as in half would, since LayerNorm is fp32 either way, and does not overflow where
     blocks add up a large channel.
     """
-    backbone = encoder.backbone
-    backbone.patch_embed = Half(backbone.patch_embed, PATCHES_IN)
-    for block in backbone.blocks:
-        block.attn, block.mlp = Half(block.attn, dtype), Half(block.mlp, dtype)
+    halve_blocks(encoder.backbone, dtype)
     for projector in encoder.projectors:
         assert isinstance(projector, Projector)
         projector.layers.to(dtype)

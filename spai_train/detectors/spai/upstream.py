@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
-from spai_runtime.text import excerpt
 from spai_train.detectors.spai.config import SPAIConfig, ratio_of
 from spai_train.detectors.spai.model import SPAI
 from spai_train.detectors.spai.spectral import disc_mask
 from spai_train.detectors.spai.unused import unused_tensors
 from spai_train.models.pretrained import UNUSED, match, split
 from spai_train.models.vit import FAMILIES, BackboneName
-from spai_train.tensors import CheckpointError, Content, State
+from spai_train.tensors import CheckpointError, Content, State, dimensions
 
 # Our names on the left, upstream's on the right; a projector's Linear layers are every third of its Sequential.
 _RENAMED = (
@@ -139,10 +137,7 @@ def _config(values: Mapping[str, Any]) -> SPAIConfig:
     """:raises CheckpointError: there is no model of these dimensions"""
     if not values["heads"]:  # which would be the published number
         raise CheckpointError("the checkpoint's configuration makes no model: NUM_HEADS is not given")
-    try:
-        return msgspec.convert(values, SPAIConfig)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise CheckpointError(f"the checkpoint's configuration makes no model: {excerpt(str(error))}") from error
+    return dimensions(values, SPAIConfig)
 
 
 def infer_ours(state: State) -> SPAIConfig:
