@@ -12,7 +12,7 @@ from typing import Protocol
 
 from spai_runtime.errors import ImageError
 
-MOST_SCANS = 50  # encoders write up to about twenty; of the most pixels, fifty take six seconds
+MOST_SCANS = 50  # encoders write up to about twenty
 
 _COEFFICIENT_BYTES = 2
 _BLOCK = 8  # pixels along a side
