@@ -18,8 +18,7 @@ from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError, OutputError
 from spai_runtime.files.outputs import OutputFiles
 from spai_runtime.files.result_file import ResultFile
-from spai_runtime.files.rows import FORMATS as FILE_FORMATS
-from spai_runtime.files.rows import Columns
+from spai_runtime.files.rows import FILE_FORMATS, Columns
 from spai_runtime.files.sinks import Sink, Stream
 from spai_runtime.files.sources import Sources
 from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS

@@ -195,13 +195,13 @@ class JsonLines:
             yield row
 
 
-FORMATS: dict[str, FileFormat] = {"csv": Csv(), "jsonl": JsonLines()}
+FILE_FORMATS: dict[str, FileFormat] = {"csv": Csv(), "jsonl": JsonLines()}
 
 
 def format_of(path: Path) -> FileFormat:
     """:raises OutputError: a suffix that is neither .csv nor .jsonl"""
     try:
-        return FORMATS[path.suffix.lower().removeprefix(".")]
+        return FILE_FORMATS[path.suffix.lower().removeprefix(".")]
     except KeyError:
         raise OutputError(f"cannot write {path}: name it .csv or .jsonl") from None
 

@@ -89,14 +89,24 @@ def _readable(source: Source) -> BinaryIO | Path:
     """Refuses what would block (a pipe) or is no file, and gives Pillow the rest."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    status = Path(source).stat()
+    size = size_of_regular(Path(source))
+    if size > LARGEST_WHOLE and _is_read_whole(Path(source)):
+        raise ImageError(f"a WebP or AVIF of {size >> 20} MiB, and at most {LARGEST_WHOLE >> 20} are read")
+    return Path(source)
+
+
+def size_of_regular(path: Path) -> int:
+    """In bytes, of a file that has content and that reading does not wait for.
+
+    :raises ImageError: not a regular file, or empty
+    :raises OSError, ValueError: not there, or no name that a file could have
+    """
+    status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("not a regular file")
     if status.st_size == 0:
         raise ImageError("the file is empty")
-    if status.st_size > LARGEST_WHOLE and _is_read_whole(Path(source)):
-        raise ImageError(f"a WebP or AVIF of {status.st_size >> 20} MiB, and at most {LARGEST_WHOLE >> 20} are read")
-    return Path(source)
+    return status.st_size
 
 
 def _is_read_whole(path: Path) -> bool:

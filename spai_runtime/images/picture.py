@@ -149,7 +149,8 @@ class Picture:
             with mapped(self._file, self._image) as content:
                 return jpeg.kept_bytes(content, self._image.size, [layer[1:3] for layer in layers])
         row = self._format
-        return row.working_bytes * self.width * self.height + row.reads_whole * compressed_nbytes(self._file)
+        whole = compressed_nbytes(self._file) if row.reads_whole else 0
+        return row.working_bytes * self.width * self.height + whole
 
     def _decoded_apart(self) -> Image.Image:
         from spai_runtime.images import apart  # noqa: PLC0415  for formats that most folders have none of

@@ -20,7 +20,7 @@ from spai_runtime.files.sources import printable
 from spai_runtime.images import Picture
 from spai_runtime.scoring.budget import PIXEL_BYTES, Budget
 from spai_train.data.layouts import SPLITS, Found
-from spai_train.data.regular import regular
+from spai_train.data.regular import size_of
 from spai_train.data.table import Row
 
 # Of copies, the one stays whose split comes first: an image that a model is tested on is not one that it learns from.
@@ -152,7 +152,8 @@ def _opened(found: Found, verify: bool) -> tuple[Checked, Picture | None]:
     if found.label is None:
         return Checked(found, error="in no folder that tells its class"), None
     try:
-        digest = bytes.fromhex(sha256_of(regular(found.path)))
+        size_of(found.path)  # refuses what reading would wait for
+        digest = bytes.fromhex(sha256_of(found.path))
         return Checked(found, digest), Picture.open(found.path) if verify else None
     except ImageError as error:
         return Checked(found, error=str(error)), None

@@ -1,9 +1,9 @@
 """Regular files: what would block (a pipe) or holds nothing is refused before it is read."""
 
-import stat
 from pathlib import Path
 
 from spai_runtime.errors import ImageError
+from spai_runtime.images.opening import size_of_regular
 
 LARGEST = 2 << 30  # bytes; the largest image that is decoded takes 1.4 GB uncompressed, with 16 bits and alpha
 
@@ -11,27 +11,22 @@ LARGEST = 2 << 30  # bytes; the largest image that is decoded takes 1.4 GB uncom
 def read_file(path: Path) -> bytes:
     """The bytes of a regular file; what would block (a pipe) is refused.
 
-    :raises ImageError: not there, not readable, not a file, or empty
+    :raises ImageError: not there, not readable, not a file, empty, or larger than LARGEST
     """
+    if size_of(path) > LARGEST:
+        raise ImageError(f"a file of more than {LARGEST >> 30} GiB, which is no image that could be decoded")
     try:
-        if regular(path).stat().st_size > LARGEST:
-            raise ImageError(f"a file of more than {LARGEST >> 30} GiB, which is no image that could be decoded")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
-def regular(path: Path) -> Path:
-    """The path of a file that has content and that reading does not wait for.
+def size_of(path: Path) -> int:
+    """In bytes, of a file that has content and that reading does not wait for.
 
     :raises ImageError: not there, not a file, or empty
     """
     try:
-        status = path.stat()
+        return size_of_regular(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("not a regular file")
-    if status.st_size == 0:
-        raise ImageError("the file is empty")
-    return path

@@ -11,8 +11,8 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from spai_runtime.views import CentreCrop, Resize
-from spai_train.detectors.linear import LinearHead, Pixels
-from spai_train.detectors.spec import DetectorModel, DetectorSpec, Verdict
+from spai_train.detectors.linear import LinearHead, LinearModel, Pixels
+from spai_train.detectors.spec import DetectorSpec
 from spai_train.models.half import halve_blocks
 from spai_train.models.vit import ClassTokenBackbone, Family
 from spai_train.tensors import CheckpointError, Content, State, dimensions
@@ -73,7 +73,7 @@ class ClassTokenEncoder(nn.Module):
         return self.backbone(self.pixels(views))  # type: ignore[no-any-return]
 
 
-class CommunityForensics(DetectorModel):
+class CommunityForensics(LinearModel):
     """See `DetectorModel`."""
 
     detector = "community-forensics"
@@ -81,11 +81,6 @@ class CommunityForensics(DetectorModel):
     def __init__(self, config: CommunityForensicsConfig) -> None:
         super().__init__()
         self.config, self.encoder, self.head = config, ClassTokenEncoder(config), LinearHead(config.features)
-
-    def forward(self, views: Tensor, *, detached: bool = False) -> Verdict:
-        """:param views: (B, V, S, S, 3) uint8"""
-        features = self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
-        return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))
 
 
 def recognises(state: State) -> bool:
@@ -128,7 +123,7 @@ def _renamed(name: str) -> str:
 
 def _shape(state: State, name: str, axes: int) -> torch.Size:
     tensor = state.get(f"encoder.backbone.{name}")
-    if tensor is None or tensor.ndim != axes:
+    if tensor is None or tensor.ndim != axes or not tensor.numel():
         raise CheckpointError(f"the checkpoint does not fit the model: it has no {name} of {axes} axes")
     return tensor.shape
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from spai_train.detectors.spec import DetectorModel, Verdict
+
 
 class Pixels(nn.Module):
     """Raw pixels → normalised ones, inside the graph.
@@ -42,3 +44,12 @@ class LinearHead(nn.Module):
         :returns: logit (B, 1)
         """
         return self.linear(features.mean(dim=1))  # type: ignore[no-any-return]
+
+
+class LinearModel(DetectorModel):
+    """An encoder, and a head on the mean of its features over the views."""
+
+    def forward(self, views: Tensor, *, detached: bool = False) -> Verdict:
+        """:param views: (B, V, S, S, 3) uint8"""
+        features = self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
+        return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,14 @@ class Change:
             del holder[key]
         else:
             holder[key] = self.value
+
+
+def changed(tree: Any, made: list[Change]) -> Any:
+    """A copy of a tree after all the changes."""
+    copy = deepcopy(tree)
+    for change in made:
+        change.apply(copy)
+    return copy
 
 
 def changes() -> st.SearchStrategy[list[Change]]:

@@ -1,8 +1,6 @@
 """Mutated checkpoints: a model, or one UserError of one line, and nothing is run."""
 
 import json
-import time
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,10 @@ from hypothesis import given
 from safetensors import safe_open
 from safetensors.torch import save
 
-from spai_runtime.errors import UserError
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint, save_upstream
 from spai_train.detectors.spai.model import SPAI
-from tests.fuzz.mutation import Change, Edit, as_json, changes, edits, limits, mutated
-
-CPU_SECONDS = 10
+from tests.fuzz.attempts import one_line_at_most
+from tests.fuzz.mutation import Change, Edit, as_json, changed, changes, edits, limits, mutated
 
 
 @pytest.fixture(params=["a.safetensors", "a.pth"])
@@ -31,13 +27,8 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path: Path, tiny_model: SPAI)
 
 
 def attempt(path: Path) -> None:
-    started = time.process_time()
-    try:
+    with one_line_at_most():
         load_checkpoint(path).model()
-    except UserError as error:
-        assert "\n" not in str(error)
-        assert str(error)
-    assert time.process_time() - started < CPU_SECONDS
 
 
 @pytest.mark.filterwarnings("ignore")  # what torch says of odd files
@@ -63,10 +54,7 @@ def test_mutated_settings_of_upstreams(tmp_path: Path, tiny_model: SPAI) -> None
     @limits(examples=150)
     @given(made=changes())
     def fuzz(made: list[Change]) -> None:
-        settings = deepcopy(whole["config"])
-        for change in made:
-            change.apply(settings)
-        torch.save({**whole, "config": settings}, path)
+        torch.save({**whole, "config": changed(whole["config"], made)}, path)
         attempt(path)
 
     fuzz()
@@ -80,10 +68,7 @@ def test_mutated_header_of_ours(tmp_path: Path, tiny_model: SPAI, tiny_checkpoin
     @limits(examples=150)
     @given(made=changes())
     def fuzz(made: list[Change]) -> None:
-        tree = deepcopy(header)
-        for change in made:
-            change.apply(tree)
-        path.write_bytes(save(state, {"spai": as_json(tree)}))
+        path.write_bytes(save(state, {"spai": as_json(changed(header, made))}))
         attempt(path)
 
     fuzz()

@@ -13,11 +13,11 @@ from PIL import Image
 
 from spai_runtime.errors import ImageError
 from spai_runtime.images import FORMATS, Picture
+from tests.fuzz.attempts import CPU_SECONDS
 from tests.fuzz.mutation import Edit, edits, limits, mutated
 from tests.support.bombs import flat_png, webp
 from tests.support.images import pixels
 
-CPU_SECONDS = 10  # that no file may take
 SLACK = 24 << 20  # bytes: libraries that load when they are first needed, and what the heap keeps
 MOST_PIXELS = 1 << 20  # so that a header that claims much is refused soon; the limit itself is tested elsewhere
 

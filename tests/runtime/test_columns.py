@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spai_runtime import Result, Score, Threshold, Tiles
 from spai_runtime.calibration import Isotonic, Platt, log_odds, probability
-from spai_runtime.files.rows import FORMATS, RESULT_COLUMNS, Columns, FileFormat
+from spai_runtime.files.rows import FILE_FORMATS, RESULT_COLUMNS, Columns, FileFormat
 from spai_runtime.files.sources import Item
 from spai_runtime.fusion import Fusion, Rule
 
@@ -122,7 +122,7 @@ def test_own_columns_give_way() -> None:
     assert columns.names[:5] == ["input_path", "score", "input_a_score", "input_fusion_label", "views"]
 
 
-@pytest.mark.parametrize("form", FORMATS.values(), ids=list(FORMATS))
+@pytest.mark.parametrize("form", FILE_FORMATS.values(), ids=list(FILE_FORMATS))
 @pytest.mark.parametrize("detectors", [(), ("a", "b")])
 def test_rows_read_back(form: FileFormat, detectors: tuple[str, ...]) -> None:
     """Each is its item's and no other's, and counts as it did when it was written."""

@@ -18,7 +18,7 @@ import pytest
 from spai_runtime import OutputError, Result, Score, Tiles
 from spai_runtime.calibration import probability
 from spai_runtime.files.result_file import ResultFile
-from spai_runtime.files.rows import FORMATS, RESULT_COLUMNS, Columns, format_of
+from spai_runtime.files.rows import FILE_FORMATS, RESULT_COLUMNS, Columns, format_of
 from spai_runtime.files.sinks import Stream
 from spai_runtime.files.sources import Item
 from spai_runtime.files.stamps import Stamp
@@ -370,7 +370,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_every_format_has_a_name() -> None:
-    assert set(FORMATS) == {"csv", "jsonl"}
+    assert set(FILE_FORMATS) == {"csv", "jsonl"}
 
 
 SEVERAL = Columns(("image",), ("spai", "spai"), Fusion(Rule.MEAN_LOGIT))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from spai_runtime.views import CentreCrop, Resize
-from spai_train.detectors.spec import DetectorModel, DetectorSpec, Training, Verdict
+from spai_train.detectors.linear import LinearModel, Pixels
+from spai_train.detectors.spec import DetectorSpec, Training
 from spai_train.models.half import Half
 
 
@@ -26,22 +27,16 @@ class ResNetConfig:
 class ResNetEncoder(nn.Module):
     """Pixels → features, with casting, scaling and normalisation inside, so that the graph takes raw pixels."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         self.backbone = timm.create_model("resnet18", num_classes=0)
-        for name in ("mean", "std"):
-            values = torch.tensor(self.backbone.pretrained_cfg[name]).reshape(3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+        self.pixels = Pixels(self.backbone.pretrained_cfg["mean"], self.backbone.pretrained_cfg["std"])
 
     def forward(self, views: Tensor) -> Tensor:
         """:param views: (N, S, S, 3) uint8
         :returns: (N, D) float32
         """
-        pixels = views.float().div(255).permute(0, 3, 1, 2)  # (N, 3, S, S)
-        return self.backbone((pixels - self.mean) / self.std)  # type: ignore[no-any-return]
+        return self.backbone(self.pixels(views))  # type: ignore[no-any-return]
 
 
 class MeanHead(nn.Module):
@@ -58,7 +53,7 @@ class MeanHead(nn.Module):
         return self.fc(features.mean(dim=1))  # type: ignore[no-any-return]
 
 
-class ResNet(DetectorModel):
+class ResNet(LinearModel):
     """See `DetectorModel`."""
 
     detector = "resnet18"
@@ -66,11 +61,6 @@ class ResNet(DetectorModel):
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config, self.encoder, self.head = config, ResNetEncoder(), MeanHead(config.features)
-
-    def forward(self, views: Tensor, *, detached: bool = False) -> Verdict:
-        """:param views: (B, V, S, S, 3) uint8"""
-        features = self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
-        return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))
 
 
 def halve(encoder: ResNetEncoder, dtype: torch.dtype) -> None:

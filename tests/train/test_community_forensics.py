@@ -132,6 +132,10 @@ def of_one_axis(state: dict[str, Tensor]) -> None:
     state["vit.patch_embed.proj.weight"] = torch.zeros(5)
 
 
+def of_nothing(state: dict[str, Tensor]) -> None:
+    state["vit.pos_embed"] = torch.zeros(1, 0, 192)
+
+
 def of_no_blocks(state: dict[str, Tensor]) -> None:
     for name in [name for name in state if ".blocks." in name]:
         del state[name]
@@ -147,6 +151,7 @@ def of_a_width_without_heads(state: dict[str, Tensor]) -> None:
         (without_head, "it is missing head.linear.bias"),
         (of_256, "looks at views of 256 pixels; published are those of 384 and 224"),
         (without_positions, "it has no pos_embed of 3 axes"),
+        (of_nothing, "it has no pos_embed of 3 axes"),
         (of_one_axis, "it has no patch_embed.proj.weight of 4 axes"),
         (of_no_blocks, r"makes no model: Expected `int` >= 1 - at `\$\.depth`"),
         (of_a_width_without_heads, "heads of 64 channels do not divide it"),
