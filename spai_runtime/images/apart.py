@@ -17,7 +17,7 @@ from PIL import Image
 from spai_runtime.child import Child, ChildError, ChildMemoryError, ChildStartError, ChildTimeError, Limits
 from spai_runtime.errors import ImageError
 from spai_runtime.images import modes
-from spai_runtime.images.opening import PATIENCE, PAUSE, Source, compressed_nbytes
+from spai_runtime.images.opening import PAUSE, Source, compressed_nbytes
 
 CPU_SECONDS = 10  # of processor time that every image may take, and so much more for each megabyte of its file:
 CPU_SECONDS_PER_MB = 5  # decoders of JPEG 2000 and AVIF need less than one second for one
@@ -26,6 +26,7 @@ MEMORY_SLACK = 1 << 30  # bytes of address space: stacks of a decoder's threads,
 CHILDREN = 4  # processes at most, whatever the number of decoding threads: each takes about 40 MB
 
 _BAND_BYTES = 1 << 20
+_ATTEMPTS = 100  # to start a child, PAUSE apart, while other threads close their files
 
 
 def decoded(source: Source, image: Image.Image, nbytes: int) -> Image.Image:
@@ -111,7 +112,7 @@ class _Children:
         self._give_back(child)
 
     def _taken(self) -> Child:
-        deadline = time.monotonic() + PATIENCE
+        failed = 0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._busy < self._most)
@@ -121,7 +122,8 @@ class _Children:
                 child.start()
             except ChildStartError:
                 self._give_back(None)
-                if not self._fewer() and time.monotonic() > deadline:
+                failed += 1  # not the time: others may have had the turn for long
+                if not self._fewer() and failed >= _ATTEMPTS:
                     raise
                 time.sleep(PAUSE)
             except BaseException:

@@ -17,7 +17,7 @@ from spai_runtime.errors import ImageError
 from spai_runtime.images.formats import FORMATS
 
 LARGEST_WHOLE = 128 << 20  # bytes, that a decoding thread may read before it asks the budget; honest files are smaller
-PATIENCE = 2.0  # seconds
+PATIENCE = 10.0  # seconds, in which a machine that is busy starts a process, which takes most of few open files
 PAUSE = 0.02
 
 Opened = TypeVar("Opened")
