@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,8 @@ def decoded(source: Source, image: Image.Image, nbytes: int) -> Image.Image:
     :raises ImageError: it cannot be decoded, or not within the limits
     """
     mode, seconds = modes.plain(image.mode), CPU_SECONDS + CPU_SECONDS_PER_MB * compressed_nbytes(source) / 1e6
-    what = [np.frombuffer(source if isinstance(source, bytes) else os.fsencode(source), np.uint8)]
+    content = source if isinstance(source, bytes) else os.fsencode(Path(source).absolute())  # it stays where it began
+    what = [np.frombuffer(content, np.uint8)]
     body = {
         "is_path": not isinstance(source, bytes),
         "format": image.format,

@@ -107,6 +107,12 @@ def test_the_limit_of_pixels_is_that_of_this_process(tiff: Path, monkeypatch: py
         read_image(tiff)
 
 
+def test_a_relative_path_after_the_working_directory_has_changed(tiff: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_image(tiff).shape == (40, 30, 3)
+    monkeypatch.chdir(tiff.parent)
+    assert read_image(tiff.name).shape == (40, 30, 3)
+
+
 def test_many_threads_share_few_children(tiff: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         arrays = list(pool.map(lambda _: read_image(tiff), range(64)))
