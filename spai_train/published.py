@@ -1,0 +1,49 @@
+"""Files that others publish: where they lie, and how to know that one is the right one. Nothing here needs torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of weights.
+
+    :param name: of the file, as its source calls it
+    :param source: the address that a person opens to get it
+    :param licence: of the weights, in the words of whoever published them
+    :param size: in bytes; None where it is not known
+    :param sha256: of the content; None where it is not known
+    :param repo: `owner/name` on the Hugging Face hub, or "" where it does not lie there
+    :param revision: of the repo: a commit, or a branch where none is known to pin
+    """
+
+    name: str
+    source: str
+    licence: str
+    size: int | None = None
+    sha256: str | None = None
+    repo: str = ""
+    revision: str = "main"
+
+    @property
+    def described(self) -> str:
+        """The file in words, for a sentence that tells a user what to get."""
+        size = "" if self.size is None else f" ({self.size:,} bytes)"
+        return f"{self.name}{size} from {self.source}"
+
+
+# What the code of OpenAI downloads for `ViT-L/14` (openai/CLIP, clip/clip.py); the address holds the sha256.
+CLIP_OPENAI = PublishedFile(
+    name="ViT-L-14.pt",
+    source="https://openaipublic.azureedge.net/clip/models/"
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f2e0e0eca1737a03836/ViT-L-14.pt",
+    licence="MIT",
+    sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f2e0e0eca1737a03836",
+)
+
+# What ClipDet's code downloads for `clipL14commonpool` (grip-unina/ClipBased-SyntheticImageDetection, openclipnet.py).
+CLIP_COMMONPOOL = PublishedFile(
+    name="open_clip_pytorch_model.bin",
+    source="https://huggingface.co/laion/CLIP-ViT-L-14-CommonPool.XL-s13B-b90K",
+    licence="MIT",
+    repo="laion/CLIP-ViT-L-14-CommonPool.XL-s13B-b90K",
+)
