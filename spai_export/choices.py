@@ -47,6 +47,7 @@ class Settings:
     :param threshold: None takes that of the checkpoint
     :param images: folder of what lower precisions are calibrated on and compared with fp32 on; None are the examples
     :param force: whether a detector is written whose scores are too far from those of fp32
+    :param ten_crop: whether it looks at ten crops instead of its own views
     """
 
     precisions: tuple[Precision, ...] = (Precision.FP32,)
@@ -55,6 +56,7 @@ class Settings:
     threshold: Threshold | None = None
     images: Path | None = None
     force: bool = False
+    ten_crop: bool = False
 
     def __post_init__(self) -> None:
         """:raises UserError: settings that do not go together"""

@@ -11,6 +11,7 @@ from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Threshold
+from spai_train.commands.edges import TowerOption
 from spai_train.detectors import DETECTORS
 
 if TYPE_CHECKING:
@@ -38,6 +39,15 @@ def export(
             help=f"What the checkpoint is of: {', '.join(DETECTORS)}. Left out: what it says, or looks like.",
         ),
     ] = None,
+    tower: TowerOption = None,
+    ten_crop: Annotated[
+        bool,
+        typer.Option(
+            "--ten-crop",
+            help="The detector shall look at ten crops (corners and centre, and the same mirrored) instead of its own "
+            "view, and give the mean of their logits. Not for SPAI, whose head looks at all views together.",
+        ),
+    ] = False,
     precision: Annotated[
         list[Precision] | None,
         typer.Option(
@@ -112,6 +122,7 @@ def export(
         threshold=None if threshold is None else Threshold(threshold, "given to spai-export --threshold"),
         images=_images(images, calibrate),
         force=force,
+        ten_crop=ten_crop,
     )
     try:
         from spai_export import directory, plan  # noqa: PLC0415  --help must work without torch
@@ -120,7 +131,7 @@ def export(
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install 'spai-toolkit[export]'") from error
     options = BuildOptions(batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device)
-    source = Source.load(ckpt, settings, detector)
+    source = Source.load(ckpt, settings, detector, tower)
     report = directory.write(source, output or Path(ckpt.stem))
     _show(report)
     if trt:

@@ -89,8 +89,10 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
 def _provenance(source: Source) -> dict[str, Any]:
     """What all artifacts were made of and with; what is found of one stands in its `options`."""
     runtime = import_runtime()  # whose package has one of several names
+    tower = source.checkpoint.tower
     return {
         "checkpoint": source.checkpoint.path.name,
         "checkpoint_sha256": source.checkpoint.sha256,
+        **({"tower": tower.path.name, "tower_sha256": tower.sha256} if tower else {}),
         "tools": {**{tool: version(tool) for tool in TOOLS}, "onnxruntime": runtime.__version__},
     }

@@ -1,6 +1,7 @@
 """A checkpoint on its way to an engine: its modules in each precision, and what it says in fp32."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -13,30 +14,35 @@ from spai_export.modelopt import require_modelopt
 from spai_export.onnx import ExportError
 from spai_export.precision import cast
 from spai_runtime.detector import Detector
-from spai_runtime.manifest import Accuracy
+from spai_runtime.errors import UserError
+from spai_runtime.manifest import Accuracy, Manifest
+from spai_runtime.views import CentreCrop, TenCrop
 from spai_train.checkpoint import Checkpoint, load_checkpoint
 from spai_train.detectors.describe import describe
+from spai_train.detectors.spec import DetectorSpec
 from spai_train.torch_engine import as_detector
 
 
 class Source:
     """A checkpoint that is exported.
 
-    :raises UserError: the settings ask for 8 bits, and ModelOpt is not installed
+    :raises UserError: the settings ask for 8 bits, and ModelOpt is not installed; or for ten crops of a detector that
+        cannot look at them
     """
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
         if any(precision.quantised for precision in settings.precisions):
             require_modelopt()
         self.checkpoint, self.settings, self.model = checkpoint, settings, checkpoint.model()
-        self.manifest = describe(checkpoint.detector, checkpoint.config, checkpoint.card, settings.threshold)
+        manifest = describe(checkpoint.detector, checkpoint.config, checkpoint.card, settings.threshold)
+        self.manifest = with_ten_crops(manifest, checkpoint.detector) if settings.ten_crop else manifest
 
     @classmethod
-    def load(cls, ckpt: Path, settings: Settings, detector: str | None = None) -> Self:
-        """:param detector: that the checkpoint must be of; None takes it from the checkpoint
+    def load(cls, ckpt: Path, settings: Settings, detector: str | None = None, tower: Path | None = None) -> Self:
+        """:param detector, tower: see `load_checkpoint`
         :raises UserError: it is no checkpoint, or one of another detector; see also the class
         """
-        return cls(load_checkpoint(ckpt, detector), settings)
+        return cls(load_checkpoint(ckpt, detector, tower), settings)
 
     @property
     def head(self) -> nn.Module:
@@ -63,6 +69,7 @@ class Source:
     def reference(self) -> Detector:
         """The checkpoint in torch, in fp32, on the CPU, with the threshold of the export."""
         detector = as_detector(self.model, self.checkpoint.card)
+        detector.manifest = replace(detector.manifest, views=self.manifest.views)
         detector.threshold = self.manifest.threshold
         return detector
 
@@ -83,3 +90,14 @@ class Source:
                 f"{sentence(found)}; more than {LIMIT} is refused: choose another precision, or give --force"
             )
         return found
+
+
+def with_ten_crops(manifest: Manifest, spec: DetectorSpec) -> Manifest:
+    """A detector that looks at ten crops of the size of its own view; what it resizes images to before stays.
+
+    :raises UserError: it is none that scores each view alone
+    """
+    views = manifest.views
+    if not (spec.averages and isinstance(views, CentreCrop)):
+        raise UserError(f"{spec.title} does not score one view alone: leave --ten-crop out")
+    return replace(manifest, views=TenCrop(views.size, views.resize, views.padding))

@@ -34,7 +34,9 @@ WHOLE_SIDES = ((64, 96), (97, 65), (150, 33))  # heights and widths of views whe
 
 @dataclass(frozen=True)
 class Differences:
-    """Largest absolute differences; None of attention that a head does not give."""
+    """Largest differences, of features relative to the largest of them where that is above 1, as wide ones may be 100;
+    None of attention that a head does not give.
+    """
 
     features: float
     logit: float
@@ -137,8 +139,8 @@ def _encoder_difference(manifest: Manifest, encoder: nn.Module, graph: Path, *, 
     contract = Contract.encoder(manifest.views.shape, manifest.features)
     batches = [sample_views(count, *shape) for shape in _shapes(manifest.views) for count in BATCH_SIZES]
     with _in_float32(graph) if half else nullcontext(graph) as path, closing(OnnxEngine(path, contract)) as engine:
-        found = [_difference(engine.run(views)[0], encoder(torch.from_numpy(views))) for views in batches]
-    return float(np.max(found))
+        pairs = [(engine.run(views)[0], encoder(torch.from_numpy(views))) for views in batches]
+    return float(np.max([_difference(*pair) / max(1.0, float(pair[1].abs().max())) for pair in pairs]))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from spai_runtime.text import excerpt
 from spai_train.detectors import DEFAULT, DETECTORS, every, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec
 from spai_train.tensors import CheckpointError, Content, State, exact, read
+from spai_train.towers import Tower, with_tower
 
 __all__ = ["Card", "Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint", "save_upstream"]
 
@@ -46,6 +47,7 @@ class Checkpoint:
 
     :param detector: that it is of
     :param config: the dimensions, of the kind `detector.config`
+    :param tower: the file that its backbone came from, if that is another one
     """
 
     detector: DetectorSpec
@@ -54,6 +56,7 @@ class Checkpoint:
     card: Card
     path: Path
     sha256: str
+    tower: Tower | None = None
 
     def model(self) -> DetectorModel:
         """The model with these weights, in eval mode."""
@@ -62,26 +65,27 @@ class Checkpoint:
         return model.eval()
 
 
-def load_checkpoint(path: str | Path, detector: str | None = None) -> Checkpoint:
+def load_checkpoint(path: str | Path, detector: str | None = None, tower: Path | None = None) -> Checkpoint:
     """Reads a checkpoint of any detector in the table.
 
     :param detector: that it must be of; None takes it from the header, else from the names of the tensors
+    :param tower: the file of a backbone that the checkpoint leaves out; None looks for the published one beside it
     :raises CheckpointError: no checkpoint, one of another detector, tensors missing or left over, or a pickle that asks
         for code
     :raises UserError: there is no detector of that name
     """
     path, asked = Path(path), None if detector is None else find(detector)
     sha256, content = _sha256(path), read(path)
+    header = _header(content) if content.header else None
+    spec = _named(header, asked, path) if header else _recognised(content, asked)
+    content, from_tower = with_tower(content, spec, tower)
     state: State = content.state
-    if content.header:
-        header = _header(content)
-        spec = _named(header, asked, path)
+    if header:
         config, card = _part(header.config, "config", spec.config, path), _part(header.card, "card", Card, path)
     else:
-        spec = _recognised(content, asked)
         config, state = _read(spec, content)
         card = Card(name=path.stem, threshold_source=spec.threshold_source)
-    return Checkpoint(spec, config, exact(state, _expected(spec, config)), card, path, sha256)
+    return Checkpoint(spec, config, exact(state, _expected(spec, config)), card, path, sha256, from_tower)
 
 
 def save_checkpoint(path: str | Path, model: DetectorModel, card: Card) -> None:

@@ -19,6 +19,7 @@ from torch.nn import Parameter
 from spai_runtime.errors import RefusedError, UserError
 from spai_runtime.text import excerpt
 from spai_train.pickles import asks_for_code
+from spai_train.torchscript import is_torchscript, read_torchscript
 
 Kind = TypeVar("Kind")
 State = Mapping[str, Tensor]
@@ -70,6 +71,19 @@ def dimensions(values: Mapping[str, Any], kind: type[Kind]) -> Kind:
         raise CheckpointError(f"the checkpoint's configuration makes no model: {excerpt(str(error))}") from error
 
 
+def shape_of(state: State, name: str, axes: int) -> torch.Size:
+    """Of a tensor that tells dimensions of a model.
+
+    :raises CheckpointError: it is missing, empty, or has another number of axes
+    """
+    if name not in state:
+        raise CheckpointError(f"the checkpoint does not fit the model: it is missing {name}")
+    shape = state[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise CheckpointError(f"the checkpoint does not fit the model: {name} has the shape {tuple(shape)}")
+    return shape
+
+
 def exact(state: State, expected: State) -> dict[str, Tensor]:
     """`state` as it is, once it has the names and shapes of `expected`, and numbers of its kind.
 
@@ -115,24 +129,33 @@ def first_line(error: BaseException) -> str:
 
 def load_pickle(path: Path) -> Mapping[Any, Any]:
     """What torch.save wrote, tensors and settings; yacs.config.CfgNode, which upstream SPAI pickles, is read as a dict.
+    Of what torch.jit.save wrote, the tensors.
 
     :raises CheckpointError: it is none, or its pickle asks for code
     """
+    try:
+        return _mapping(_unpickled(path), path, "a state dict was expected")
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        culprit = re.search(r"GLOBAL (\S+)", str(error))
+        if culprit or asks_for_code(path):
+            what = excerpt(culprit[1]) if culprit else "something by its name"
+            raise CheckpointRefusedError(
+                f"{path} was refused: its pickle asks for {what}, which could run code"
+            ) from error
+        raise CheckpointError(f"{path} was refused: its pickle is not one of tensors and settings") from error
+    except Exception as error:  # whatever its unpickler stumbles over in a file that is malformed
+        raise CheckpointError(f"{path} is not a checkpoint that torch can read: {first_line(error)}") from error
+
+
+def _unpickled(path: Path) -> Any:
+    """:raises Exception: see `load_pickle`"""
+    if is_torchscript(path):
+        return read_torchscript(path)
     with warnings.catch_warnings(), torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
         warnings.simplefilter("ignore")  # torch's remarks on tensors that are refused here
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
-        except pickle.UnpicklingError as error:
-            culprit = re.search(r"GLOBAL (\S+)", str(error))
-            if culprit or asks_for_code(path):
-                what = excerpt(culprit[1]) if culprit else "something by its name"
-                raise CheckpointRefusedError(
-                    f"{path} was refused: its pickle asks for {what}, which could run code"
-                ) from error
-            raise CheckpointError(f"{path} was refused: its pickle is not one of tensors and settings") from error
-        except Exception as error:  # whatever its unpickler stumbles over in a file that is malformed
-            raise CheckpointError(f"{path} is not a checkpoint that torch can read: {first_line(error)}") from error
-    return _mapping(content, path, "a state dict was expected")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
 
 
 def _read_pickle(path: Path) -> Content:

@@ -113,15 +113,19 @@ def as_detector(
 
 
 def load_detector(
-    path: Path, device: str = "auto", threshold: float | None = None, detector: str | None = None
+    path: Path,
+    device: str = "auto",
+    threshold: float | None = None,
+    detector: str | None = None,
+    tower: Path | None = None,
 ) -> Detector:
     """A checkpoint as a detector, without an export.
 
     :param device: `auto` is the first GPU, else the CPU
-    :param detector: see load_checkpoint
+    :param detector, tower: see load_checkpoint
     :raises CheckpointError: see load_checkpoint
     """
-    checkpoint, device = load_checkpoint(path, detector), find_device(device)
+    checkpoint, device = load_checkpoint(path, detector, tower), find_device(device)
     loaded = as_detector(checkpoint.model().to(device), checkpoint.card, device)
     if threshold is not None:
         loaded.threshold = Threshold.given(threshold)

@@ -7,7 +7,7 @@ import typer
 
 from spai_runtime.cli.commands import VerboseOption, show
 from spai_runtime.errors import UserError
-from spai_train.commands.edges import EPILOG, DetectorOption, extra, writable
+from spai_train.commands.edges import EPILOG, DetectorOption, TowerOption, extra, writable
 
 __all__ = ["EPILOG", "run"]
 
@@ -16,12 +16,13 @@ def run(
     checkpoint: Annotated[Path, typer.Argument(help="Any checkpoint that spai-export takes.")],
     output: Annotated[Path, typer.Argument(help="To write: .pth is upstream's layout, .safetensors is ours.")],
     detector: DetectorOption = None,
+    tower: TowerOption = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Rewrite a checkpoint, in the layout of its authors' code (SPAI's: mever-team/spai) or in ours."""
     with extra():
         from spai_train.checkpoint import load_checkpoint, save_checkpoint, save_upstream  # noqa: PLC0415
-    loaded = load_checkpoint(checkpoint, detector)
+    loaded = load_checkpoint(checkpoint, detector, tower)
     with writable(output):
         if output.suffix == ".pth":
             save_upstream(output, loaded.model())

@@ -18,6 +18,15 @@ DetectorOption = Annotated[
     typer.Option(help=f"Which the checkpoint must be of: {', '.join(DETECTORS)}. Left out: found in the checkpoint."),
 ]
 
+TowerOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The backbone of a checkpoint that leaves it out (RINE, ClipDet): CLIP, as its authors publish it. "
+        "Left out: the published file beside the checkpoint.",
+    ),
+]
+
 
 @contextmanager
 def extra(name: str = "train") -> Iterator[None]:

@@ -1,6 +1,6 @@
 """spai-train evaluate"""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
 from spai_runtime.files.digest import sha256_of
-from spai_train.commands.edges import DetectorOption, extra, writable
+from spai_train.commands.edges import DetectorOption, TowerOption, extra, writable
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.protocol import Protocol
 from spai_train.evaluation.ten_crop import Reduction
@@ -33,6 +33,7 @@ def run(
     output: Annotated[Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv and the plots.")],
     ckpt: Annotated[Path | None, typer.Option(help="A checkpoint, run in torch.")] = None,
     detector: DetectorOption = None,
+    tower: TowerOption = None,
     engine: Annotated[Path | None, typer.Option(help="Or a directory that spai-export wrote; needs no torch.")] = None,
     split: Annotated[str, typer.Option(help="Of the tables that have splits.")] = "test",
     root: Annotated[Path | None, typer.Option(help="That image names are relative to. Left out: their table.")] = None,
@@ -77,7 +78,13 @@ def run(
         from spai_train.evaluation import results, summary  # noqa: PLC0415  --help must work without matplotlib
         from spai_train.evaluation.calibration import Request  # noqa: PLC0415
         from spai_train.evaluation.evaluate import Options, evaluate  # noqa: PLC0415
-    _check(ckpt, engine, threshold, calibrate, detector)
+    subject = _Subject(ckpt, engine, detector, tower, threshold)
+    if calibrate and (engine is None or threshold is not None):
+        raise UserError(
+            "--calibrate finds the threshold: leave --threshold out"
+            if engine
+            else "--calibrate writes into an exported directory: export the checkpoint and give it as --engine"
+        )
     if calibrate and (resize_to or ten_crop):
         raise UserError("--calibrate is for images as the detector looks at them: leave --resize-to and --ten-crop out")
     perturbations = _perturbations(jpeg=jpeg, webp=webp, blur=blur, noise=noise, scale=scale)
@@ -96,8 +103,8 @@ def run(
         resize_to,
         ten_crop,
     )
-    with _load(ckpt, engine, device, threshold, detector) as loaded:
-        evaluation = evaluate(loaded, tables, options, _digests(ckpt, loaded))
+    with subject.load(device) as loaded:
+        evaluation = evaluate(loaded, tables, options, subject.digests(loaded))
     if evaluation.calibrated and engine:
         with writable(engine):
             evaluation.calibrated.write(engine if engine.is_dir() else engine.parent)
@@ -107,43 +114,42 @@ def run(
     return _remarks(evaluation)
 
 
-def _check(
-    ckpt: Path | None,
-    engine: Path | None,
-    threshold: float | None,
-    calibrate: Sequence[str] | None,
-    detector: str | None,
-) -> None:
-    if (ckpt is None) == (engine is None):
-        raise UserError("name what to evaluate: --ckpt CHECKPOINT, or --engine DIRECTORY that spai-export wrote")
-    if detector and ckpt is None:
-        raise UserError("--detector is for --ckpt; what an --engine is, its detector.json says: leave it out")
-    if calibrate and engine is None:
-        raise UserError("--calibrate writes into an exported directory: export the checkpoint and give it as --engine")
-    if calibrate and threshold is not None:
-        raise UserError("--calibrate finds the threshold: leave --threshold out")
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated: a checkpoint, or an exported directory."""
+
+    ckpt: Path | None
+    engine: Path | None
+    detector: str | None
+    tower: Path | None
+    threshold: float | None
+
+    def __post_init__(self) -> None:
+        """:raises UserError: neither or both are named, or what does not go with them"""
+        if (self.ckpt is None) == (self.engine is None):
+            raise UserError("name what to evaluate: --ckpt CHECKPOINT, or --engine DIRECTORY that spai-export wrote")
+        if self.detector and self.ckpt is None:
+            raise UserError("--detector is for --ckpt; what an --engine is, its detector.json says: leave it out")
+        if self.tower and self.ckpt is None:
+            raise UserError("--tower is for --ckpt; an --engine has its own: leave it out")
+
+    def load(self, device: str) -> Detector:
+        if self.ckpt is None:
+            return Detector.load(self.engine, device=device, threshold=self.threshold)
+        with extra():
+            from spai_train.torch_engine import load_detector  # noqa: PLC0415  an exported detector needs no torch
+        return load_detector(self.ckpt, device, self.threshold, self.detector, self.tower)
+
+    def digests(self, detector: Detector) -> dict[str, str]:
+        """The sha256 of the files that the detector was loaded from."""
+        if self.ckpt is not None:
+            return {self.ckpt.name: sha256_of(self.ckpt)}
+        assert detector.artifact is not None, "it was loaded from a directory"
+        return {graph.file: graph.sha256 for graph in (detector.artifact.encoder, detector.artifact.head)}
 
 
 def _perturbations(**levels: Levels) -> tuple[Perturbation, ...]:
     return tuple(Perturbation(Kind(kind), level) for kind, found in levels.items() for level in found or ())
-
-
-def _load(
-    ckpt: Path | None, engine: Path | None, device: str, threshold: float | None, detector: str | None
-) -> Detector:
-    if ckpt is None:
-        return Detector.load(engine, device=device, threshold=threshold)
-    with extra():
-        from spai_train.torch_engine import load_detector  # noqa: PLC0415  an exported detector needs no torch
-    return load_detector(ckpt, device, threshold, detector)
-
-
-def _digests(ckpt: Path | None, detector: Detector) -> dict[str, str]:
-    """The sha256 of what the detector was loaded from."""
-    if ckpt is not None:
-        return {ckpt.name: sha256_of(ckpt)}
-    assert detector.artifact is not None, "it was loaded from a directory"
-    return {graph.file: graph.sha256 for graph in (detector.artifact.encoder, detector.artifact.head)}
 
 
 def _remarks(evaluation: "Evaluation") -> int:

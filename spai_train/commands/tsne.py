@@ -7,7 +7,7 @@ import typer
 
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say, show
 from spai_runtime.files.sources import printable
-from spai_train.commands.edges import DetectorOption, extra, writable
+from spai_train.commands.edges import DetectorOption, TowerOption, extra, writable
 
 __all__ = ["EPILOG", "run"]
 
@@ -19,6 +19,7 @@ def run(
     ckpt: Annotated[Path, typer.Option(help="Any checkpoint that spai-export takes.")],
     output: Annotated[Path, typer.Option(help="Folder for tsne.csv and tsne.png.")],
     detector: DetectorOption = None,
+    tower: TowerOption = None,
     split: Annotated[str | None, typer.Option(help="Keeps the rows of this split.")] = None,
     root: Annotated[Path | None, typer.Option(help="That names are relative to. Left out: each CSV's folder.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Images of each source, drawn at random.")] = None,
@@ -35,7 +36,7 @@ def run(
         from spai_train.data.table import read_tables  # noqa: PLC0415
         from spai_train.evaluation import tsne  # noqa: PLC0415
     rows = tsne.sample(read_tables(tables, split, root), limit, seed)
-    images = list(tsne.embed(load_checkpoint(ckpt, detector), rows, device))
+    images = list(tsne.embed(load_checkpoint(ckpt, detector, tower), rows, device))
     for image in images:
         if image.embedding is None:
             say(f"skipped {printable(image.row.name)}: {image.error}")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # The name that `--detector`, a recipe, a checkpoint and detector.json know it by → the module of its SPEC.
 DETECTORS: dict[str, str] = {
     "spai": "spai_train.detectors.spai",
+    "rine": "spai_train.detectors.rine",
+    "clipdet": "spai_train.detectors.clipdet",
     "community-forensics": "spai_train.detectors.community_forensics",
 }
 DEFAULT = "spai"  # what recipes and checkpoints are of that name none

@@ -6,7 +6,6 @@ Its training set has images of 4,803 generators; Sieve's browser extension runs 
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
@@ -14,11 +13,10 @@ from spai_runtime.views import CentreCrop, Resize
 from spai_train.detectors.linear import LinearHead, LinearModel, Pixels
 from spai_train.detectors.spec import DetectorSpec
 from spai_train.models.half import halve_blocks
-from spai_train.models.vit import ClassTokenBackbone, Family
-from spai_train.tensors import CheckpointError, Content, State, dimensions
+from spai_train.models.vit import HEAD_WIDTH, ClassTokenBackbone, Family
+from spai_train.tensors import CheckpointError, Content, State, dimensions, shape_of
 
 RESIZES = {384: 440, 224: 256}  # side of the view → of the shorter side before (upstream `determine_resize_crop_sizes`)
-HEAD_WIDTH = 64  # channels of a head, in all of timm's ViTs that upstream builds on
 
 _AUGREG = Family(final_norm=True)  # eps, mean and std of timm's `vit_*.augreg_in21k_ft_in1k`
 _COMPILED = "_orig_mod."  # what torch.compile puts before names
@@ -56,15 +54,8 @@ class ClassTokenEncoder(nn.Module):
     def __init__(self, config: CommunityForensicsConfig) -> None:
         super().__init__()
         self.pixels = Pixels(_AUGREG.mean, _AUGREG.std)
-        self.backbone = ClassTokenBackbone(
-            (config.depth - 1,),
-            _AUGREG,
-            img_size=config.side,
-            patch_size=config.patch_size,
-            embed_dim=config.width,
-            depth=config.depth,
-            num_heads=config.width // HEAD_WIDTH,
-        )
+        sizes = config.side, config.patch_size, config.width, config.depth
+        self.backbone = ClassTokenBackbone.sized(_AUGREG, *sizes)
 
     def forward(self, views: Tensor) -> Tensor:
         """:param views: (N, S, S, 3) uint8
@@ -86,7 +77,11 @@ class CommunityForensics(LinearModel):
 def recognises(state: State) -> bool:
     """Whether these are tensors of upstream's `ViTClassifier`, or ours."""
     head = {name.removeprefix(_COMPILED): tensor for name, tensor in state.items() if name.endswith("head.weight")}
-    ours = "encoder.backbone.cls_token" in state and "head.linear.weight" in state
+    ours = (
+        "encoder.backbone.cls_token" in state
+        and "encoder.backbone.norm_pre.weight" not in state
+        and "head.linear.weight" in state
+    )
     return ours or ("vit.head.weight" in head and len(head["vit.head.weight"]) == 1)
 
 
@@ -96,7 +91,10 @@ def read(content: Content) -> tuple[CommunityForensicsConfig, State]:
     :raises CheckpointError: tensors that tell the dimensions are missing, or a view that was not published
     """
     state = {_renamed(name): tensor for name, tensor in content.state.items()}
-    positions, patches = _shape(state, "pos_embed", 3), _shape(state, "patch_embed.proj.weight", 4)
+    positions, patches = (
+        shape_of(state, f"encoder.backbone.{name}", axes)
+        for name, axes in (("pos_embed", 3), ("patch_embed.proj.weight", 4))
+    )
     side = round((positions[1] - 1) ** 0.5) * patches[-1]
     if side not in RESIZES:
         raise CheckpointError(f"{content.path} looks at views of {side} pixels; published are those of 384 and 224")
@@ -121,13 +119,6 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _shape(state: State, name: str, axes: int) -> torch.Size:
-    tensor = state.get(f"encoder.backbone.{name}")
-    if tensor is None or tensor.ndim != axes or not tensor.numel():
-        raise CheckpointError(f"the checkpoint does not fit the model: it has no {name} of {axes} axes")
-    return tensor.shape
-
-
 SPEC = DetectorSpec(
     name="community-forensics",
     title="Community Forensics",
@@ -138,6 +129,7 @@ SPEC = DetectorSpec(
     halve=lambda encoder, dtype: halve_blocks(encoder.backbone, dtype),
     code_licence="MIT",
     weights_licence="MIT",
+    averages=True,
     read=read,
     to_upstream=to_content,
 )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spai_train.detectors.spec import DetectorModel, Verdict
+from spai_train.detectors.spec import DetectorModel
 
 
 class Pixels(nn.Module):
@@ -47,9 +47,6 @@ class LinearHead(nn.Module):
 
 
 class LinearModel(DetectorModel):
-    """An encoder, and a head on the mean of its features over the views."""
+    """An encoder, and a `LinearHead`."""
 
-    def forward(self, views: Tensor, *, detached: bool = False) -> Verdict:
-        """:param views: (B, V, S, S, 3) uint8"""
-        features = self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
-        return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))
+    head: LinearHead

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spai_runtime.errors import UserError
 from spai_runtime.views import ViewPolicy
+from spai_train.published import PublishedFile
 from spai_train.tensors import Content, State
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ class Verdict(NamedTuple):
 class DetectorModel(nn.Module):
     """What every detector's model is: an encoder of views and a head of images, which are exported apart.
 
-    One that `fit` trains has a `forward` too: views (B, V, S, S, 3) uint8 → `Verdict`, with a keyword `detached`, under
-    which gradients of the logit end at the embedding. A class and no Protocol, for whoever takes a detector's model
-    takes an `nn.Module`.
+    A class and no Protocol, for whoever takes a detector's model takes an `nn.Module`.
 
     :param detector: the name of its row in the table
     :param config: its `Dimensions`
@@ -61,6 +60,15 @@ class DetectorModel(nn.Module):
     config: Any
     encoder: nn.Module
     head: nn.Module
+
+    def forward(self, views: Tensor, *, detached: bool = False) -> Verdict:
+        """What `fit` trains; here, of a head without attention whose embedding is the mean over the views.
+
+        :param views: (B, V, S, S, 3) uint8
+        :param detached: whether gradients of the logit end at the embedding
+        """
+        features = self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
+        return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))
 
 
 @dataclass(frozen=True)
@@ -122,12 +130,15 @@ class DetectorSpec:
     :param halve: (encoder, type) puts what may compute in half precision into it, in place; all else stays fp32
     :param code_licence, weights_licence: of what its authors published
     :param attention: whether the head gives the attention too
+    :param averages: whether an image's logit is the mean of its views' logits, so that it can look at ten crops as well
     :param embed: (head, features (B, V, D)) → what is mapped of an image, (B, E)
     :param notice: one line that a user must read before trusting a score, or ""
     :param threshold_source: of the threshold 0.5, in checkpoints that have no card
     :param read: a file without our header → its dimensions and its tensors under our names, for `build` to hold them
         against; None where there is no layout but ours
     :param to_upstream: the model → what torch.save writes for its authors' code to read; None where nothing is
+    :param tower: the weights of the backbone that published checkpoints leave out; None where they hold all. `read`
+        finds them beside the checkpoint's tensors, as `encoder.backbone.` and timm's name
     :param training: None where `fit` cannot train it
     """
 
@@ -141,11 +152,13 @@ class DetectorSpec:
     code_licence: str
     weights_licence: str
     attention: bool = False
+    averages: bool = False
     embed: Callable[[Any, Tensor], Tensor] = mean_features
     notice: str = ""
     threshold_source: str = "published value, not calibrated"
     read: Callable[[Content], tuple[Any, State]] | None = None
     to_upstream: Callable[[Any], dict[str, Any]] | None = None
+    tower: PublishedFile | None = None
     training: Training | None = None
 
     def side(self, config: Any) -> int:

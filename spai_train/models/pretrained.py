@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spai_train.models.clip import visual_tower
 from spai_train.models.vit import Backbone, Family
 from spai_train.tensors import CheckpointError, State, check_numbers, exact, first_line, misshapen, read, refuse
 
@@ -27,15 +28,16 @@ def load_pretrained(backbone: Backbone, source: str | Path) -> None:
     """Loads a pre-trained ViT into a backbone of the same family and dimensions.
 
     :param source: masked frequency modelling: the `.pth` of upstream or of `save_pretrained`, keys under `encoder.`;
-        CLIP and DINOv2: a state dict in timm's names, `.pth` or `.safetensors`, or `timm`, which downloads it
+        all others: a state dict in timm's names, `.pth` or `.safetensors`, or `timm`, which downloads it; CLIP's also
+        in OpenAI's, OpenCLIP's and transformers' names
     :raises CheckpointError: tensors missing, left over, or of another shape; or nothing could be downloaded
     """
     if str(source) == "timm":
         backbone.load_state_dict(_fit(_download(backbone.family), backbone))
         return
     state = read(Path(source)).state
-    if backbone.family.hub:
-        backbone.load_state_dict(_fit(state, backbone))
+    if not backbone.family.masked_frequency:
+        backbone.load_state_dict(_fit(visual_tower(state), backbone))
         return
     encoder = {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
     if not encoder:
@@ -111,7 +113,7 @@ def _is_another_grid(positions: Tensor, expected: Tensor) -> bool:
 
 def _download(family: Family) -> dict[str, Tensor]:
     if not family.hub:
-        raise CheckpointError("timm has no masked-frequency pre-training: name the .pth of one")
+        raise CheckpointError("timm has no such pre-training: name the file of one")
     try:
         model = timm.create_model(family.hub, pretrained=True, num_classes=0)
     except (OSError, RuntimeError) as error:

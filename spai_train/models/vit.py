@@ -3,10 +3,10 @@
 Axes: N images in a batch, L patch tokens, C width.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from timm.data import (
     IMAGENET_DEFAULT_MEAN,
@@ -16,12 +16,14 @@ from timm.data import (
 )
 from timm.layers import Attention, SwiGLUPacked
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor, cat, is_grad_enabled, nn
+from torch import Tensor, cat, is_grad_enabled, nn, stack
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 BackboneName = Literal["mfm", "clip", "dinov2", "dinov2_vitl14", "dinov2_vitg14"]  # upstream's MODEL_WEIGHTS
 Colour = tuple[float, float, float]
+
+HEAD_WIDTH = 64  # channels of a head, in every ViT that detectors are published on
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Family:
     :param reads_mlp_input: tokens are the second LayerNorm of a block instead of the block's output
     :param final_norm: the LayerNorm behind the last block is applied to the tokens of every block
     :param hub: name of its pre-trained weights on timm's hub, "" where there are none
+    :param masked_frequency: its weights are in the layout of masked frequency modelling
     :param patch_size, width, depth, heads, mlp_ratio: the published dimensions
     """
 
@@ -44,6 +47,7 @@ class Family:
     reads_mlp_input: bool = False
     final_norm: bool = False
     hub: str = ""
+    masked_frequency: bool = False
     patch_size: int = 16
     width: int = 768
     depth: int = 12
@@ -53,16 +57,22 @@ class Family:
 
 _DINOV2 = Family(options={"init_values": 1e-5}, final_norm=True, hub="vit_base_patch14_dinov2.lvd142m", patch_size=14)
 
+CLIP = Family(  # OpenAI's; the dimensions are those of ViT-B/16
+    mean=OPENAI_CLIP_MEAN,
+    std=OPENAI_CLIP_STD,
+    eps=1e-5,
+    options={"pre_norm": True, "act_layer": "quick_gelu"},
+    reads_mlp_input=True,
+    hub="vit_base_patch16_clip_quickgelu_224.openai",
+)
+
+CLIP_L = replace(  # ViT-L/14
+    CLIP, hub="vit_large_patch14_clip_quickgelu_224.openai", patch_size=14, width=1024, depth=24, heads=16
+)
+
 FAMILIES: Mapping[BackboneName, Family] = {
-    "mfm": Family(),
-    "clip": Family(
-        mean=OPENAI_CLIP_MEAN,
-        std=OPENAI_CLIP_STD,
-        eps=1e-5,
-        options={"pre_norm": True, "act_layer": "quick_gelu"},
-        reads_mlp_input=True,
-        hub="vit_base_patch16_clip_quickgelu_224.openai",
-    ),
+    "mfm": Family(masked_frequency=True),
+    "clip": CLIP,
     "dinov2": _DINOV2,
     "dinov2_vitl14": replace(_DINOV2, hub="vit_large_patch14_dinov2.lvd142m", width=1024, depth=24, heads=16),
     "dinov2_vitg14": replace(
@@ -132,20 +142,29 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
         self.used = frozenset(blocks)
         self.family = family
 
+    @classmethod
+    def sized(cls, family: Family, side: int, patch_size: int, width: int, depth: int) -> Self:
+        """One whose heads have the usual width, with all blocks in use.
+
+        :param side: of an image, in pixels
+        """
+        sizes = {"img_size": side, "patch_size": patch_size, "embed_dim": width, "depth": depth}
+        return cls(range(depth), family, **sizes, num_heads=width // HEAD_WIDTH)
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """:param images: (N, 3, S, S), normalised
         :returns: K times (N, L, C), CLS left out
         """
+        return [self.norm(tokens[:, 1:]) for tokens in self.tokens(images)]
+
+    def tokens(self, images: Tensor) -> Iterator[Tensor]:
+        """Of each block in use, as the family reads them, before the last LayerNorm: (N, 1 + L, C), CLS first."""
         x = self._embed(images)
         recompute = self.checkpointing and self.training and is_grad_enabled()
-        outputs = []
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks[: max(self.used) + 1]):
             x, tokens = checkpoint(self._run, block, x, use_reentrant=False) if recompute else self._run(block, x)
             if index in self.used:
-                outputs.append(self.norm(tokens[:, 1:]))
-            if len(outputs) == len(self.used):
-                break
-        return outputs
+                yield tokens
 
     def _embed(self, images: Tensor) -> Tensor:
         """(N, 1 + L, C). CLS is folded into the first position, and its row of zeros is made of the patches.
@@ -180,6 +199,16 @@ class ClassTokenBackbone(Backbone):
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return self.norm(x[:, 0])  # type: ignore[no-any-return]
+
+
+class ClassTokensBackbone(Backbone):
+    """The same, giving the CLS token of every block in use."""
+
+    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """:param images: (N, 3, S, S), normalised
+        :returns: (N, K, C)
+        """
+        return stack([tokens[:, 0] for tokens in self.tokens(images)], dim=1)
 
 
 def cpu_chunk(tokens: int, width: int) -> int:

@@ -150,9 +150,9 @@ def of_a_width_without_heads(state: dict[str, Tensor]) -> None:
     [
         (without_head, "it is missing head.linear.bias"),
         (of_256, "looks at views of 256 pixels; published are those of 384 and 224"),
-        (without_positions, "it has no pos_embed of 3 axes"),
-        (of_nothing, "it has no pos_embed of 3 axes"),
-        (of_one_axis, "it has no patch_embed.proj.weight of 4 axes"),
+        (without_positions, "it is missing encoder.backbone.pos_embed"),
+        (of_nothing, r"encoder.backbone.pos_embed has the shape \(1, 0, 192\)"),
+        (of_one_axis, r"patch_embed.proj.weight has the shape \(5,\)"),
         (of_no_blocks, r"makes no model: Expected `int` >= 1 - at `\$\.depth`"),
         (of_a_width_without_heads, "heads of 64 channels do not divide it"),
     ],

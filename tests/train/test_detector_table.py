@@ -96,7 +96,7 @@ def test_names_come_without_torch() -> None:
 
 @pytest.mark.usefixtures("row")
 def test_a_name_that_is_not_in_the_table() -> None:
-    with pytest.raises(UserError, match=r"^there is no detector sapi; known are: spai, community-forensics, resnet18$"):
+    with pytest.raises(UserError, match=f"^there is no detector sapi; known are: {', '.join(DETECTORS)}$"):
         find("sapi")
 
 
@@ -151,7 +151,7 @@ def test_a_header_without_a_name_is_spais(tiny_checkpoint: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ({"detector": "rine"}, "was written by a newer version: it is a checkpoint of rine$"),
+        ({"detector": "aide"}, "was written by a newer version: it is a checkpoint of aide$"),
         ({"detector": ["spai"]}, r"has a header that cannot be read: Expected `str`, got `array` - at `\$.detector`$"),
         ("resnet18", "has a header that cannot be read: Expected `object`, got `str`$"),
         ({"detector": "resnet18", "config": {"depth": 18}}, "written by a newer version: its config has depth$"),
@@ -183,7 +183,7 @@ def test_tensors_that_no_detector_knows(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.ones(1)}, tmp_path / "x.pth")
     with pytest.raises(
         CheckpointError,
-        match=r"x\.pth looks like no known detector \(spai, community-forensics, resnet18\); for spai, the",
+        match=rf"x\.pth looks like no known detector \({', '.join(DETECTORS)}\); for spai, the",
     ):
         load_checkpoint(tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"is missing encoder\.backbone\.bn1\.bias, .* and 117 more$"):
@@ -306,7 +306,7 @@ def test_a_frozen_backbone_is_the_one_that_the_row_names(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--detector", "sapi"], "there is no detector sapi; known are: spai, community-forensics, resnet18"),
+        (["--detector", "sapi"], f"there is no detector sapi; known are: {', '.join(DETECTORS)}, resnet18"),
         (["--set", "detector=[spai]"], "Expected `str`, got `array` - at `$.detector`"),
         ([], "`model` in the section `fit` of {folder}/resnet.yaml has no key `side`; it has tile_size, "),
         (["--detector", "resnet18", "--set", "model.depth=18"], "has no key `depth`; it has resize, side, features"),

@@ -15,7 +15,7 @@ from spai_train.detectors.spai.spectral import disc_mask
 from spai_train.detectors.spai.unused import unused_tensors
 from spai_train.models.pretrained import UNUSED, match, split
 from spai_train.models.vit import FAMILIES, BackboneName
-from spai_train.tensors import CheckpointError, Content, State, dimensions
+from spai_train.tensors import CheckpointError, Content, State, dimensions, shape_of
 
 # Our names on the left, upstream's on the right; a projector's Linear layers are every third of its Sequential.
 _RENAMED = (
@@ -104,10 +104,10 @@ def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
     """
     projector = "mfvit.features_processor.patch_projector.projectors"
     vit, model = _section(settings, "MODEL", "VIT"), _section(settings, "MODEL")
-    width, _, patch_size, _ = _shape(state, "mfvit.vit.patch_embed.proj.weight", 4)
+    width, _, patch_size, _ = shape_of(state, "mfvit.vit.patch_embed.proj.weight", 4)
     depth, used = _count(state, r"mfvit\.vit\.blocks\.(\d+)\."), _count(state, projector + r"\.(\d+)\.")
-    tile_size = math.isqrt(_shape(state, "mfvit.vit.pos_embed", 3)[1] - 1) * patch_size
-    heads, _, head_width = _shape(state, "patch_aggregator", 3)
+    tile_size = math.isqrt(shape_of(state, "mfvit.vit.pos_embed", 3)[1] - 1) * patch_size
+    heads, _, head_width = shape_of(state, "patch_aggregator", 3)
     blocks = vit.get("INTERMEDIATE_LAYERS", range(used))
     values = {
         "tile_size": tile_size,
@@ -117,9 +117,9 @@ def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
         "width": width,
         "depth": depth,
         "heads": vit.get("NUM_HEADS", max(1, width // 64)),
-        "mlp_ratio": ratio_of(_shape(state, "mfvit.vit.blocks.0.mlp.fc1.weight", 2)[0], width),
+        "mlp_ratio": ratio_of(shape_of(state, "mfvit.vit.blocks.0.mlp.fc1.weight", 2)[0], width),
         "blocks": list(blocks) if isinstance(blocks, range) else blocks,
-        "projection": _shape(state, f"{projector}.0.norm2.weight", 1)[0],
+        "projection": shape_of(state, f"{projector}.0.norm2.weight", 1)[0],
         "projection_layers": _count(state, projector + r"\.0\.projector\.(\d+)\."),
         "projection_gelu": _section(settings, "MODEL", "FRE").get("PROJECTOR_LAST_LAYER_ACTIVATION_TYPE") == "gelu",
         "attention_width": heads * head_width,
@@ -130,7 +130,7 @@ def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
     config = _config(values)
     if len(config.blocks) != used or (not vit and used != depth):
         raise CheckpointError(f"the checkpoint projects {used} of {depth} blocks and does not say which")
-    return _config({**values, "head_ratio": _shape(state, "cls_head.head.0.weight", 2)[0] // config.features})
+    return _config({**values, "head_ratio": shape_of(state, "cls_head.head.0.weight", 2)[0] // config.features})
 
 
 def _config(values: Mapping[str, Any]) -> SPAIConfig:
@@ -151,7 +151,7 @@ def infer_ours(state: State) -> SPAIConfig:
 
 def _dinov2(names: State, config: SPAIConfig) -> BackboneName:
     """The giant has two layers side by side where others have one; the large differs from the base in size alone."""
-    if _shape(names, "blocks.0.mlp.fc1.weight", 2)[0] == 2 * _shape(names, "blocks.0.mlp.fc2.weight", 2)[1]:
+    if shape_of(names, "blocks.0.mlp.fc1.weight", 2)[0] == 2 * shape_of(names, "blocks.0.mlp.fc2.weight", 2)[1]:
         return "dinov2_vitg14"
     large = FAMILIES["dinov2_vitl14"]
     return "dinov2_vitl14" if (config.width, config.depth) == (large.width, large.depth) else "dinov2"
@@ -230,15 +230,6 @@ def _section(settings: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
                 f"the checkpoint's configuration has a {type(settings).__name__} as {name}, no section"
             )
     return settings
-
-
-def _shape(state: State, name: str, rank: int) -> torch.Size:
-    if name not in state:
-        raise CheckpointError(f"the checkpoint does not fit the model: it is missing {name}")
-    shape = state[name].shape
-    if len(shape) != rank or 0 in shape:
-        raise CheckpointError(f"the checkpoint does not fit the model: {name} has the shape {tuple(shape)}")
-    return shape
 
 
 def _count(state: State, pattern: str) -> int:

@@ -1,0 +1,110 @@
+"""The weights in a TorchScript archive, read without its code: OpenAI publishes CLIP as such a file.
+
+torch refuses to read one with `weights_only`. Its pickle holds the tree of modules. Of what that asks for by name,
+tensors and containers are made here, and anything else is refused.
+"""
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_DTYPES = {
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "ShortStorage": torch.int16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "BoolStorage": torch.bool,
+}
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether torch.jit.save wrote it."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """Parameters and buffers, by their dotted names.
+
+    :raises pickle.UnpicklingError: its pickle asks for something that is neither a tensor nor a module
+    :raises Exception: whatever zipfile and pickle stumble over in a file that is malformed
+    """
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        return dict(_tensors(_Unpickler(archive, name.removesuffix("data.pkl")).load()))
+
+
+class _Module(dict[str, Any]):
+    """One module of the tree: the values of its attributes."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state)
+
+
+class _Unpickler(pickle.Unpickler):
+    """:param folder: of the archive, with a slash at its end"""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(archive.open(_stored(archive, f"{folder}data.pkl")))
+        self._archive, self._folder = archive, folder
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A stand-in of ours for what the pickle asks for; nothing is imported."""
+        if module.partition(".")[0] == "__torch__":
+            return _Module
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if module == "torch.jit._pickle" and name in ("build_intlist", "build_doublelist", "build_boollist"):
+            return list
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """:returns: the numbers of a storage, (N,)"""
+        _, dtype, key, _, count = pid
+        content = self._archive.read(_stored(self._archive, f"{self._folder}data/{key}"))
+        numbers = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
+        return numbers[:count]
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """:raises ValueError: it is compressed, as torch never writes it: it could have any size"""
+    part = archive.getinfo(name)
+    if part.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return part
+
+
+def _rebuild(numbers: Tensor, offset: int, shape: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
+    """:raises RuntimeError: the storage does not have so many numbers"""
+    return numbers.as_strided(shape, stride, offset)
+
+
+def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
+    """Of all modules below the root; a module that a hostile file makes its own child is visited once."""
+    todo, seen = [("", root)], set[int]()
+    while todo:
+        prefix, module = todo.pop()
+        if not isinstance(module, _Module) or id(module) in seen:
+            continue
+        seen.add(id(module))
+        for name, value in module.items():
+            if isinstance(value, Tensor):
+                yield f"{prefix}{name}", value
+            todo.append((f"{prefix}{name}.", value))

@@ -1,0 +1,57 @@
+"""Towers: the backbones that some published checkpoints leave out, since their authors did not train them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from spai_runtime.files.digest import sha256_of
+from spai_train.detectors.spec import DetectorSpec
+from spai_train.models.clip import visual_tower
+from spai_train.published import PublishedFile
+from spai_train.tensors import CheckpointError, Content, read
+
+BACKBONE = "encoder.backbone."  # what the names of a tower's tensors begin with in a detector
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The file that a checkpoint's backbone was read from."""
+
+    path: Path
+    sha256: str
+
+
+def with_tower(content: Content, spec: DetectorSpec, path: Path | None) -> tuple[Content, Tower | None]:
+    """A checkpoint with its backbone, read from a file of its own where it has none.
+
+    :param path: of the tower; None looks for the published file beside the checkpoint
+    :returns: what both files hold, and the file of the tower, if there was need of it
+    :raises CheckpointError: there is no tower, it is another file than was published, or it is not needed
+    """
+    if spec.tower is None or any(name.startswith(BACKBONE) for name in content.state):
+        if path is not None:
+            raise CheckpointError(f"{content.path} holds all of a {spec.title}: leave --tower out")
+        return content, None
+    beside = content.path.with_name(spec.tower.name)
+    if path is None and not beside.is_file():
+        raise CheckpointError(
+            f"{content.path} is the part of {spec.title} that was trained, without its tower: "
+            f"get {spec.tower.described}, and put it beside the checkpoint or name it with --tower"
+        )
+    path = path or beside
+    sha256 = _sha256(path, spec.tower)
+    tower = {f"{BACKBONE}{name}": tensor for name, tensor in visual_tower(read(path).state).items()}
+    trained = {name: tensor for name, tensor in tower.items() if not name.startswith(f"{BACKBONE}head.")}
+    return replace(content, state={**content.state, **trained}), Tower(path, sha256)
+
+
+def _sha256(path: Path, published: PublishedFile) -> str:
+    """:raises CheckpointError: it cannot be read, or has the name of the published file and not its content"""
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    if path.name == published.name and published.sha256 not in (None, found):
+        raise CheckpointError(
+            f"{path} is not the file that was published (its sha256 is {found}): get {published.described} again"
+        )
+    return found
