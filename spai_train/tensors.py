@@ -72,9 +72,9 @@ def dimensions(values: Mapping[str, Any], kind: type[Kind]) -> Kind:
 
 
 def shape_of(state: State, name: str, axes: int) -> torch.Size:
-    """Of a tensor that tells dimensions of a model.
+    """The shape of a tensor that dimensions are read from.
 
-    :raises CheckpointError: it is missing, empty, or has another number of axes
+    :raises CheckpointError: it is missing, has another number of axes, or no numbers
     """
     if name not in state:
         raise CheckpointError(f"the checkpoint does not fit the model: it is missing {name}")

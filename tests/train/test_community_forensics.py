@@ -103,7 +103,7 @@ def test_our_own_file_of_it(tmp_path: Path) -> None:
     first = load_checkpoint(tmp_path / "model.safetensors")
     save_checkpoint(tmp_path / "ours.safetensors", first.model(), first.card)
     second = load_checkpoint(tmp_path / "ours.safetensors")
-    assert second.config == first.config == CommunityForensicsConfig(224, 256, 16, 192, 12)
+    assert second.config == first.config == CommunityForensicsConfig(224, 16, 192, 12, 256)
     assert all(torch.equal(tensor, second.state[name]) for name, tensor in first.state.items())
 
 
@@ -141,6 +141,10 @@ def of_no_blocks(state: dict[str, Tensor]) -> None:
         del state[name]
 
 
+def of_a_head_without_axes(state: dict[str, Tensor]) -> None:
+    state["vit.head.weight"] = torch.tensor(1.0)
+
+
 def of_a_width_without_heads(state: dict[str, Tensor]) -> None:
     state["vit.patch_embed.proj.weight"] = torch.zeros(100, 3, 16, 16)
 
@@ -152,7 +156,8 @@ def of_a_width_without_heads(state: dict[str, Tensor]) -> None:
         (of_256, "looks at views of 256 pixels; published are those of 384 and 224"),
         (without_positions, "it is missing encoder.backbone.pos_embed"),
         (of_nothing, r"encoder.backbone.pos_embed has the shape \(1, 0, 192\)"),
-        (of_one_axis, r"patch_embed.proj.weight has the shape \(5,\)"),
+        (of_one_axis, r"encoder.backbone.patch_embed.proj.weight has the shape \(5,\)"),
+        (of_a_head_without_axes, "looks like no known detector"),
         (of_no_blocks, r"makes no model: Expected `int` >= 1 - at `\$\.depth`"),
         (of_a_width_without_heads, "heads of 64 channels do not divide it"),
     ],

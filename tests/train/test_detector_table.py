@@ -32,6 +32,8 @@ from spai_train.torch_engine import as_detector, load_detector
 from tests.support import resnet as resnet_module
 from tests.support.resnet import SPEC, ResNet, ResNetConfig
 
+KNOWN = ", ".join([*DETECTORS, "resnet18"])
+
 # -------------------------------------------------------------------------------------------------------- the table
 
 
@@ -96,7 +98,7 @@ def test_names_come_without_torch() -> None:
 
 @pytest.mark.usefixtures("row")
 def test_a_name_that_is_not_in_the_table() -> None:
-    with pytest.raises(UserError, match=f"^there is no detector sapi; known are: {', '.join(DETECTORS)}$"):
+    with pytest.raises(UserError, match=f"^there is no detector sapi; known are: {KNOWN}$"):
         find("sapi")
 
 
@@ -183,7 +185,7 @@ def test_tensors_that_no_detector_knows(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.ones(1)}, tmp_path / "x.pth")
     with pytest.raises(
         CheckpointError,
-        match=rf"x\.pth looks like no known detector \({', '.join(DETECTORS)}\); for spai, the",
+        match=rf"x\.pth looks like no known detector \({KNOWN}\); for spai, the",
     ):
         load_checkpoint(tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"is missing encoder\.backbone\.bn1\.bias, .* and 117 more$"):
@@ -306,7 +308,7 @@ def test_a_frozen_backbone_is_the_one_that_the_row_names(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--detector", "sapi"], f"there is no detector sapi; known are: {', '.join(DETECTORS)}, resnet18"),
+        (["--detector", "sapi"], f"there is no detector sapi; known are: {KNOWN}"),
         (["--set", "detector=[spai]"], "Expected `str`, got `array` - at `$.detector`"),
         ([], "`model` in the section `fit` of {folder}/resnet.yaml has no key `side`; it has tile_size, "),
         (["--detector", "resnet18", "--set", "model.depth=18"], "has no key `depth`; it has resize, side, features"),

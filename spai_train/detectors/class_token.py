@@ -1,0 +1,91 @@
+"""What detectors have in common that read the CLS token of a ViT."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+from torch import Tensor, nn
+
+from spai_train.detectors.linear import Pixels
+from spai_train.models.vit import ClassTokenBackbone, Family
+from spai_train.tensors import State, shape_of
+
+HEAD_WIDTH = 64  # channels of a head, in all the ViTs of timm and of DINOv2 that detectors build on
+BACKBONE = "encoder.backbone."  # what our names of its tensors begin with
+
+Side = Annotated[int, Meta(ge=14, le=2048)]
+PatchSize = Annotated[int, Meta(ge=1, le=256)]
+Width = Annotated[int, Meta(ge=HEAD_WIDTH, le=1 << 14)]
+Depth = Annotated[int, Meta(ge=1, le=128)]
+
+
+@dataclass(frozen=True)
+class ClassTokenConfig:
+    """A detector derives from it and gives it the published dimensions.
+
+    :param side: of a view, in pixels
+    """
+
+    side: Side
+    patch_size: PatchSize
+    width: Width
+    depth: Depth
+
+    def __post_init__(self) -> None:
+        if self.side % self.patch_size or self.width % HEAD_WIDTH:
+            raise ValueError(f"patches of {self.patch_size} pixels and heads of {HEAD_WIDTH} channels do not divide it")
+
+    @property
+    def features(self) -> int:
+        """D: the CLS token behind the last LayerNorm."""
+        return self.width
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.side // self.patch_size
+
+
+class ClassTokenEncoder(nn.Module):
+    """Pixels → the CLS token."""
+
+    def __init__(self, config: ClassTokenConfig, family: Family) -> None:
+        super().__init__()
+        self.pixels = Pixels(family.mean, family.std)
+        self.backbone = ClassTokenBackbone(
+            (config.depth - 1,),
+            family,
+            img_size=config.side,
+            patch_size=config.patch_size,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.width // HEAD_WIDTH,
+        )
+
+    def forward(self, views: Tensor) -> Tensor:
+        """:param views: (N, S, S, 3) uint8
+        :returns: (N, D) float32
+        """
+        return self.backbone(self.pixels(views))  # type: ignore[no-any-return]
+
+
+def is_ours(state: State, *, layer_scale: bool) -> bool:
+    """Whether these are our names of such a detector with a linear head.
+
+    :param layer_scale: whether its ViT has a LayerScale, as DINOv2's
+    """
+    names = {f"{BACKBONE}cls_token", f"{BACKBONE}blocks.0.norm1.weight", "head.linear.weight"}
+    return names <= state.keys() and (f"{BACKBONE}blocks.0.ls1.gamma" in state) == layer_scale
+
+
+def sizes_of(state: State) -> dict[str, int]:
+    """What tensors under our names say of a `ClassTokenConfig`, as its fields.
+
+    :raises CheckpointError: those that tell it are missing, or have other numbers of axes
+    """
+    positions = shape_of(state, f"{BACKBONE}pos_embed", 3)
+    width, _, _, patch_size = shape_of(state, f"{BACKBONE}patch_embed.proj.weight", 4)
+    depth = sum(name.startswith(f"{BACKBONE}blocks.") and name.endswith(".attn.qkv.weight") for name in state)
+    side = math.isqrt(positions[1] - 1) * patch_size
+    return {"side": side, "patch_size": patch_size, "width": width, "depth": depth}
