@@ -18,6 +18,7 @@ DETECTORS: dict[str, str] = {
     "rine": "spai_train.detectors.rine",
     "clipdet": "spai_train.detectors.clipdet",
     "community-forensics": "spai_train.detectors.community_forensics",
+    "dda": "spai_train.detectors.dda",
 }
 DEFAULT = "spai"  # what recipes and checkpoints are of that name none
 

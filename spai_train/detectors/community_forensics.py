@@ -6,17 +6,8 @@ Its training set has images of 4,803 generators; Sieve's browser extension runs 
 from dataclasses import dataclass
 
 from spai_runtime.views import CentreCrop, Resize
-from spai_train.detectors.class_token import (
-    BACKBONE,
-    ClassTokenConfig,
-    ClassTokenEncoder,
-    Depth,
-    PatchSize,
-    Side,
-    Width,
-    is_ours,
-    sizes_of,
-)
+from spai_train.detectors import class_token
+from spai_train.detectors.class_token import BACKBONE, ClassTokenConfig, ClassTokenEncoder, is_ours, sizes_of
 from spai_train.detectors.linear import LinearHead, LinearModel
 from spai_train.detectors.spec import DetectorSpec
 from spai_train.models.half import halve_blocks
@@ -36,11 +27,11 @@ class CommunityForensicsConfig(ClassTokenConfig):
     :param resize: the image's shorter side before it is cropped
     """
 
-    side: Side = 384
-    patch_size: PatchSize = 16
-    width: Width = 384
-    depth: Depth = 12
-    resize: Side = 440
+    side: class_token.Side = 384
+    patch_size: class_token.PatchSize = 16
+    width: class_token.Width = 384
+    depth: class_token.Depth = 12
+    resize: class_token.Side = 440
 
 
 class CommunityForensics(LinearModel):

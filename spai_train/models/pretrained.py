@@ -8,9 +8,9 @@ from pathlib import Path
 import timm
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from spai_train.models.clip import visual_tower
+from spai_train.models.positions import resample_positions
 from spai_train.models.vit import Backbone, Family
 from spai_train.tensors import CheckpointError, State, check_numbers, exact, first_line, misshapen, read, refuse
 
@@ -72,19 +72,6 @@ def split(name: str, tensor: Tensor, rename: Rename) -> list[tuple[str, Tensor]]
     query, _, value = tensor.chunk(3)
     prefix = rename(name).removesuffix("qkv.bias")
     return [(f"{prefix}q_bias", query), (f"{prefix}v_bias", value)]
-
-
-def resample_positions(positions: Tensor, side: int) -> Tensor:
-    """Position embeddings for another number of tokens, as DINOv2 itself does it: bicubic, the scale 0.1 tokens large.
-
-    :param positions: (1, 1 + G·G, C), CLS first
-    :param side: tokens along a side
-    :returns: (1, 1 + side·side, C)
-    """
-    grid = round((positions.shape[1] - 1) ** 0.5)
-    tokens = positions[:, 1:].float().transpose(1, 2).reshape(1, -1, grid, grid)  # (1, C, G, G)
-    tokens = F.interpolate(tokens, scale_factor=(side + 0.1) / grid, mode="bicubic")
-    return torch.cat((positions[:, :1].float(), tokens.flatten(2).transpose(1, 2)), dim=1)
 
 
 def _join(parts: list[Tensor]) -> Tensor:

@@ -27,7 +27,8 @@ from spai_train.detectors.spai.config import ratio_of
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from spai_train.detectors.spai.upstream import infer_ours
 from spai_train.fit import FitRecipe
-from spai_train.models.pretrained import load_pretrained, resample_positions
+from spai_train.models.positions import resample_positions, spread_positions
+from spai_train.models.pretrained import load_pretrained
 from spai_train.models.vit import FAMILIES, Backbone, BackboneName
 from spai_train.recipe import load_recipe
 from tests.support.models import CONFIGS, TINY, model_of
@@ -158,6 +159,13 @@ def test_resampling_is_dinov2s_bicubic(grid: int, side: int) -> None:
     along = cubic_weights(grid, side)  # (side, grid)
     expected = np.einsum("ya,xb,abc->yxc", along, along, positions[0, 1:].reshape(grid, grid, 3).double().numpy())
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_spreading_is_what_resampling_undoes() -> None:
+    positions = torch.randn(1, 1 + 24 * 24, 3, generator=torch.Generator().manual_seed(0))
+    spread = spread_positions(positions, 37)
+    assert spread.shape == (1, 1 + 37 * 37, 3)
+    torch.testing.assert_close(resample_positions(spread, 24), positions, atol=1e-5, rtol=0)
 
 
 def cubic_weights(grid: int, side: int) -> NDArray[np.float64]:
