@@ -8,10 +8,9 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from spai_train.detectors.linear import Pixels
-from spai_train.models.vit import ClassTokenBackbone, Family
+from spai_train.models.vit import HEAD_WIDTH, ClassTokenBackbone, Family
 from spai_train.tensors import State, shape_of
 
-HEAD_WIDTH = 64  # channels of a head, in all the ViTs of timm and of DINOv2 that detectors build on
 BACKBONE = "encoder.backbone."  # what our names of its tensors begin with
 
 Side = Annotated[int, Meta(ge=14, le=2048)]
@@ -53,15 +52,8 @@ class ClassTokenEncoder(nn.Module):
     def __init__(self, config: ClassTokenConfig, family: Family) -> None:
         super().__init__()
         self.pixels = Pixels(family.mean, family.std)
-        self.backbone = ClassTokenBackbone(
-            (config.depth - 1,),
-            family,
-            img_size=config.side,
-            patch_size=config.patch_size,
-            embed_dim=config.width,
-            depth=config.depth,
-            num_heads=config.width // HEAD_WIDTH,
-        )
+        sizes = config.side, config.patch_size, config.width, config.depth
+        self.backbone = ClassTokenBackbone.sized(family, *sizes)
 
     def forward(self, views: Tensor) -> Tensor:
         """:param views: (N, S, S, 3) uint8
@@ -70,13 +62,15 @@ class ClassTokenEncoder(nn.Module):
         return self.backbone(self.pixels(views))  # type: ignore[no-any-return]
 
 
-def is_ours(state: State, *, layer_scale: bool) -> bool:
+def is_ours(state: State, *, layer_scale: bool = False, norm_pre: bool = False) -> bool:
     """Whether these are our names of such a detector with a linear head.
 
     :param layer_scale: whether its ViT has a LayerScale, as DINOv2's
+    :param norm_pre: whether it has a LayerNorm before the first block, as CLIP's
     """
     names = {f"{BACKBONE}cls_token", f"{BACKBONE}blocks.0.norm1.weight", "head.linear.weight"}
-    return names <= state.keys() and (f"{BACKBONE}blocks.0.ls1.gamma" in state) == layer_scale
+    marks = {f"{BACKBONE}blocks.0.ls1.gamma": layer_scale, f"{BACKBONE}norm_pre.weight": norm_pre}
+    return names <= state.keys() and all((name in state) == expected for name, expected in marks.items())
 
 
 def sizes_of(state: State) -> dict[str, int]:

@@ -5,54 +5,42 @@ They are those before CLIP's projection, on the unit sphere. The logit is a log-
 
 import re
 from dataclasses import dataclass, replace
-from typing import Annotated
 
-from msgspec import Meta
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from spai_runtime.views import CentreCrop, Resize
-from spai_train.detectors.linear import LinearHead, LinearModel, Pixels
+from spai_train.detectors import class_token
+from spai_train.detectors.class_token import BACKBONE, ClassTokenConfig, ClassTokenEncoder, is_ours, sizes_of
+from spai_train.detectors.linear import LinearHead, LinearModel
 from spai_train.detectors.spec import DetectorSpec
 from spai_train.models.half import halve_blocks
-from spai_train.models.vit import CLIP_L, HEAD_WIDTH, ClassTokenBackbone
+from spai_train.models.vit import CLIP_L
 from spai_train.published import CLIP_COMMONPOOL
-from spai_train.tensors import Content, State, dimensions, shape_of
+from spai_train.tensors import Content, State, dimensions
 
-SIDE, PATCH = 224, 14  # of CLIP ViT-L/14, in pixels
-
-_COMMONPOOL = replace(CLIP_L, options={"pre_norm": True}, final_norm=True, hub="")  # its GELU is the exact one
+# Of CLIP ViT-L/14 with the weights of CommonPool-XL, whose GELU is the exact one.
+_COMMONPOOL = replace(CLIP_L, options={"pre_norm": True}, final_norm=True, hub="")
 
 
 @dataclass(frozen=True)
-class ClipDetConfig:
-    """The defaults are ViT-L/14, `clipdet_latent10k` and `clipdet_latent10k_plus`.
+class ClipDetConfig(ClassTokenConfig):
+    """The defaults are ViT-L/14, of `clipdet_latent10k` and `clipdet_latent10k_plus`."""
 
-    :param width, depth: of the tower
-    """
-
-    width: Annotated[int, Meta(ge=HEAD_WIDTH, le=1 << 14, multiple_of=HEAD_WIDTH)] = 1024
-    depth: Annotated[int, Meta(ge=1, le=128)] = 24
-
-    @property
-    def features(self) -> int:
-        """D: the CLS token behind the last LayerNorm."""
-        return self.width
+    side: class_token.Side = 224
+    patch_size: class_token.PatchSize = 14
+    width: class_token.Width = 1024
+    depth: class_token.Depth = 24
 
 
-class ClipEncoder(nn.Module):
-    """Pixels → the CLS token on the unit sphere."""
-
-    def __init__(self, config: ClipDetConfig) -> None:
-        super().__init__()
-        self.pixels = Pixels(CLIP_L.mean, CLIP_L.std)
-        self.backbone = ClassTokenBackbone.sized(_COMMONPOOL, SIDE, PATCH, config.width, config.depth)
+class UnitEncoder(ClassTokenEncoder):
+    """Pixels → the CLS token, on the unit sphere."""
 
     def forward(self, views: Tensor) -> Tensor:
         """:param views: (N, S, S, 3) uint8
         :returns: (N, D) float32
         """
-        return F.normalize(self.backbone(self.pixels(views)), dim=-1)
+        return F.normalize(super().forward(views), dim=-1)
 
 
 class ClipDet(LinearModel):
@@ -62,25 +50,22 @@ class ClipDet(LinearModel):
 
     def __init__(self, config: ClipDetConfig) -> None:
         super().__init__()
-        self.config, self.encoder, self.head = config, ClipEncoder(config), LinearHead(config.features)
+        self.config, self.encoder, self.head = config, UnitEncoder(config, _COMMONPOOL), LinearHead(config.features)
 
 
 def recognises(state: State) -> bool:
-    """Whether these are upstream's linear layer and nothing else but the tower, or ours."""
-    rest = {re.sub(r"^head\.linear\.", "fc.", name) for name in state if not name.startswith("encoder.backbone.")}
-    ours = any(name.startswith("encoder.backbone.") for name in state)
-    return rest == {"fc.weight", "fc.bias"} and (not ours or "encoder.backbone.norm_pre.weight" in state)
+    """Whether this is upstream's linear layer, alone or with its tower, or ours."""
+    rest = {name for name in state if not name.startswith(BACKBONE)}
+    return rest == {"fc.weight", "fc.bias"} or is_ours(state, norm_pre=True)
 
 
 def read(content: Content) -> tuple[ClipDetConfig, State]:
-    """Upstream's `weights.pth` with the tower.
+    """Upstream's `weights.pth` with the tower, or a bare state dict of ours.
 
     :raises CheckpointError: tensors that tell the dimensions are missing
     """
     state = {re.sub(r"^fc\.", "head.linear.", name): tensor for name, tensor in content.state.items()}
-    width = shape_of(state, "head.linear.weight", 2)[1]
-    depth = sum(name.startswith("encoder.backbone.") and name.endswith(".attn.qkv.weight") for name in state)
-    return dimensions({"width": width, "depth": depth}, ClipDetConfig), state
+    return dimensions(sizes_of(state), ClipDetConfig), state
 
 
 def to_upstream(model: ClipDet) -> dict[str, dict[str, Tensor]]:
@@ -94,7 +79,7 @@ SPEC = DetectorSpec(
     title="ClipDet",
     config=ClipDetConfig,
     build=ClipDet,
-    views=lambda _: CentreCrop(SIDE, Resize(SIDE, filter="bicubic")),
+    views=lambda config: CentreCrop(config.side, Resize(config.side, filter="bicubic")),
     recognises=recognises,
     halve=lambda encoder, dtype: halve_blocks(encoder.backbone, dtype),
     code_licence="Apache-2.0",

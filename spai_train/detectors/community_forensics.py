@@ -47,7 +47,7 @@ class CommunityForensics(LinearModel):
 def recognises(state: State) -> bool:
     """Whether these are tensors of upstream's `ViTClassifier`, or ours."""
     head = state.get("vit.head.weight", state.get(f"{_COMPILED}vit.head.weight"))
-    return is_ours(state, layer_scale=False) or (head is not None and head.shape[:1] == (1,))
+    return is_ours(state) or (head is not None and head.shape[:1] == (1,))
 
 
 def read(content: Content) -> tuple[CommunityForensicsConfig, State]:

@@ -137,6 +137,7 @@ SPEC = DetectorSpec(
     halve=lambda encoder, dtype: halve_blocks(encoder.backbone, dtype),
     code_licence="Apache-2.0",
     weights_licence="Apache-2.0",
+    averages=True,
     read=read,
     to_upstream=to_content,
 )
