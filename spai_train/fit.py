@@ -130,7 +130,7 @@ class FitTask:
         self.images = TrainingImages(data.training, data.store, augment, recipe.views, recipe.seed)
         model = checkpoint.model() if checkpoint else self._drawn()
         self.model = self._prepared(model).to(accelerator.device)
-        self._objective = objective(recipe.objective)
+        self._objective = objective(recipe.objective, recipe.batch_size)
         self._limit = BatchLimit(recipe.validation_batch_size)  # which an epoch that ran out of memory hands on
 
     def loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:

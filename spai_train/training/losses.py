@@ -21,6 +21,8 @@ class Objective:
 
     :param name: `bce` is what SPAI was published with. `bce_supcon` adds a contrast of the embeddings to it. `supcon`
         and `triplet` shape the embedding by the metric alone; see `detached`
+    :param reduction: of the cross-entropy over the images of a step: their mean, or, as RINE was published with, their
+        sum, beside which the contrast weighs less
     :param smoothing: share of a label that goes to the other class, in [0, 0.5): targets are `smoothing` and
         1 − `smoothing`
     :param temperature: τ of the contrast
@@ -29,6 +31,7 @@ class Objective:
     """
 
     name: Literal["bce", "supcon", "bce_supcon", "triplet"] = "bce"
+    reduction: Literal["mean", "sum"] = "mean"
     smoothing: float = 0.0
     temperature: float = 0.07
     alpha: float = 0.2
@@ -50,17 +53,19 @@ class Objective:
         return self.name in ("supcon", "triplet")
 
 
-def objective(settings: Objective) -> Loss:
-    """:returns: logit (B, 1), embedding (B, D), labels (B,) float of 0 or 1, seed of the step → a scalar.
+def objective(settings: Objective, batch_size: int = 1) -> Loss:
+    """:param batch_size: images of a step, over which a sum goes; those of a micro-batch and of a process share it
+    :returns: logit (B, 1), embedding (B, D), labels (B,) float of 0 or 1, seed of the step → a scalar.
 
     Embeddings are compared inside the batch that is given: under data parallelism, that of one process.
     The seed draws the triplets; the other objectives have nothing to draw.
     """
-    return partial(_loss, settings)
+    return partial(_loss, settings, batch_size if settings.reduction == "sum" else 1)
 
 
-def _loss(settings: Objective, logit: Tensor, embedding: Tensor, labels: Tensor, seed: int) -> Tensor:
-    classification = cross_entropy(logit, labels, settings.smoothing)
+def _loss(settings: Objective, images: int, logit: Tensor, embedding: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """:param images: that the mean of the cross-entropy is multiplied by"""
+    classification = images * cross_entropy(logit, labels, settings.smoothing)
     match settings.name:
         case "bce":
             return classification

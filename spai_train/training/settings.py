@@ -53,8 +53,9 @@ class TrainingSettings:
         peak, schedule = self.scaled.optimizer.learning_rate, self.scaled.schedule
         last = f", {schedule.final_rate:.4g} in the last" if schedule.name == "cosine" else ""
         given = f", scaled from {self.schedule.base_batch_size}" if self.schedule.base_batch_size else ""
+        first = f"{schedule.warmup_rate:.4g} in the first, " if schedule.warmup_epochs else ""
         return (
-            f"learning rates of steps of {self.batch_size} images{given}: {schedule.warmup_rate:.4g} in the first, "
+            f"learning rates of steps of {self.batch_size} images{given}: {first}"
             f"{peak:.4g} at the peak{last} ({self.optimizer.name}, {schedule.name})"
         )
 

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from spai_train.fit import FitRecipe
+from spai_train.recipe import load_recipe
 from spai_train.training.losses import (
     Objective,
     cross_entropy,
@@ -165,3 +167,23 @@ def test_a_detached_classifier_learns_and_leaves_the_embedding_to_the_metric() -
 def test_settings_without_sense_are_refused(wrong: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Objective(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.2, 16.24777603149414), (0.1, 15.546135902404785)])
+def test_the_objective_of_rine_is_upstreams(factor: float, expected: float) -> None:
+    """The sum of the cross-entropy and `factor` times the contrast, as mever-team/rine's own code computed them."""
+    count, width = 10, 6
+    waves = torch.sin(torch.arange(count * width).double() * 0.7).reshape(count, width)
+    logit, embedding = 3 * torch.cos(torch.arange(count).double())[:, None], waves.relu() + 0.1
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1, 1]).float()
+    settings = load_recipe("rine", "fit", FitRecipe, {"objective.alpha": factor}).objective
+    assert objective(settings, count)(logit.float(), embedding.float(), labels, 0).item() == pytest.approx(expected)
+
+
+def test_a_sum_goes_over_the_images_of_a_step_however_they_are_shared() -> None:
+    """Of two micro-batches, whose losses the loop averages; the cross-entropy alone, which is of each image."""
+    settings = Objective(reduction="sum")
+    whole = objective(settings, 6)(LOGIT[:6], EMBEDDING[:6], LABELS[:6], 0)
+    parts = [objective(settings, 6)(LOGIT[part], EMBEDDING[part], LABELS[part], 0) for part in (slice(3), slice(3, 6))]
+    assert sum(parts) / 2 == pytest.approx(whole.item(), rel=1e-6)
+    assert whole.item() == pytest.approx(6 * binary(LOGIT[:6], LABELS[:6].double().numpy()), rel=1e-5)
