@@ -66,9 +66,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(STATE, tmp_path_factory.mktemp("dda") / "ckpt.pth")
 
 
-def found(path: Path) -> list[float]:
+def found(path: Path, images: int = len(IMAGES)) -> list[float]:
     detector = as_detector(load_checkpoint(path).model())
-    return [detector.score(image).logit for image in IMAGES]
+    return [detector.score(image).logit for image in IMAGES[:images]]
 
 
 def test_the_logits_are_upstreams(checkpoint: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_logits_are_upstreams(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("layout", [without_lora, bare_names, parallel])
 def test_other_layouts(layout: Callable[[State], State], tmp_path: Path) -> None:
-    assert found(written(layout(STATE), tmp_path / "x.pth")) == pytest.approx(LOGITS, abs=1e-4)
+    assert found(written(layout(STATE), tmp_path / "x.pth"), 2) == pytest.approx(LOGITS[:2], abs=1e-4)
 
 
 def test_through_the_exported_graphs_and_spai_run(checkpoint: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_our_own_file_of_it(checkpoint: Path, tmp_path: Path) -> None:
         loaded = load_checkpoint(tmp_path / name)
         assert (loaded.detector.name, loaded.config) == ("dda", DDAConfig(width=128, depth=2))
         assert loaded.state["encoder.backbone.pos_embed"].shape == (1, 1 + 24 * 24, 128)
-        assert found(tmp_path / name) == pytest.approx(LOGITS, abs=1e-4)
+        assert found(tmp_path / name, 2) == pytest.approx(LOGITS[:2], abs=1e-4)
 
 
 def test_upstreams_file_of_it(checkpoint: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_upstreams_file_of_it(checkpoint: Path, tmp_path: Path) -> None:
     assert {name: tensor.shape for name, tensor in theirs.items()} == {name: t.shape for name, t in STATE.items()}
     assert not any(tensor.any() for name, tensor in theirs.items() if name.endswith("lora_B"))
     assert all(tensor.any() for name, tensor in theirs.items() if name.endswith("lora_A"))  # or it would never learn
-    assert found(tmp_path / "theirs.pth") == pytest.approx(LOGITS, abs=1e-4)
+    assert found(tmp_path / "theirs.pth", 2) == pytest.approx(LOGITS[:2], abs=1e-4)
 
 
 def test_upstream_has_no_other_views(checkpoint: Path, tmp_path: Path) -> None:
