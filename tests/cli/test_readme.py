@@ -114,7 +114,7 @@ def test_every_command_and_option_is_in_the_help() -> None:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no git checkout to clone")
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/upstream.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/upstream.md", "docs/parity.md"])
 def test_links_inside_the_repository_lead_somewhere(page: str) -> None:
     path = ROOT / page
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
