@@ -37,7 +37,7 @@ def run(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="YAML, or a recipe that ships: spai (as published), demo. Left out: --detector's."),
+        typer.Option(help="YAML, or one that ships: demo, or a detector's, as published. Left out: --detector's."),
     ] = None,
     data: DataOption = None,
     validation: Annotated[

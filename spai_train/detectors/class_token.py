@@ -49,6 +49,8 @@ class ClassTokenConfig:
 class ClassTokenEncoder(nn.Module):
     """Pixels → the CLS token."""
 
+    backbone: ClassTokenBackbone
+
     def __init__(self, config: ClassTokenConfig, family: Family) -> None:
         super().__init__()
         self.pixels = Pixels(family.mean, family.std)

@@ -5,18 +5,20 @@ Its training set has images of 4,803 generators; Sieve's browser extension runs 
 
 from dataclasses import dataclass
 
+from spai_runtime.errors import UserError
 from spai_runtime.views import CentreCrop, Resize
 from spai_train.detectors import class_token
 from spai_train.detectors.class_token import BACKBONE, ClassTokenConfig, ClassTokenEncoder, is_ours, sizes_of
 from spai_train.detectors.linear import LinearHead, LinearModel
-from spai_train.detectors.spec import DetectorSpec
+from spai_train.detectors.spec import DetectorSpec, Start, Training
 from spai_train.models.half import halve_blocks
+from spai_train.models.pretrained import load_pretrained
 from spai_train.models.vit import Family
 from spai_train.tensors import CheckpointError, Content, State, dimensions
 
 RESIZES = {384: 440, 224: 256}  # side of the view → of the shorter side before (upstream `determine_resize_crop_sizes`)
 
-_AUGREG = Family(final_norm=True)  # eps, mean and std of timm's `vit_*.augreg_in21k_ft_in1k`
+_SIZES = {384: "small", 192: "tiny"}  # width → the size in timm's names (upstream `models.py`)
 _COMPILED = "_orig_mod."  # what torch.compile puts before names
 
 
@@ -34,14 +36,23 @@ class CommunityForensicsConfig(ClassTokenConfig):
     resize: class_token.Side = 440
 
 
+def _family(config: CommunityForensicsConfig) -> Family:
+    """timm's `vit_*.augreg_in21k_ft_in1k`, which upstream starts from; its pixels are normalised as ImageNet's."""
+    size = _SIZES.get(config.width)
+    name = f"vit_{size}_patch{config.patch_size}_{config.side}.augreg_in21k_ft_in1k"
+    return Family(final_norm=True, hub=name if size else "")
+
+
 class CommunityForensics(LinearModel):
     """See `DetectorModel`."""
 
     detector = "community-forensics"
+    encoder: ClassTokenEncoder
 
     def __init__(self, config: CommunityForensicsConfig) -> None:
         super().__init__()
-        self.config, self.encoder, self.head = config, ClassTokenEncoder(config, _AUGREG), LinearHead(config.features)
+        self.config, self.head = config, LinearHead(config.features)
+        self.encoder = ClassTokenEncoder(config, _family(config))
 
 
 def recognises(state: State) -> bool:
@@ -60,6 +71,17 @@ def read(content: Content) -> tuple[CommunityForensicsConfig, State]:
     if (side := sizes["side"]) not in RESIZES:
         raise CheckpointError(f"{content.path} looks at views of {side} pixels; published are those of 384 and 224")
     return dimensions({**sizes, "resize": RESIZES[side]}, CommunityForensicsConfig), state
+
+
+def first_weights(model: CommunityForensics, start: Start) -> None:
+    """The head as torch draws it; the backbone pre-trained, as upstream's always is, or as timm draws it.
+
+    :raises UserError: another scheme is asked for, or weights that do not fit
+    """
+    if start.initial != "upstream":
+        raise UserError(f"{model.detector} is drawn as upstream draws it: leave initial={start.initial} out")
+    if start.pretrained is not None:
+        load_pretrained(model.encoder.backbone, start.pretrained)
 
 
 def to_content(model: CommunityForensics) -> dict[str, State]:
@@ -91,4 +113,5 @@ SPEC = DetectorSpec(
     averages=True,
     read=read,
     to_upstream=to_content,
+    training=Training(first_weights, "encoder.backbone", all_train=lambda _: True),
 )
