@@ -6,6 +6,7 @@ either exports anew.
 
 import hashlib
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +18,12 @@ from spai_export import precision as casting
 from spai_export.choices import Precision
 from spai_runtime.manifest import FILE_NAME, ONNX, Artifact, Graph, Manifest
 from spai_train.checkpoint import Card
-from spai_train.detectors import spai
+from spai_train.detectors import class_token, clipdet, community_forensics, dda, find, linear, rine, spai
 from spai_train.detectors.describe import describe
 from spai_train.detectors.spai import model as network
 from spai_train.detectors.spai import spectral
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
+from spai_train.detectors.spec import DetectorModel
 from spai_train.models import half, vit
 
 CONFIGS = {
@@ -31,7 +33,21 @@ CONFIGS = {
 }
 
 # The code that shapes a graph.
-SOURCES = (spai, network, spectral, half, vit, casting, exporter)
+SOURCES = (
+    spai,
+    network,
+    spectral,
+    class_token,
+    clipdet,
+    community_forensics,
+    dda,
+    linear,
+    rine,
+    half,
+    vit,
+    casting,
+    exporter,
+)
 
 
 def random_model(name: str) -> SPAI:
@@ -46,24 +62,44 @@ def exported(name: str, precision: Precision = Precision.FP32, *, fused: bool = 
     :param precision: that PyTorch casts to: fp32, fp16 or bf16
     :param fused: whether attention is one node (opset 23) instead of its products
     """
+    return _kept(name, lambda: random_model(name), precision, fused=fused)
+
+
+def exported_detector(name: str) -> Path:
+    """The directory of a detector of the table at its published size, with random weights, in fp32."""
+
+    def build() -> DetectorModel:
+        torch.manual_seed(0)
+        spec = find(name)
+        return spec.build(spec.config()).eval()
+
+    return _kept(f"detector-{name}", build, Precision.FP32, fused=False)
+
+
+def _kept(name: str, build: Callable[[], DetectorModel], precision: Precision, *, fused: bool) -> Path:
     kind = "-".join(filter(None, (name, precision, fused and "fused", _digest())))
     directory = Path(tempfile.gettempdir()) / "spai-benchmarks" / kind
     if not (directory / FILE_NAME).is_file():
         directory.mkdir(parents=True, exist_ok=True)
-        model = random_model(name)
-        encoder = casting.cast(spai.SPEC, model.encoder, precision, fused=fused)
+        model = build()
+        spec = find(model.detector)
+        encoder = casting.cast(spec, model.encoder, precision, fused=fused)
         opset = exporter.FUSED_OPSET if fused else exporter.OPSET
-        exporter.export_encoder(encoder, (model.config.tile_size,) * 2, directory / "encoder.onnx", opset)
-        exporter.export_head(model.head, model.config.features, directory / "head.onnx")
-        (directory / FILE_NAME).write_bytes(manifest(name, precision, directory).dump())
+        exporter.export_encoder(encoder, spec.views(model.config).shape, directory / "encoder.onnx", opset)
+        exporter.export_head(model.head, model.config.features, directory / "head.onnx", attention=spec.attention)
+        (directory / FILE_NAME).write_bytes(_manifest(name, model, precision, directory).dump())
     return directory
 
 
 def manifest(name: str, precision: Precision, directory: Path) -> Manifest:
-    """Of the graphs that lie there."""
+    """Of the graphs of a model of CONFIGS that lie there."""
+    return _manifest(name, random_model(name), precision, directory)
+
+
+def _manifest(name: str, model: DetectorModel, precision: Precision, directory: Path) -> Manifest:
     graphs = Graph.of(directory / "encoder.onnx"), Graph.of(directory / "head.onnx")
     return replace(
-        describe(spai.SPEC, CONFIGS[name], Card(name, threshold_source="random weights")),
+        describe(find(model.detector), model.config, Card(name, threshold_source="random weights")),
         artifacts=(Artifact(ONNX, precision.value, *graphs),),
     )
 
