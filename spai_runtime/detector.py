@@ -128,7 +128,7 @@ class Detector(Closing):
         logit = decimal(float(logits[0, 0]))
         score = probability(logit, self.manifest.calibration)
         weights, odds = attention[0][0] if attention else None, log_odds(logit, self.manifest.calibration)
-        return Score(score, logit, self.threshold.label(score), weights, layout, odds)
+        return Score(score, logit, self.threshold.label(score, self.manifest.positive), weights, layout, odds)
 
     def close(self) -> None:
         """Frees the engines."""

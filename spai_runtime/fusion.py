@@ -12,7 +12,7 @@ from functools import reduce
 from statistics import fmean, median
 
 from spai_runtime.calibration import decimal, probability
-from spai_runtime.manifest import Label, Threshold
+from spai_runtime.manifest import Threshold
 
 UNCALIBRATED = Threshold(0.5, "the default for fused scores, which are not calibrated")
 
@@ -47,12 +47,12 @@ class Fused:
 
     :param score: in [0, 1]; it is no calibrated probability, even where those of the detectors are
     :param logit: its log-odds
-    :param label: `ai` where score > threshold, else `real`
+    :param label: what the detectors say, e.g. `ai`, where score > threshold; else `real`
     """
 
     score: float
     logit: float
-    label: Label
+    label: str
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,18 @@ class Fusion:
     """How scores of several detectors become one.
 
     :param threshold: on fused scores, which those of the detectors say nothing about
+    :param positive: what all of the detectors say above their thresholds
     """
 
     rule: Rule = Rule.SOFT_OR
     threshold: Threshold = UNCALIBRATED
+    positive: str = "ai"
 
     def fuse(self, log_odds: Sequence[float]) -> Fused:
         """:param log_odds: (detectors,), `Score.log_odds` of each"""
         logit = self.rule.fuse(log_odds)
         score = probability(logit)
-        return Fused(score, decimal(logit), self.threshold.label(score))
+        return Fused(score, decimal(logit), self.threshold.label(score, self.positive))
 
 
 def _soft_or(log_odds: Iterable[float]) -> float:

@@ -24,13 +24,14 @@ LARGEST_ARTIFACTS = 64
 FEATURE_BYTES = 1 << 30  # that the features of one image may take
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Positive = Annotated[int, Meta(ge=1)]
+Schema = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(max_length=255)]
 
 # A graph lies in the directory itself, nowhere else, under a name that every system can bear.
 BareName = Annotated[str, Meta(pattern=r"^(?!\.)[^/\\:\x00-\x1f\x7f]+\Z", max_length=255)]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
-Label = Literal["ai", "real"]
+# What a detector says of an image that it does not call real: a word of its own, in the rows' column `label`.
+Positive = Annotated[str, Meta(pattern=r"^(?!(real|error)\Z)[a-z][a-z0-9_-]{0,31}\Z")]
 
 ONNX = "onnx"  # the kind of an artifact that is two ONNX graphs
 GIVEN = "given by the user"  # where a threshold came from that is not detector.json's
@@ -129,9 +130,9 @@ class Threshold:
             raise UserError(f"a threshold of {value} labels nothing: give one from 0 to 1")
         return cls(value, GIVEN)
 
-    def label(self, score: float) -> Label:
-        """Of a score."""
-        return "ai" if score > self.value else "real"
+    def label(self, score: float, positive: str = "ai") -> str:
+        """:param positive: what the detector says above the threshold"""
+        return positive if score > self.value else "real"
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class Manifest:
     :param name: of this detector, for people
     :param detector: the method, e.g. `spai`
     :param features: width D of a view's features
+    :param positive: what a high score says of an image: `ai`, or what a detector of another kind of image calls it
     :param attention: whether the head says how much it looked at each view
     :param artifacts: the forms that the detector lies there in; none of a detector that is no directory
     :param notice: one line that a user must read before trusting a score, or ""
@@ -153,6 +155,7 @@ class Manifest:
     views: ViewPolicy
     features: Annotated[int, Meta(ge=1, le=LARGEST_FEATURES)]
     threshold: Threshold
+    positive: Positive = "ai"
     attention: bool = True
     notice: str = ""
     calibration: Calibration | None = None
@@ -212,4 +215,4 @@ def _content(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class _Schema:
-    schema: Positive
+    schema: Schema

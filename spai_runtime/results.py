@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from spai_runtime.errors import ImageError
 from spai_runtime.files.sources import Item
 from spai_runtime.files.stamps import NO_FILE, Stamp
-from spai_runtime.manifest import Label
 from spai_runtime.views import Layout
 
 
@@ -18,7 +18,7 @@ class Score:
     :param score: probability that the image is AI-generated, in [0, 1]: the sigmoid of the logit, or what the
         detector's calibration makes of it
     :param logit: as the head says it, calibrated or not
-    :param label: `ai` where score > threshold, else `real`
+    :param label: `ai`, or what else the detector tells apart, where score > threshold; else `real`
     :param attention: (V,) float32, how much the head looked at each view; sums to 1. It does not localise edits.
         None where the head has no attention
     :param layout: where the views lie
@@ -27,7 +27,7 @@ class Score:
 
     score: float
     logit: float
-    label: Label
+    label: str
     attention: NDArray[np.float32] | None = field(repr=False)
     layout: Layout = field(repr=False)
     log_odds: float = field(repr=False)
@@ -38,6 +38,17 @@ class Score:
         if self.attention is None or self.layout.grid is None:
             return None
         return self.attention.reshape(self.layout.grid)
+
+    def heat_map(self) -> NDArray[np.float32]:
+        """`attention_grid`, or why there is none.
+
+        :raises ImageError: the head has no attention, or it looked at crops, which lie over one another
+        """
+        if self.attention is None:
+            raise ImageError("there is no heat map: this detector does not say how much it looked at each view")
+        if (grid := self.attention_grid) is None:
+            raise ImageError(f"there is no heat map of {len(self.layout)} crops, which lie over one another")
+        return grid
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from spai_runtime.files.digest import sha256_of
-from spai_runtime.manifest import Name
+from spai_runtime.manifest import Name, Positive
 from spai_runtime.text import excerpt
 from spai_train.detectors import DEFAULT, DETECTORS, every, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec
@@ -32,11 +32,13 @@ class Card:
     """What a detector says of itself; an export copies it into detector.json.
 
     :param notice: one line that a user must read before trusting a score, or ""
+    :param positive: what it says of images that it does not call real
     :param threshold: on the score, in [0, 1]; `threshold_source` says how it was found
     """
 
     name: Name = "spai"
     notice: str = ""
+    positive: Positive = "ai"
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
     threshold_source: str = "published value, not calibrated"
 

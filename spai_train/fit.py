@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from msgspec import Meta
 from torch import Tensor, nn
 
+from spai_runtime.manifest import Positive
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
 from spai_train.data.augment import FINETUNE, Augment, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
@@ -40,6 +41,7 @@ class FitRecipe(TrainingSettings):
     :param detector: its row in the table of detectors; `model` has the keys of its dimensions
     :param name: of what is trained; left out, the detector's
     :param notice: one line that a user must read before trusting a score, or ""
+    :param positive: what it shall say of images like those of class 1: `ai`, or what else they are, e.g. `edited`
     :param pretrained: weights of the backbone: a file, or `timm` for those on its hub (CLIP, DINOv2); None has none
     :param start: a whole checkpoint to go on from; `model`, `pretrained` and `initial` are then not asked
     :param initial: how weights are drawn that are not loaded
@@ -53,6 +55,7 @@ class FitRecipe(TrainingSettings):
     detector: str = DEFAULT
     name: str = ""
     notice: str = ""
+    positive: Positive = "ai"
     model: Any = None  # the published dimensions
     pretrained: str | None = None
     start: str | None = None
@@ -157,7 +160,8 @@ class FitTask:
         return metrics
 
     def save(self, name: str) -> None:
-        card = Card(self.recipe.name, self.recipe.notice, threshold_source=THRESHOLD_SOURCE)
+        recipe = self.recipe
+        card = Card(recipe.name, recipe.notice, recipe.positive, threshold_source=THRESHOLD_SOURCE)
         self.folder.replace(f"{name}.safetensors", lambda path: save_checkpoint(path, self.model, card))
 
     def _drawn(self) -> DetectorModel:

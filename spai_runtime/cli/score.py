@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -21,9 +22,11 @@ from spai_runtime.files.result_file import ResultFile
 from spai_runtime.files.rows import FILE_FORMATS, Columns
 from spai_runtime.files.sinks import Sink, Stream
 from spai_runtime.files.sources import Sources
+from spai_runtime.fusion import Fusion
 from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
 from spai_runtime.scoring.pipeline import open_file, score_items
+from spai_runtime.text import visible
 
 EXIT_SCORED = 0
 
@@ -85,7 +88,7 @@ def _load(options: Options) -> Iterator[Detector]:
 def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -> Sink:
     """Where rows go; on a terminal they are the progress."""
     names = [detector.manifest.name for detector in detectors] if options.fusion else ()
-    columns = Columns(own, names, options.fusion, options.spreadsheet)
+    columns = Columns(own, names, _fusion(options, detectors), options.spreadsheet)
     if options.output is not None:
         return ResultFile(options.output, columns, _identity(options, detectors), resume=options.resume)
     if is_closed(sys.stdout):
@@ -94,6 +97,20 @@ def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -
     if form is Form.AUTO:
         form = Form.TABLE if sys.stdout.isatty() and not options.spreadsheet else Form.CSV
     return Stream(sys.stdout, Table(columns) if form is Form.TABLE else FILE_FORMATS[form], columns)
+
+
+def _fusion(options: Options, detectors: Sequence[Detector]) -> Fusion | None:
+    """:raises EngineError: a high score does not say the same of an image with all of them"""
+    if options.fusion is None:
+        return None
+    first = detectors[0].manifest
+    for other in (detector.manifest for detector in detectors[1:]):
+        if other.positive != first.positive:
+            raise EngineError(
+                f"{visible(first.name)} calls images {first.positive}, and {visible(other.name)} {other.positive}: "
+                "their scores cannot be fused, so run one at a time"
+            )
+    return replace(options.fusion, positive=first.positive)
 
 
 def _decoder(options: Options, detectors: Sequence[Detector]) -> DecodeOnGpu | None:
@@ -126,6 +143,7 @@ def _identity_of(detector: Detector) -> dict[str, object]:
     assert artifact is not None, "it was loaded from a directory"
     return {
         "detector": manifest.name,
+        **({} if manifest.positive == "ai" else {"positive": manifest.positive}),
         "encoder_sha256": artifact.encoder.sha256,
         "head_sha256": artifact.head.sha256,
         "threshold": threshold.value,
@@ -144,7 +162,8 @@ def _record(options: Options, detectors: Sequence[Detector], labels: Counter[str
 
 
 def _summary(options: Options, detectors: Sequence[Detector], labels: Counter[str]) -> str:
-    counts = ", ".join(f"{labels[name]} {name}" for name in ("ai", "real", "error") if labels[name])
+    names = dict.fromkeys([*(detector.manifest.positive for detector in detectors), "real", "error"])
+    counts = ", ".join(f"{labels[name]} {name}" for name in names if labels[name])
     limit = options.fusion.threshold if options.fusion else detectors[0].threshold
     ran = dict.fromkeys(
         f"{detector.encoder.label}, {detector.artifact.precision}" for detector in detectors if detector.artifact

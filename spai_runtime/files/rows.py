@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from spai_runtime.errors import OutputError
 from spai_runtime.files.sources import Item
 from spai_runtime.files.spreadsheet import guarded
 from spai_runtime.fusion import Fusion
-from spai_runtime.manifest import Label
 from spai_runtime.results import Result, Score
 
 OF_A_DETECTOR = ("score", "logit", "label")
@@ -69,18 +68,19 @@ class Columns:
         expected = {**self._own_cells(item), "path": self._cell(item.name)}
         return all((row[name] or "") == (value or "") for name, value in expected.items())
 
-    def label_of(self, result: Result) -> Label | Literal["error"]:
+    def label_of(self, result: Result) -> str:
         """What an image counts as: `error` where anything is wrong with it, else what fusion says.
 
-        Without fusion it is `ai` where one of the detectors says so.
+        Without fusion it is `real` where no detector says anything else.
         """
         return self.label_in(self._result_cells(result))
 
-    def label_in(self, row: Mapping[str, Any]) -> Label | Literal["error"]:
+    def label_in(self, row: Mapping[str, Any]) -> str:
         """As `label_of`, of a row read back."""
         if row["error"]:
             return "error"
-        return "ai" if any(row[name] == "ai" for name in self._label_names) else "real"
+        labels = (row[name] for name in self._label_names)
+        return next((label for label in labels if label not in ("real", "", None)), "real")
 
     @cached_property
     def _own_names(self) -> list[str]:

@@ -18,6 +18,7 @@ def describe(spec: DetectorSpec, config: Any, card: Card, threshold: Threshold |
         views=spec.views(config),
         features=config.features,
         threshold=threshold or Threshold(card.threshold, card.threshold_source),
+        positive=card.positive,
         attention=spec.attention,
         notice=card.notice or spec.notice,
     )

@@ -54,6 +54,7 @@ class Evaluation:
     :param detector: its name, its method, and the sha256 of its files
     :param files: the sha256 of each table's file
     :param tables, measurements: of the images as they are, and then under each perturbation
+    :param positive: what the detector says above its threshold
     :param calibrated: what was fitted to the first of the tables; its scores are what was measured
     """
 
@@ -64,6 +65,7 @@ class Evaluation:
     tables: tuple[ScoredTable, ...]
     measurements: tuple[Measurement, ...]
     calibrated: Calibrated | None
+    positive: str = "ai"
 
     @property
     def images(self) -> int:
@@ -106,7 +108,9 @@ def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files:
     ]
     about = {"name": detector.manifest.name, "method": detector.manifest.detector, "sha256": dict(files)}
     digests = {printable(path): sha256_of(path) for path in paths}
-    return Evaluation(options, about, digests, threshold, tuple(tables), tuple(measurements), calibrated)
+    return Evaluation(
+        options, about, digests, threshold, tuple(tables), tuple(measurements), calibrated, detector.manifest.positive
+    )
 
 
 def _scored(

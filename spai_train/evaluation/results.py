@@ -92,7 +92,7 @@ def _score_lines(evaluation: Evaluation) -> Iterator[Line]:
     for table in evaluation.tables:
         for row, score, logit, error in zip(table.rows, table.score, table.logit, table.errors, strict=True):
             own = printable(row.name), row.label, printable(row.split), printable(row.source)
-            label = "ai" if score > evaluation.threshold.value else "real"
+            label = evaluation.threshold.label(score, evaluation.positive)
             said = ("", "", "") if error else (float(score), float(logit), label)
             yield (*own, *said, error, *([table.perturbation] if perturbed else []))
 

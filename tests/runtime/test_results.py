@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from spai_runtime import Layout, Result, Score, Tiles
+from spai_runtime.errors import ImageError
 from spai_runtime.files.sources import Item
+from spai_runtime.views import TenCrop
 
 TILES = Tiles(8, 8, 0)
 ITEM = Item(Path("a.jpg"), "a.jpg")
@@ -33,3 +35,14 @@ def test_the_score_of_one_detector() -> None:
     assert Result(ITEM, error="bad").score is None
     with pytest.raises(AssertionError):
         _ = Result(ITEM, (one, one)).score
+
+
+def test_a_heat_map_says_why_there_is_none() -> None:
+    np.testing.assert_array_equal(
+        score(TILES.layout(16, 24), attention=True).heat_map(),
+        score(TILES.layout(16, 24), attention=True).attention_grid,
+    )
+    with pytest.raises(ImageError, match="this detector does not say how much it looked at each view"):
+        score(TILES.layout(16, 24), attention=False).heat_map()
+    with pytest.raises(ImageError, match="there is no heat map of 10 crops, which lie over one another"):
+        score(TenCrop(8).layout(16, 24), attention=True).heat_map()
