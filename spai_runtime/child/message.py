@@ -12,9 +12,13 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from spai_runtime import errors
+from spai_runtime.errors import UserError
+
 Array = NDArray[Any]
 
 _LARGEST_HEAD = 1 << 20  # bytes; settings and a sentence are far below
+_LONGEST_ERROR = 1000  # characters of an error's message
 
 _Dtype = Literal["bool", "uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64"]
 _Side = Annotated[int, Meta(ge=0, lt=1 << 40)]
@@ -46,6 +50,22 @@ class Message(msgspec.Struct):
     body: Any = None
     arrays: Sequence[Array] = ()
     error: str = ""
+
+
+def failure(error: Exception) -> Message:
+    """What a child answers that has raised this."""
+    if isinstance(error, UserError):  # by the name of its class, or of its base, that the parent knows too
+        name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        return Message(_sentence(str(error)), error=name)
+    return Message(_sentence(f"{type(error).__name__}: {error}"), error=type(error).__name__)
+
+
+def raised(answer: Message) -> UserError | None:
+    """The error of `spai_runtime.errors` that an answer holds; None of a fault of the child's code, and of no error."""
+    kind = getattr(errors, answer.error, None)
+    if isinstance(kind, type) and issubclass(kind, UserError):
+        return kind(" ".join(str(answer.body).split()))
+    return None
 
 
 def write(stream: BinaryIO, message: Message) -> None:
@@ -102,3 +122,7 @@ def _fill(stream: BinaryIO, place: memoryview) -> None:
         if not count:
             raise EOFError
         place = place[count:]
+
+
+def _sentence(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_ERROR]

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
-from spai_runtime import errors
 from spai_runtime.child.limits import OUT_OF_MEMORY, Limits
-from spai_runtime.child.message import Array, Message, read, write
+from spai_runtime.child.message import Array, Message, raised, read, write
 from spai_runtime.closing import Closing
 from spai_runtime.errors import UserError
 
@@ -114,7 +113,7 @@ class Child(Closing):
                 write(_pipe(process.stdin), request)
             answer = self._receive(process, most)
         if answer.error:
-            raise _raised(answer)
+            raise raised(answer) or _fault(answer)
         return answer.body, answer.arrays
 
     def _receive(self, process: "subprocess.Popen[bytes]", most: int) -> Message:
@@ -168,12 +167,8 @@ class Child(Closing):
         return ChildError(f"its process ended {ended}")
 
 
-def _raised(answer: Message) -> UserError:
-    kind = getattr(errors, answer.error, None)
-    text = " ".join(str(answer.body).split())
-    if isinstance(kind, type) and issubclass(kind, UserError):
-        return kind(text)
-    return ChildError(f"its process failed: {text}")
+def _fault(answer: Message) -> ChildError:
+    return ChildError(f"its process failed: {' '.join(str(answer.body).split())}")
 
 
 def _pipe(stream: Any) -> BinaryIO:

@@ -8,12 +8,8 @@ from importlib import import_module
 from queue import SimpleQueue
 from typing import Any, BinaryIO, NoReturn
 
-from spai_runtime import errors
 from spai_runtime.child.limits import OUT_OF_MEMORY, Limits
-from spai_runtime.child.message import Array, Message, read, write
-from spai_runtime.errors import UserError
-
-_LONGEST_ERROR = 1000  # characters of an error's message
+from spai_runtime.child.message import Array, Message, failure, read, write
 
 Answer = tuple[Any, Sequence[Array]]
 Handler = Callable[[Any, Sequence[Array]], Answer]  # (body, arrays) of a request → those of the answer
@@ -29,7 +25,7 @@ def main(service: str, limits: str) -> NoReturn:
     :param limits: encoded
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends this
-    requests, replies = _pipes()
+    requests, replies = pipes()
     name, _, function = service.partition(":")
     module, held, waiting = import_module(name), Limits.decode(limits), SimpleQueue[Message]()
     make: Service = getattr(module, function)
@@ -49,10 +45,8 @@ def main(service: str, limits: str) -> NoReturn:
             write(replies, answer)
         except MemoryError:
             os._exit(OUT_OF_MEMORY)
-        except UserError as error:
-            write(replies, Message(_sentence(str(error)), error=_name(error)))
         except Exception as error:
-            write(replies, Message(_sentence(f"{type(error).__name__}: {error}"), error=type(error).__name__))
+            write(replies, failure(error))
 
 
 def _listen(requests: BinaryIO, waiting: "SimpleQueue[Message]") -> NoReturn:
@@ -67,19 +61,10 @@ def _listen(requests: BinaryIO, waiting: "SimpleQueue[Message]") -> NoReturn:
         os._exit(code)
 
 
-def _pipes() -> tuple[BinaryIO, BinaryIO]:
+def pipes() -> tuple[BinaryIO, BinaryIO]:
     """Where requests come from and answers go to, of which a library that prints knows nothing."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
         os.dup2(nothing, standard)
     return requests, replies
-
-
-def _name(error: UserError) -> str:
-    """Of the class, or of its base, that the parent knows too."""
-    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-
-
-def _sentence(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_ERROR]
