@@ -1,6 +1,6 @@
 """A checkpoint → the exported directory: graphs in each precision, and the detector.json that names them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -48,9 +48,10 @@ def export(ckpt: Path, output: Path, settings: Settings | None = None) -> Export
     return write(Source.load(ckpt, settings or Settings()), output)
 
 
-def write(source: Source, output: Path) -> ExportReport:
+def write(source: Source, output: Path, origin: Mapping[str, Any] | None = None) -> ExportReport:
     """Exports, verifies, compares with fp32, and only then lets the files appear in `output`.
 
+    :param origin: what `provenance` says besides, of where the checkpoint came from
     :raises UserError: graphs differ from the checkpoint, are none that TensorRT imports, or give other scores; or
         `output` cannot be written
     """
@@ -63,7 +64,7 @@ def write(source: Source, output: Path) -> ExportReport:
             for precision, name in zip(precisions, names, strict=True)
         ]
         artifacts = tuple(one.artifact for one in made)
-        manifest = replace(source.manifest, artifacts=artifacts, provenance=_provenance(source))
+        manifest = replace(source.manifest, artifacts=artifacts, provenance={**_provenance(source), **(origin or {})})
         write_manifest(manifest, folder)
     return ExportReport(output, manifest, made)
 

@@ -17,6 +17,7 @@ from spai_train.commands import (
     search,
     simulate,
     tsne,
+    zoo,
 )
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -27,7 +28,7 @@ def root(version: VersionOption = False) -> None:
     """Train a detector: from folders of images to an evaluated checkpoint that spai-export takes."""
 
 
-COMMANDS = (index, simulate, pack, augment, pretrain, fit, search, evaluate, baselines, tsne, convert)
+COMMANDS = (index, simulate, pack, augment, pretrain, fit, search, evaluate, baselines, tsne, convert, zoo)
 
 for module in COMMANDS:
     app.command(module.__name__.rpartition(".")[2], epilog=f"{module.EPILOG} {COMMON_CODES}")(module.run)

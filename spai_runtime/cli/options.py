@@ -31,6 +31,8 @@ class Options:
 
     inputs: tuple[str, ...]
     engines: tuple[Path, ...]
+    detectors: tuple[str, ...]
+    accept_licence: bool
     fuse: Rule | None
     output: Path | None
     form: Form
@@ -53,8 +55,15 @@ class Options:
             raise OutputError("--resume goes on with a file: name it with --output")
         if self.spreadsheet and not self._writes_csv:
             raise OutputError("--spreadsheet guards the cells of CSV: give --format csv, or name a .csv with --output")
-        if self.fuse and len(self.engines) < 2:
-            raise EngineError("--fuse makes one score of several: give --engine more than once")
+        if self.fuse and self._looking < 2:
+            raise EngineError("--fuse makes one score of several: give --engine or --detector more than once")
+        if self.accept_licence and not self.detectors:
+            raise EngineError("--accept-licence is for weights that --detector gets: name one, or leave it out")
+
+    @property
+    def _looking(self) -> int:
+        """How many detectors look at each image; the demo detector is not counted."""
+        return len(self.engines) + len(self.detectors)
 
     @property
     def _writes_csv(self) -> bool:
@@ -65,7 +74,7 @@ class Options:
     @property
     def fusion(self) -> Fusion | None:
         """What several detectors say together."""
-        if len(self.engines) < 2:
+        if self._looking < 2:
             return None
         threshold = UNCALIBRATED if self.threshold is None else Threshold.given(self.threshold)
         return Fusion(self.fuse or Rule.SOFT_OR, threshold)

@@ -43,11 +43,26 @@ def run(
             "Repeated, several detectors look at each image, which is decoded once. Left out: the demo detector."
         ),
     ] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A published detector that lies on the Hugging Face hub (`spai-train zoo` lists them): downloaded and "
+            "exported once, which needs 'spai-toolkit[export]', into the folder that SPAI_CACHE names, else the user's "
+            "cache. Repeatable, also beside --engine, whose columns come first.",
+        ),
+    ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option(
+            "--accept-licence", help="The terms of a --detector whose weights allow no commercial use are accepted."
+        ),
+    ] = False,
     fuse: Annotated[
         Rule | None,
         typer.Option(
-            help="How scores of several --engine become one, on their log-odds: 1 − Π (1 − p); the mean, largest or "
-            "median logit; log Σ exp; the mean p. Left out: soft_or."
+            help="How scores of several --engine and --detector become one, on their log-odds: 1 − Π (1 − p); the "
+            "mean, largest or median logit; log Σ exp; the mean p. Left out: soft_or."
         ),
     ] = None,
     output: Annotated[
@@ -133,6 +148,8 @@ def run(
         Options(
             tuple(inputs),
             tuple(engine or ()),
+            tuple(detector or ()),
+            accept_licence,
             fuse,
             output,
             form,

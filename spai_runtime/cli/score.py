@@ -27,6 +27,7 @@ from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
 from spai_runtime.scoring.pipeline import open_file, score_items
 from spai_runtime.text import visible
+from spai_runtime.zoo import Wanted, exported
 
 EXIT_SCORED = 0
 
@@ -43,7 +44,7 @@ def score(options: Options) -> int:
     with ExitStack() as stack:
         detectors = [stack.enter_context(detector) for detector in _load(options)]
         total = sources.count()
-        if not options.engines:
+        if not (options.engines or options.detectors):
             say(f"spai-run: {detectors[0].manifest.notice}")
         sink = stack.enter_context(_sink(options, detectors, sources.columns))
         todo, labels = sink.skip(iter(sources))
@@ -75,7 +76,8 @@ def score(options: Options) -> int:
 def _load(options: Options) -> Iterator[Detector]:
     """One after the other, so that those before one that does not load are closed."""
     threshold = None if options.fusion else options.threshold
-    for path in options.engines or (None,):
+    named = [exported(Wanted(name, options.accept_licence, options.quiet)) for name in options.detectors]
+    for path in (*options.engines, *named) or (None,):
         yield Detector.load(
             path,
             device=options.device,

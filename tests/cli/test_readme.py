@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from spai_train.cli import COMMANDS
+from spai_train.detectors import DETECTORS, find
+from spai_train.zoo import ZOO
 from tests.golden import CHECKPOINT, IMAGES
 
 ROOT = Path(__file__).parents[2]
@@ -224,3 +226,23 @@ def test_the_table_of_precisions_is_that_of_committed_results() -> None:
         assert f"| {name} | {cells[0]} | {cells[1]} |" in README
     manifest = json.loads((ROOT / "weights" / "demo" / "detector.json").read_text("utf-8"))
     assert results[1]["checkpoint_sha256"] == manifest["provenance"]["checkpoint_sha256"]
+
+
+def test_the_table_of_checkpoints_is_the_zoo() -> None:
+    rows = []
+    for entry in ZOO.values():
+        size = "not known" if entry.file.size is None else f"{entry.file.size:,}"
+        lies = f"[{'on the hub' if entry.on_hub else 'elsewhere'}]({entry.file.source})"
+        rows.append(f"| `{entry.name}` | {lies} | {size} | {entry.code_licence}; {entry.file.licence} |")
+    assert "| name | lies | bytes | code; weights |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n" in README
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_table_of_detectors_is_theirs(name: str) -> None:
+    """The licence of the code, the name of that of the weights (the zoo says the rest), and whether `fit` trains it."""
+    table = README.partition("## Detectors")[2].partition("\n\n## ")[0]
+    spec, rows = find(name), re.findall(rf"^\| `{name}` .*$", table, re.MULTILINE)
+    weights = re.findall(r"[\w.-]+", spec.weights_licence)[0]
+    *_, licences, trained = rows[0].removesuffix(" |").split(" | ")
+    assert (len(rows), trained) == (1, "yes" if spec.training else "no")
+    assert licences.startswith(f"{spec.code_licence}; {weights}")
