@@ -61,12 +61,15 @@ def recognises(state: State) -> bool:
 def read(content: Content) -> tuple[DDAConfig, State]:
     """Upstream's training checkpoint, with LoRA or without, or a bare state dict of either names.
 
-    :raises CheckpointError: tensors that tell the dimensions are missing, or LoRA or positions that do not fit
+    :raises CheckpointError: tensors that tell the dimensions are missing, or LoRA, positions or patches that do not fit
     """
     if is_ours(content.state, layer_scale=True):
         return dimensions(sizes_of(content.state), DDAConfig), content.state
     state = _merged({_renamed(name): tensor for name, tensor in content.state.items() if "mask_token" not in name})
-    config = dimensions({**sizes_of(state), "side": SIDE}, DDAConfig)
+    sizes = sizes_of(state)
+    if sizes["patch_size"] != PATCH:  # smaller ones would have far more positions than the file
+        raise CheckpointError(f"{content.path} has patches of {sizes['patch_size']} pixels; DINOv2's have {PATCH}")
+    config = dimensions({**sizes, "side": SIDE}, DDAConfig)
     return config, {**state, _POSITIONS: resample_positions(state[_POSITIONS], config.grid)}
 
 
