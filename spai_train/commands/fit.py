@@ -21,7 +21,7 @@ from spai_train.commands.training import (
     WorkersOption,
     overrides,
 )
-from spai_train.detectors import DEFAULT, DETECTORS
+from spai_train.detectors import DEFAULT, DETECTORS, find
 
 EPILOG = (
     "Exit code: 0 trained; 2 usage, or nothing could be trained. --output holds best.safetensors and last.safetensors "
@@ -76,6 +76,7 @@ def run(
     with extra():
         from spai_train.fit import FitRecipe, fit  # noqa: PLC0415  --help must work without torch
         from spai_train.recipe import load_recipe  # noqa: PLC0415
+        from spai_train.training.start import training_of  # noqa: PLC0415
     given = overrides(
         assignments,
         detector=detector,
@@ -96,6 +97,8 @@ def run(
         precision=precision,
         seed=seed,
     )
+    if detector is not None:
+        training_of(find(detector))  # one that cannot be trained has no recipe either, which would be said instead
     settings = load_recipe(recipe or detector or DEFAULT, "fit", FitRecipe, given)
     with writable(output):
         outcome = fit(settings, output, resume=resume)

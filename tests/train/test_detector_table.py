@@ -327,11 +327,17 @@ def test_what_will_not_do_is_one_sentence(
 
 
 def test_a_detector_that_is_not_trained_here(
-    train: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(resnet_module, "SPEC", replace(SPEC, training=None))
     said = "spai-train: fit cannot train ResNet-18: export a checkpoint that its authors published\n"
     assert train("--detector", "resnet18") == (2, said)
+    capsys.readouterr()
+    assert main(["fit", "--detector", "resnet18", "--output", str(tmp_path / "run")]) == 2  # nor has it a recipe
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.usefixtures("row")
