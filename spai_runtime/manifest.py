@@ -19,7 +19,7 @@ SCHEMA = 3  # the newest that is read, and the one that is written; CHANGELOG.md
 FILE_NAME = "detector.json"
 
 LARGEST_FILE = 8 << 20  # bytes of a detector.json
-LARGEST_FEATURES = 1 << 16  # D; the widest detector that is published has 24,576
+LARGEST_FEATURES = 1 << 16  # D; the widest that is published has 2,048, and all tokens of RINE side by side 24,576
 LARGEST_ARTIFACTS = 64
 FEATURE_BYTES = 1 << 30  # that the features of one image may take
 

@@ -7,7 +7,10 @@ from typing import Annotated
 from msgspec import Meta
 from torch import Tensor, nn
 
+from spai_runtime.errors import UserError
 from spai_train.detectors.linear import Pixels
+from spai_train.detectors.spec import DetectorModel, Start
+from spai_train.models.pretrained import load_pretrained
 from spai_train.models.vit import HEAD_WIDTH, ClassTokenBackbone, Family
 from spai_train.tensors import State, shape_of
 
@@ -62,6 +65,19 @@ class ClassTokenEncoder(nn.Module):
         :returns: (N, D) float32
         """
         return self.backbone(self.pixels(views))  # type: ignore[no-any-return]
+
+
+def first_weights(model: DetectorModel, start: Start) -> None:
+    """The head as torch draws it; the backbone pre-trained, as upstream's always are, or as timm draws it.
+
+    :param model: whose encoder is a ClassTokenEncoder
+    :raises UserError: another scheme is asked for, or weights that do not fit
+    """
+    if start.initial != "upstream":
+        raise UserError(f"{model.detector} is drawn as upstream draws it: leave initial={start.initial} out")
+    if start.pretrained is not None:
+        assert isinstance(model.encoder, ClassTokenEncoder)
+        load_pretrained(model.encoder.backbone, start.pretrained)
 
 
 def is_ours(state: State, *, layer_scale: bool = False, norm_pre: bool = False) -> bool:

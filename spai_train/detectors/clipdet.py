@@ -11,10 +11,17 @@ from torch.nn import functional as F
 
 from spai_runtime.views import CentreCrop, Resize
 from spai_train.detectors import class_token
-from spai_train.detectors.class_token import BACKBONE, ClassTokenConfig, ClassTokenEncoder, is_ours, sizes_of
+from spai_train.detectors.class_token import (
+    BACKBONE,
+    ClassTokenConfig,
+    ClassTokenEncoder,
+    first_weights,
+    is_ours,
+    sizes_of,
+)
 from spai_train.detectors.linear import LinearHead, LinearModel
-from spai_train.detectors.spec import DetectorSpec
-from spai_train.models.half import halve_blocks
+from spai_train.detectors.spec import DetectorSpec, Training
+from spai_train.models.half import halve_backbone
 from spai_train.models.vit import CLIP_L
 from spai_train.published import CLIP_COMMONPOOL
 from spai_train.tensors import Content, State, dimensions
@@ -81,11 +88,12 @@ SPEC = DetectorSpec(
     build=ClipDet,
     views=lambda config: CentreCrop(config.side, Resize(config.side, filter="bicubic")),
     recognises=recognises,
-    halve=lambda encoder, dtype: halve_blocks(encoder.backbone, dtype),
+    halve=halve_backbone,
     code_licence="Apache-2.0",
     weights_licence="Apache-2.0; MIT the tower",
     averages=True,
     read=read,
     to_upstream=to_upstream,
     tower=CLIP_COMMONPOOL,
+    training=Training(first_weights, "encoder.backbone", all_train=lambda _: True),
 )

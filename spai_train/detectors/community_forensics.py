@@ -5,14 +5,19 @@ Its training set has images of 4,803 generators; Sieve's browser extension runs 
 
 from dataclasses import dataclass
 
-from spai_runtime.errors import UserError
 from spai_runtime.views import CentreCrop, Resize
 from spai_train.detectors import class_token
-from spai_train.detectors.class_token import BACKBONE, ClassTokenConfig, ClassTokenEncoder, is_ours, sizes_of
+from spai_train.detectors.class_token import (
+    BACKBONE,
+    ClassTokenConfig,
+    ClassTokenEncoder,
+    first_weights,
+    is_ours,
+    sizes_of,
+)
 from spai_train.detectors.linear import LinearHead, LinearModel
-from spai_train.detectors.spec import DetectorSpec, Start, Training
-from spai_train.models.half import halve_blocks
-from spai_train.models.pretrained import load_pretrained
+from spai_train.detectors.spec import DetectorSpec, Training
+from spai_train.models.half import halve_backbone
 from spai_train.models.vit import Family
 from spai_train.tensors import CheckpointError, Content, State, dimensions
 
@@ -73,17 +78,6 @@ def read(content: Content) -> tuple[CommunityForensicsConfig, State]:
     return dimensions({**sizes, "resize": RESIZES[side]}, CommunityForensicsConfig), state
 
 
-def first_weights(model: CommunityForensics, start: Start) -> None:
-    """The head as torch draws it; the backbone pre-trained, as upstream's always is, or as timm draws it.
-
-    :raises UserError: another scheme is asked for, or weights that do not fit
-    """
-    if start.initial != "upstream":
-        raise UserError(f"{model.detector} is drawn as upstream draws it: leave initial={start.initial} out")
-    if start.pretrained is not None:
-        load_pretrained(model.encoder.backbone, start.pretrained)
-
-
 def to_content(model: CommunityForensics) -> dict[str, State]:
     """What upstream's `--ckpt_path` with `--only_load_model_weights` reads, once torch.save wrote it."""
     state = model.state_dict().items()
@@ -107,7 +101,7 @@ SPEC = DetectorSpec(
     build=CommunityForensics,
     views=lambda config: CentreCrop(config.side, Resize(config.resize, filter="bilinear")),
     recognises=recognises,
-    halve=lambda encoder, dtype: halve_blocks(encoder.backbone, dtype),
+    halve=halve_backbone,
     code_licence="MIT",
     weights_licence="MIT",
     averages=True,

@@ -17,7 +17,7 @@ from spai_train.detectors import class_token
 from spai_train.detectors.class_token import BACKBONE, ClassTokenConfig, ClassTokenEncoder, is_ours, sizes_of
 from spai_train.detectors.linear import LinearHead, LinearModel
 from spai_train.detectors.spec import DetectorSpec
-from spai_train.models.half import halve_blocks
+from spai_train.models.half import halve_backbone
 from spai_train.models.positions import resample_positions, spread_positions
 from spai_train.models.vit import Family
 from spai_train.tensors import CheckpointError, Content, State, check_numbers, dimensions, refuse, shape_of
@@ -137,7 +137,7 @@ SPEC = DetectorSpec(
     build=DDA,
     views=lambda config: CentreCrop(config.side),
     recognises=recognises,
-    halve=lambda encoder, dtype: halve_blocks(encoder.backbone, dtype),
+    halve=halve_backbone,
     code_licence="Apache-2.0",
     weights_licence="Apache-2.0",
     averages=True,

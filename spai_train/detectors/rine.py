@@ -15,7 +15,7 @@ from spai_runtime.views import CentreCrop
 from spai_train.detectors.linear import Pixels
 from spai_train.detectors.spec import DetectorModel, DetectorSpec, Start, Training
 from spai_train.models.dropout import Dropout
-from spai_train.models.half import halve_blocks
+from spai_train.models.half import halve_backbone
 from spai_train.models.pretrained import load_pretrained
 from spai_train.models.vit import CLIP_L, HEAD_WIDTH, ClassTokensBackbone
 from spai_train.published import CLIP_OPENAI
@@ -139,7 +139,7 @@ SPEC = DetectorSpec(
     build=RINE,
     views=lambda _: CentreCrop(SIDE),
     recognises=recognises,
-    halve=lambda encoder, dtype: halve_blocks(encoder.backbone, dtype),
+    halve=halve_backbone,
     code_licence="Apache-2.0",
     weights_licence="Apache-2.0; MIT the tower",
     averages=True,

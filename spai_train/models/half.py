@@ -24,6 +24,11 @@ class Half(nn.Module):
         return self.module(x.to(self.dtype), **options).to(self.gives)  # type: ignore[no-any-return]
 
 
+def halve_backbone(encoder: Any, dtype: torch.dtype) -> None:
+    """The blocks of an encoder's ViT; what follows it stays fp32."""
+    halve_blocks(encoder.backbone, dtype)
+
+
 def halve_blocks(backbone: Any, dtype: torch.dtype) -> None:
     """Attention and MLP of a ViT's blocks, each between two casts, and its patch embedding, in place.
 
