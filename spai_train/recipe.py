@@ -54,15 +54,20 @@ def load_recipe(
     return found if typed is kind else kind(**vars(found))
 
 
+def shipped() -> Sequence[str]:
+    """Names of the recipes that ship."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
 def find_recipe(recipe: str | Path) -> Path:
     """:raises RecipeError: neither a file nor the name of a recipe that ships"""
-    path, shipped = Path(recipe), FOLDER / f"{recipe}.yaml"
-    if path.is_file() or not shipped.is_file():
+    path, ours = Path(recipe), FOLDER / f"{recipe}.yaml"
+    if path.is_file() or not ours.is_file():
         if not path.exists():
-            names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+            names = ", ".join(shipped())
             raise RecipeError(f"there is no recipe {recipe}; give a YAML file or one of: {names}")
         return path
-    return shipped
+    return ours
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from spai_runtime.cli.commands import VerboseOption, show
+from spai_runtime.errors import UserError
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import (
     BatchOption,
@@ -75,7 +76,7 @@ def run(
     """Train a detector on labelled images, and say what its best epoch reached."""
     with extra():
         from spai_train.fit import FitRecipe, fit  # noqa: PLC0415  --help must work without torch
-        from spai_train.recipe import load_recipe  # noqa: PLC0415
+        from spai_train.recipe import load_recipe, shipped  # noqa: PLC0415
         from spai_train.training.start import training_of  # noqa: PLC0415
     given = overrides(
         assignments,
@@ -99,6 +100,11 @@ def run(
     )
     if detector is not None:
         training_of(find(detector))  # one that cannot be trained has no recipe either, which would be said instead
+        if recipe is None and detector not in shipped():
+            raise UserError(
+                f"there is no recipe for {detector}: give one with --recipe, or fit its linear layer alone with "
+                "`spai-train probe`"
+            )
     settings = load_recipe(recipe or detector or DEFAULT, "fit", FitRecipe, given)
     with writable(output):
         outcome = fit(settings, output, resume=resume)

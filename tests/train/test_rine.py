@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spai_train.checkpoint import CheckpointError, load_checkpoint
+from spai_train.cli import main
 from spai_train.detectors.rine import RINE, RINEConfig
 from spai_train.fit import FitRecipe, fit
 from spai_train.models.clip import visual_tower
@@ -108,3 +109,11 @@ def test_there_is_no_rine_without_a_tower(tmp_path: Path) -> None:
         CheckpointError, match=r"rine starts from a frozen CLIP: give --pretrained timm, or ViT-L-14\.pt"
     ):
         fit(recipe(table, pretrained=None), tmp_path / "run")
+
+
+def test_a_detector_without_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["fit", "--detector", "clipdet", "--output", str(tmp_path / "run")]) == 2
+    said = (
+        "there is no recipe for clipdet: give one with --recipe, or fit its linear layer alone with `spai-train probe`"
+    )
+    assert capsys.readouterr().err == f"spai-train: {said}\n"
