@@ -17,6 +17,7 @@ from torch.export import Dim
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import SCHEMA, Manifest
 from spai_runtime.views import ViewShape
+from spai_train.tensors import first_line
 
 OPSET = 20  # the first with Gelu as one operator; TensorRT 10.12 and ONNX Runtime 1.20 read it
 FUSED_OPSET = 23  # the first with Attention as one operator
@@ -63,18 +64,21 @@ def _export(
     path: Path,
     opset: int,
 ) -> None:
-    with _quiet():
-        program = torch.onnx.export(
-            module.eval(),
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=[input_name],
-            output_names=outputs,
-            dynamic_shapes=(dynamic,),
-            optimize=True,
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[input_name],
+                output_names=outputs,
+                dynamic_shapes=(dynamic,),
+                optimize=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:  # an operator that ONNX lacks, or sizes that torch wants fixed
+        raise ExportError(f"torch cannot write {path.name}: {first_line(error.__cause__ or error)}") from error
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # stack traces, with the paths of whoever exports
     _take_shapes_from_the_cast(program.model)

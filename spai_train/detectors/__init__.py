@@ -19,6 +19,7 @@ DETECTORS: dict[str, str] = {
     "clipdet": "spai_train.detectors.clipdet",
     "community-forensics": "spai_train.detectors.community_forensics",
     "dda": "spai_train.detectors.dda",
+    "probe": "spai_train.detectors.probe",
 }
 DEFAULT = "spai"  # what recipes and checkpoints are of that name none
 

@@ -35,6 +35,18 @@ def halve_blocks(backbone: Any, dtype: torch.dtype) -> None:
     In fp32 stay every LayerNorm, LayerScale and the residual stream, which does not overflow then where blocks add up a
     large channel. The patch embedding is fp16 in bf16 too, which costs nothing: ONNX has no bf16 Conv before opset 22.
     """
-    backbone.patch_embed = Half(backbone.patch_embed, PATCHES_IN)
+    backbone.patch_embed.proj = Half(backbone.patch_embed.proj, PATCHES_IN)
     for block in backbone.blocks:
         block.attn, block.mlp = Half(block.attn, dtype), Half(block.mlp, dtype)
+
+
+def halve_layers(module: nn.Module, dtype: torch.dtype) -> None:
+    """Every linear layer and every convolution, each between two casts, in place; all else stays fp32.
+
+    Convolutions are fp16 in bf16 too, for the reason that patch embeddings are.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear | nn.Conv2d):
+            setattr(module, name, Half(child, dtype if isinstance(child, nn.Linear) else PATCHES_IN))
+        else:
+            halve_layers(child, dtype)

@@ -162,6 +162,18 @@ def model_of(node: onnx.NodeProto, element: int = TensorProto.UINT8) -> onnx.Mod
     return helper.make_model(model_graph, opset_imports=[helper.make_opsetid("", 20)])
 
 
+class Bessel(torch.nn.Module):
+    """Features by a function that ONNX has no operator for."""
+
+    def forward(self, views: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(views.float().mean(dim=(1, 2)))
+
+
+def test_what_torch_cannot_write_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"^torch cannot write encoder\.onnx: .*bessel_j0"):
+        export_encoder(Bessel(), (32, 32), tmp_path / "encoder.onnx")
+
+
 def test_check_refuses_uint8_outside_a_cast(tmp_path: Path) -> None:
     onnx.save(model_of(helper.make_node("Identity", ["x"], ["y"])), str(tmp_path / "x.onnx"))
     with pytest.raises(ExportError, match="feeds uint8 to Identity"):

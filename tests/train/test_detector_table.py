@@ -85,7 +85,7 @@ def test_a_row_keeps_the_contract(name: str) -> None:
     assert views.shape[1:] == (spec.side(config), spec.side(config), 3)
     assert spec.code_licence and spec.weights_licence and spec.title
     recognising = [other for other in DETECTORS if find(other).recognises(model.state_dict())]
-    assert recognising == [name]
+    assert recognising == ([name] if spec.read else [])  # of a layout that is ours alone the header says it
     if spec.training:
         assert model.get_submodule(spec.training.backbone)
 
