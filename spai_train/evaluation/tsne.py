@@ -4,25 +4,21 @@ import csv
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
-from torch import Tensor, nn
 
-from spai_runtime.cli.progress import shown
 from spai_runtime.errors import UserError
 from spai_runtime.files.atomic import atomic_write
-from spai_runtime.files.sources import Item, printable
-from spai_runtime.scoring.pipeline import score_items
+from spai_runtime.files.sources import printable
 from spai_train.checkpoint import Checkpoint
 from spai_train.data.table import GENERATED, REAL, Row
-from spai_train.detectors.spec import DetectorSpec
+from spai_train.evaluation.embedding import Embedded, embeddings
 from spai_train.evaluation.plots import COLOURS
-from spai_train.torch_engine import TorchEngine, as_detector, find_device
+from spai_train.torch_engine import find_device
 
 Floats = NDArray[np.float32]
 
@@ -35,28 +31,6 @@ ENTRIES = 24  # of a legend's column
 
 class MapError(UserError):
     """Too few images for a map, in one sentence."""
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """An image, and its embedding (D,) or why it has none."""
-
-    row: Row
-    embedding: Floats | None
-    error: str = ""
-
-
-class EmbeddingHead(nn.Module):
-    """A head that gives an image's embedding (1, D) where others give the attention, so that it stays that image's."""
-
-    def __init__(self, spec: DetectorSpec, head: nn.Module) -> None:
-        super().__init__()
-        self.spec, self.head = spec, head
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """:param features: (1, V, D)"""
-        logit = self.head(features)
-        return logit[0] if self.spec.attention else logit, self.spec.embed(self.head, features)
 
 
 def sample(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
@@ -72,17 +46,12 @@ def sample(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
 
 
 def embed(checkpoint: Checkpoint, rows: Sequence[Row], device: str = "auto") -> Iterator[Embedded]:
-    """Embeddings by the pipeline that scores images, in the order of the rows.
+    """Embeddings of the checkpoint's model, in the order of the rows.
 
     :param device: `auto` is the first GPU, else the CPU
     """
     device = find_device(device)
-    model = checkpoint.model().to(device)
-    detector = as_detector(model, checkpoint.card, device)
-    detector.head = TorchEngine(EmbeddingHead(checkpoint.detector, model.head), device)
-    results = score_items(detector, [Item(row.path, printable(row.name)) for row in rows])
-    for row, result in zip(rows, shown(results, len(rows)), strict=True):
-        yield Embedded(row, None if result.score is None else result.score.attention, result.error)
+    return embeddings(checkpoint.model().to(device), rows, device)
 
 
 def fitting(perplexity: float, images: int) -> float:
