@@ -14,6 +14,7 @@ from spai_train.commands import (
     index,
     pack,
     pretrain,
+    probe,
     search,
     simulate,
     tsne,
@@ -28,7 +29,7 @@ def root(version: VersionOption = False) -> None:
     """Train a detector: from folders of images to an evaluated checkpoint that spai-export takes."""
 
 
-COMMANDS = (index, simulate, pack, augment, pretrain, fit, search, evaluate, baselines, tsne, convert, zoo)
+COMMANDS = (index, simulate, pack, augment, pretrain, fit, search, probe, evaluate, baselines, tsne, convert, zoo)
 
 for module in COMMANDS:
     app.command(module.__name__.rpartition(".")[2], epilog=f"{module.EPILOG} {COMMON_CODES}")(module.run)

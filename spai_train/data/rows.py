@@ -59,6 +59,19 @@ def read_labelled(settings: DataSettings) -> Labelled:
 
     :raises TableError: a table that will not do, or files that are missing: all of them, in one go
     """
+    training, validation = read_splits(settings)
+    root = None if settings.root is None else Path(settings.root)
+    store = open_store(None if settings.store is None else Path(settings.store))
+    tests = _read_tests(settings, root)
+    check_files([*training, *validation, *(row for rows in tests.values() for row in rows)], store)
+    return Labelled(training, validation, store, tests)
+
+
+def read_splits(settings: DataSettings) -> tuple[list[Row], list[Row]]:
+    """Rows to train on and rows to validate on, both of both classes, whether or not their files are there.
+
+    :raises TableError: a table that will not do
+    """
     root = None if settings.root is None else Path(settings.root)
     training = _read(settings.tables, settings.train_split, root)
     if not settings.validation and any(not row.split for row in training):
@@ -66,10 +79,7 @@ def read_labelled(settings: DataSettings) -> Labelled:
     validation = _read(settings.validation or settings.tables, settings.validation_split, root)
     check_classes(training, f"the split {settings.train_split}")
     check_classes(validation, f"the split {settings.validation_split}")
-    store = open_store(None if settings.store is None else Path(settings.store))
-    tests = _read_tests(settings, root)
-    check_files([*training, *validation, *(row for rows in tests.values() for row in rows)], store)
-    return Labelled(training, validation, store, tests)
+    return training, validation
 
 
 def read_unlabelled(settings: DataSettings) -> Labelled:

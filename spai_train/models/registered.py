@@ -72,6 +72,11 @@ def with_tag(name: str) -> str:
     return f"{architecture}.{tag}" if tag else architecture
 
 
+def licence(name: str) -> str:
+    """Of the weights that timm loads for a name that it lists, in timm's words; "" where it does not say."""
+    return timm.get_pretrained_cfg(name).license or ""
+
+
 @cache
 def preprocessing(name: str) -> Preprocessing:
     """:raises BackboneError: see `build` and `width`; or its images go through what no view policy does"""
