@@ -32,15 +32,15 @@ class Card:
     """What a detector says of itself; an export copies it into detector.json.
 
     :param notice: one line that a user must read before trusting a score, or ""
-    :param positive: what it says of images that it does not call real
     :param threshold: on the score, in [0, 1]; `threshold_source` says how it was found
+    :param positive: what it says of images that it does not call real
     """
 
     name: Name = "spai"
     notice: str = ""
-    positive: Positive = "ai"
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
     threshold_source: str = "published value, not calibrated"
+    positive: Positive = "ai"
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ class FitTask:
 
     def save(self, name: str) -> None:
         recipe = self.recipe
-        card = Card(recipe.name, recipe.notice, recipe.positive, threshold_source=THRESHOLD_SOURCE)
+        card = Card(recipe.name, recipe.notice, threshold_source=THRESHOLD_SOURCE, positive=recipe.positive)
         self.folder.replace(f"{name}.safetensors", lambda path: save_checkpoint(path, self.model, card))
 
     def _drawn(self) -> DetectorModel:

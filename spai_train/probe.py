@@ -77,6 +77,7 @@ def probe(
     line = fit_line(fitting.classifier, examples, held_out, fitting.seed)
     measured = _measured(fitted(model, line, held_out.features), held_out)
     card = replace(card, name=name or card.name, threshold=0.5, threshold_source=_source(fitting, examples))
+    card = replace(card, positive=fitting.positive or card.positive)
     with atomic_write(output / CHECKPOINT) as part:
         save_checkpoint(part, model, card)
     probed = Probed(output / CHECKPOINT, card.name, described, extracted, examples, held_out, line, measured)

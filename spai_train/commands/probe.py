@@ -67,6 +67,13 @@ def run(
         bool, typer.Option("--normalise", help="Divide each image's features by their L2 norm.")
     ] = False,
     name: Annotated[str, typer.Option(help="Of the detector. Left out: that of --start, else of its method.")] = "",
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            help="What the detector says of images like those of class 1, e.g. edited. Left out: ai, or --start's.",
+        ),
+    ] = None,
     validation: Annotated[
         list[Path] | None, typer.Option(help="CSV of the validation images, else the split val of --data.")
     ] = None,
@@ -96,7 +103,7 @@ def run(
     )
     reading = Reading(device, store, batch_size, workers)
     with writable(output):
-        probed = probe(tables, encoder, Fitting(classifier, pairs, seed), reading, output, name)
+        probed = probe(tables, encoder, Fitting(classifier, pairs, seed, positive), reading, output, name)
     _show(probed, classifier, _calibration((validation or data)[0], root, store))
     return EXIT_SOME_ERRORS if probed.skipped else 0
 

@@ -139,6 +139,7 @@ SPEC = DetectorSpec(
     halve=halve,
     code_licence="Apache-2.0",
     weights_licence="the backbone's, which timm names",
+    averages=True,
     threshold_source="not calibrated; `spai-train evaluate --calibrate` finds one",
     training=Training(initialise=first_weights, backbone="encoder.backbone"),
 )

@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import msgspec
+
 from spai_runtime.errors import UserError
+from spai_runtime.manifest import Positive
+from spai_runtime.text import visible
 from spai_train.detectors import find
 
 PROBE = "probe"  # the detector whose encoder is any model of timm
@@ -65,8 +69,20 @@ class Fitting:
 
     :param pairs: so many real and so many AI-generated training images, drawn from the seed; None takes all
     :param seed: of that draw and of the SVM's
+    :param positive: what the detector shall say of images like those of class 1; None is what its encoder's says
     """
 
     classifier: Classifier = Classifier.LOGISTIC
     pairs: int | None = None
     seed: int = 0
+    positive: str | None = None
+
+    def __post_init__(self) -> None:
+        """:raises UserError: it is no word that rows may have"""
+        try:
+            msgspec.convert(self.positive, Positive | None)
+        except msgspec.ValidationError as error:
+            raise UserError(
+                f"--positive {visible(str(self.positive))}: give a word of small letters, digits, - and _, as edited, "
+                "and neither real nor error"
+            ) from error

@@ -343,7 +343,7 @@ def test_a_detector_that_is_not_trained_here(
 @pytest.mark.usefixtures("row")
 def test_a_recipe_of_its_own_is_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--detector", "resnet18", "--output", str(tmp_path / "run")]) == 2
-    assert capsys.readouterr().err.startswith("spai-train: there is no recipe resnet18; give a YAML file or one of: ")
+    assert capsys.readouterr().err.startswith("spai-train: there is no recipe for resnet18: give one with --recipe, ")
 
 
 def test_another_detector_is_not_gone_on_from(

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from spai_train.probe import drawn
 from spai_train.probing import extraction
 from spai_train.probing.options import Fitting
 from spai_train.torch_engine import TorchEngine, load_detector
+from tests.golden import FOLDER
 from tests.support.commands import Ran, Run
 from tests.support.probing import backbone, features_of, weights_of
 from tests.support.training import write_labelled
@@ -401,3 +403,23 @@ def test_weights_that_cannot_be_downloaded(probe: Call, monkeypatch: pytest.Monk
     ran = probe("--backbone", NAME, encoder=False)
     assert (ran.code, ran.stderr.count("\n")) == (2, 1)
     assert "cannot download test_resnet.r160_in1k from timm's hub: the hub is away; or give a file as" in ran.stderr
+
+
+def test_a_probe_says_its_own_word(probe: Call, tmp_path: Path) -> None:
+    assert probe("--positive", "edited").code == 0
+    assert load_checkpoint(tmp_path / "run" / "probe.safetensors").card.positive == "edited"
+    ran = probe("--positive", "real")
+    assert (ran.code, ran.stderr.startswith("spai-train: --positive real: give a word of small letters")) == (2, True)
+
+
+def test_clipdets_svm(probe: Call, tmp_path: Path) -> None:
+    """On the features of its tower, which the published layer of 10,000 pairs was fitted to as well."""
+    copy(FOLDER / "clipdet" / "clipdet_small.pth", tmp_path / "weights.pth")
+    torch.save(load_file(FOLDER / "clip_small.safetensors"), tmp_path / "open_clip_pytorch_model.bin")
+    ran = probe("--start", tmp_path / "weights.pth", "--classifier", "svm", "--pairs", 8, encoder=False)
+    assert (ran.code, ran.stderr) == (0, "")
+    after = load_checkpoint(tmp_path / "run" / "probe.safetensors")
+    before = load_checkpoint(tmp_path / "weights.pth")
+    assert (after.detector.name, after.config) == ("clipdet", before.config)
+    moved = {name for name in before.state if not torch.equal(before.state[name].float(), after.state[name])}
+    assert moved == {"head.linear.weight", "head.linear.bias"}
