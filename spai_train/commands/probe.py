@@ -8,7 +8,7 @@ import typer
 
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say, show
 from spai_runtime.files.sources import printable
-from spai_train.commands.edges import extra, writable
+from spai_train.commands.edges import TowerOption, extra, writable
 from spai_train.detectors import DETECTORS
 from spai_train.probing.options import Classifier
 
@@ -52,6 +52,7 @@ def run(
     start: Annotated[
         Path | None, typer.Option(help="A checkpoint whose encoder is kept; its linear layer is fitted anew.")
     ] = None,
+    tower: TowerOption = None,
     classifier: Annotated[
         Classifier,
         typer.Option(
@@ -97,7 +98,7 @@ def run(
         from spai_train.probe import probe  # noqa: PLC0415
         from spai_train.probing.extraction import Reading  # noqa: PLC0415
         from spai_train.probing.options import Encoder, Fitting  # noqa: PLC0415
-    encoder = Encoder(backbone, detector, pretrained, start, normalise)
+    encoder = Encoder(backbone, detector, pretrained, start, tower, normalise)
     tables = DataSettings(
         tuple(map(str, data)), tuple(map(str, validation or ())), root=None if root is None else str(root)
     )

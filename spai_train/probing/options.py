@@ -34,6 +34,7 @@ class Encoder:
     :param detector: a row of the table; None takes that of the checkpoint, else `probe`
     :param pretrained: weights of the backbone: a file, or `timm`; None is `timm` for a model of timm
     :param start: a checkpoint whose encoder is kept, and whose linear layer is fitted anew
+    :param tower: the file of the backbone that `start` leaves out; None looks for the published one beside it
     :param normalised: whether a model of timm gives features of length 1
     """
 
@@ -41,6 +42,7 @@ class Encoder:
     detector: str | None = None
     pretrained: str | None = None
     start: Path | None = None
+    tower: Path | None = None
     normalised: bool = False
 
     def __post_init__(self) -> None:
@@ -49,6 +51,8 @@ class Encoder:
             find(self.detector)
         if self.start and (self.backbone or self.pretrained or self.normalised):
             raise UserError("--start has an encoder of its own: leave --backbone, --pretrained and --normalise out")
+        if self.tower and not self.start:
+            raise UserError("--tower is for --start: without it, --pretrained names the file of a detector's backbone")
         if self.backbone and self.detector not in (None, PROBE):
             raise UserError(f"--backbone is for the detector {PROBE}: leave --detector {self.detector} or it out")
         if self.start is None and self.detector not in (None, PROBE) and self.pretrained is None:

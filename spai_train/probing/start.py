@@ -39,7 +39,7 @@ def start(encoder: Encoder, seed: int, rows: Sequence[Row], store: Store) -> Sta
     :raises UserError: there is no such model, its weights do not fit, or its head is no linear layer
     """
     if encoder.start:
-        checkpoint = load_checkpoint(encoder.start, encoder.detector)
+        checkpoint = load_checkpoint(encoder.start, encoder.detector, encoder.tower)
         model = linear(checkpoint.model())
         return Started(model, checkpoint.card, f"the encoder of {encoder.start}")
     spec, pretrained = find(encoder.detector or PROBE), encoder.pretrained or "timm"

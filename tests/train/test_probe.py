@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -23,12 +24,14 @@ from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
 from spai_train.cli import main
 from spai_train.commands import pack
 from spai_train.data.table import read_table
+from spai_train.detectors import clipdet
+from spai_train.detectors.clipdet import ClipDetConfig
 from spai_train.detectors.community_forensics import CommunityForensics, CommunityForensicsConfig
 from spai_train.probe import drawn
 from spai_train.probing import extraction
 from spai_train.probing.options import Fitting
 from spai_train.torch_engine import TorchEngine, load_detector
-from tests.golden import FOLDER
+from tests.golden import FOLDER, IMAGES
 from tests.support.commands import Ran, Run
 from tests.support.probing import backbone, features_of, weights_of
 from tests.support.training import write_labelled
@@ -249,6 +252,31 @@ def test_the_layer_of_another_detector(probe: Call, forensics: Path, tmp_path: P
     assert ("linear SVM" in after.card.threshold_source) == (classifier == "svm")
     moved = {name for name in before.state if not torch.equal(before.state[name], after.state[name])}
     assert moved == {"head.linear.weight", "head.linear.bias"}
+
+
+@dataclass(frozen=True)
+class SmallClipDet(ClipDetConfig):
+    """Of the golden tower."""
+
+    width: int = 128
+    depth: int = 2
+
+
+def test_the_linear_svm_of_clipdet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On features that upstream's code computed, from the tower alone and from a published layer and its tower."""
+    monkeypatch.setattr(clipdet, "SPEC", replace(clipdet.SPEC, config=SmallClipDet))
+    layer, tower = FOLDER / "clipdet" / "clipdet_small.pth", FOLDER / "clip_small.safetensors"
+    with np.load(layer.with_name("clipdet_small_expected.npz")) as numbers:
+        wanted = np.stack([numbers[f"{index}/features"] for index in range(len(IMAGES))])
+        order = np.argsort([float(numbers[f"{index}/logit"][0]) for index in range(len(IMAGES))])
+    rows = [f"{IMAGES[index]},{place // 4},{('train', 'val')[place % 2]}" for place, index in enumerate(order)]
+    (tmp_path / "golden.csv").write_text("\n".join(["image,class,split", *rows]) + "\n")
+    for words in (["--detector", "clipdet", "--pretrained", tower], ["--start", layer, "--tower", tower]):
+        output = tmp_path / str(words[0])
+        fixed = ["probe", "--data", tmp_path / "golden.csv", "--output", output, "--classifier", "svm", "--pairs", 2]
+        assert main([str(word) for word in (*fixed, *words)]) == 0
+        np.testing.assert_allclose(cached(output), wanted[[*order[::2], *order[1::2]]], rtol=1e-5, atol=1e-5)
+        assert load_checkpoint(output / "probe.safetensors").detector.name == "clipdet"
 
 
 def test_a_detector_whose_backbone_is_loaded(probe: Call, weights: Path, tmp_path: Path) -> None:
