@@ -27,6 +27,9 @@ from spai_train.towers import Tower, with_tower
 __all__ = ["Card", "Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint", "save_upstream"]
 
 
+NAMELESS = {"weights", "model", "checkpoint", "ckpt"}  # files whose name says nothing; a detector is then its method
+
+
 @dataclass(frozen=True)
 class Card:
     """What a detector says of itself; an export copies it into detector.json.
@@ -86,7 +89,8 @@ def load_checkpoint(path: str | Path, detector: str | None = None, tower: Path |
         config, card = _part(header.config, "config", spec.config, path), _part(header.card, "card", Card, path)
     else:
         config, state = _read(spec, content)
-        card = Card(name=path.stem, threshold_source=spec.threshold_source)
+        name = spec.name if path.stem in NAMELESS else path.stem
+        card = Card(name, threshold_source=spec.threshold_source)
     return Checkpoint(spec, config, exact(state, _expected(spec, config)), card, path, sha256, from_tower)
 
 

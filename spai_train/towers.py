@@ -4,12 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spai_runtime.files.digest import sha256_of
+from spai_train.detectors.class_token import BACKBONE
 from spai_train.detectors.spec import DetectorSpec
 from spai_train.models.clip import visual_tower
 from spai_train.published import PublishedFile
 from spai_train.tensors import CheckpointError, Content, read
-
-BACKBONE = "encoder.backbone."  # what the names of a tower's tensors begin with in a detector
 
 
 @dataclass(frozen=True)

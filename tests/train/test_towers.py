@@ -211,3 +211,9 @@ def test_another_detectors_checkpoint_says_which_it_is() -> None:
         load_checkpoint(RINE, "clipdet", TOWER)
     with pytest.raises(CheckpointError, match="is a checkpoint of clipdet, not of rine: give --detector clipdet"):
         load_checkpoint(CLIPDET, "rine", TOWER)
+
+
+def test_a_file_whose_name_says_nothing(tmp_path: Path) -> None:
+    names = {"weights.pth": "clipdet", "model.pth": "clipdet", "latent10k.pth": "latent10k"}
+    for file, name in names.items():
+        assert load_checkpoint(copy(CLIPDET, tmp_path / file), tower=TOWER).card.name == name
