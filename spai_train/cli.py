@@ -8,6 +8,7 @@ from spai_runtime.cli.commands import COMMON_CODES, VersionOption, execute
 from spai_train.commands import (
     augment,
     baselines,
+    compare,
     convert,
     evaluate,
     fit,
@@ -29,7 +30,10 @@ def root(version: VersionOption = False) -> None:
     """Train a detector: from folders of images to an evaluated checkpoint that spai-export takes."""
 
 
-COMMANDS = (index, simulate, pack, augment, pretrain, fit, search, probe, evaluate, baselines, tsne, convert, zoo)
+COMMANDS = (
+    *(index, simulate, pack, augment, pretrain, fit, search, probe),
+    *(evaluate, compare, baselines, tsne, convert, zoo),
+)
 
 for module in COMMANDS:
     app.command(module.__name__.rpartition(".")[2], epilog=f"{module.EPILOG} {COMMON_CODES}")(module.run)

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from spai_runtime.text import visible
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Interval
+from spai_train.evaluation.comparison import MEAN, Comparison
 from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.metrics import METRICS
 from spai_train.evaluation.protocol import Measurement
@@ -44,6 +46,15 @@ def show_baselines(measurements: Mapping[str, Measurement]) -> None:
     table = _table(["baseline", *(TITLES[name] for name in METRICS)])
     for name, found in measurements.items():
         table.add_row(name, *(_cells(found.mean.values()) if found.mean else ["undefined"]))
+    _console().print(table)
+
+
+def show_comparison(comparison: Comparison, metric: str) -> None:
+    """A column a detector; the mean over the sources first."""
+    table = _table([TITLES[metric], *map(escape, comparison.names)])
+    for source, intervals in comparison.rows(metric):
+        cells = [str(interval) if interval else "undefined" for interval in intervals]
+        table.add_row(_name(source), *cells, style="bold" if source == MEAN else "")
     _console().print(table)
 
 
