@@ -247,3 +247,13 @@ def test_the_table_of_detectors_is_theirs(name: str) -> None:
     *_, licences, trained = rows[0].removesuffix(" |").split(" | ")
     assert (len(rows), trained) == (1, "yes" if spec.training else "no")
     assert licences.startswith(f"{spec.code_licence}; {weights}")
+
+
+def test_the_table_of_speeds_is_the_benchmarks() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "detectors.json").read_text())
+    speeds = ((name, rate, found["times_spai"][name]) for name, rate in found["images_per_s"].items())
+    rows = [f"| `{name}` | {rate:.3g} | {times:.3g} × |" for name, rate, times in speeds]
+    head = "<!-- from benchmarks/results/detectors.json -->\n| | images/s | against SPAI |\n|---|---|---|\n"
+    assert head + "\n".join(rows) + "\n\n" in README
+    pair = json.loads((ROOT / "benchmarks" / "results" / "detectors-pair.json").read_text())
+    assert f"take {pair['ratio']} × the time of their two encoders" in README

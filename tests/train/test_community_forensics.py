@@ -21,6 +21,7 @@ from spai_train.checkpoint import load_checkpoint, save_checkpoint, save_upstrea
 from spai_train.detectors.community_forensics import CommunityForensicsConfig
 from spai_train.tensors import CheckpointError
 from spai_train.torch_engine import as_detector
+from tests.golden import FOLDER
 from tests.support.commands import spawn
 from tests.support.images import pixels
 
@@ -176,3 +177,10 @@ def test_another_detectors_checkpoint_says_which_it_is(tmp_path: Path, tiny_chec
     save_file(state_of(upstreams("vit_tiny_patch16_224")), tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="is a checkpoint of community-forensics, not of spai"):
         load_checkpoint(tmp_path / "model.safetensors", "spai")
+
+
+def test_half_precision_passes_the_accuracy_check(tmp_path: Path) -> None:
+    save_file(state_of(upstreams("vit_tiny_patch16_224")), tmp_path / "model.safetensors")
+    settings = Settings((Precision.FP16, Precision.BF16), images=FOLDER / "images")
+    made = export(tmp_path / "model.safetensors", tmp_path / "model", settings).manifest.artifacts
+    assert [(one.precision, one.passed) for one in made] == [("fp16", True), ("bf16", True)]

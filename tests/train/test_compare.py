@@ -106,4 +106,5 @@ def test_what_cannot_be_compared(evaluated: list[Path], call: Call, change: dict
 def test_a_folder_that_evaluate_did_not_write(tmp_path: Path, call: Call) -> None:
     ran = call("compare", tmp_path)
     assert ran.code == 2
-    assert ran.stderr.endswith("metrics.json: No such file or directory; name folders that `spai-train evaluate` wrote\n")
+    said = "metrics.json: No such file or directory; name folders that `spai-train evaluate` wrote\n"
+    assert ran.stderr.endswith(said)
