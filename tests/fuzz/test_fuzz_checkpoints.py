@@ -1,6 +1,7 @@
 """Mutated checkpoints: a model, or one UserError of one line, and nothing is run."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,18 @@ import pytest
 import torch
 from hypothesis import given
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint, save_upstream
+from spai_train.detectors.probe import Probe, ProbeConfig
 from spai_train.detectors.spai.model import SPAI
 from tests.fuzz.attempts import one_line_at_most
 from tests.fuzz.mutation import Change, Edit, as_json, changed, changes, edits, limits, mutated
+from tests.golden import FOLDER
+from tests.train.test_towers import torchscript
+
+TOWER = FOLDER / "clip_small.safetensors"
+WITH_TOWER = FOLDER / "rine" / "rine_small_trainable.pth", FOLDER / "clipdet" / "clipdet_small.pth"
 
 
 @pytest.fixture(params=["a.safetensors", "a.pth"])
@@ -26,9 +33,9 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path: Path, tiny_model: SPAI)
     return path
 
 
-def attempt(path: Path) -> None:
+def attempt(path: Path, tower: Path | None = None) -> None:
     with one_line_at_most():
-        load_checkpoint(path).model()
+        load_checkpoint(path, tower=tower).model()
 
 
 @pytest.mark.filterwarnings("ignore")  # what torch says of odd files
@@ -64,6 +71,58 @@ def test_mutated_header_of_ours(tmp_path: Path, tiny_model: SPAI, tiny_checkpoin
     with safe_open(tiny_checkpoint, framework="pt") as file:
         header = json.loads(file.metadata()["spai"])
     state, path = tiny_model.state_dict(), tmp_path / "a.safetensors"
+
+    @limits(examples=150)
+    @given(made=changes())
+    def fuzz(made: list[Change]) -> None:
+        path.write_bytes(save(state, {"spai": as_json(changed(header, made))}))
+        attempt(path)
+
+    fuzz()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("published", WITH_TOWER, ids=["rine", "clipdet"])
+def test_mutated_bytes_of_what_needs_a_tower(published: Path, tmp_path: Path) -> None:
+    whole, path = published.read_bytes(), tmp_path / "a.pth"
+    assert load_checkpoint(published, tower=TOWER).tower
+
+    @limits(examples=60)
+    @given(made=edits())
+    def fuzz(made: list[Edit]) -> None:
+        path.write_bytes(mutated(whole, made))
+        attempt(path, TOWER)
+
+    fuzz()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mutated_pickle_of_torchscript(tmp_path: Path) -> None:
+    """The weights of CLIP as OpenAI publishes them, of whose pickle no name may be fetched."""
+    good = torchscript(tmp_path / "good.pt", load_file(TOWER))
+    with zipfile.ZipFile(good) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = (name for name in parts if name.endswith("/data.pkl"))
+    path = tmp_path / "a.pt"
+
+    @limits(examples=300)
+    @given(made=edits())
+    def fuzz(made: list[Edit]) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, mutated(content, made) if name == pickled else content)
+        attempt(WITH_TOWER[0], path)
+
+    fuzz()
+
+
+def test_mutated_header_of_a_probe(tmp_path: Path) -> None:
+    """Which names the network that is built."""
+    model = Probe(ProbeConfig.of("test_resnet"))
+    save_checkpoint(tmp_path / "good.safetensors", model, Card())
+    with safe_open(tmp_path / "good.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["spai"])
+    state, path = model.state_dict(), tmp_path / "a.safetensors"
 
     @limits(examples=150)
     @given(made=changes())
