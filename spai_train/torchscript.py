@@ -6,10 +6,9 @@ tensors and containers are made here, and anything else is refused.
 
 import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +25,14 @@ _DTYPES = {
     "LongStorage": torch.int64,
     "BoolStorage": torch.bool,
 }
+
+_OPCODES = (
+    *(pickle.PROTO, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.BINPERSID, pickle.NONE),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT),
+    *(pickle.BINUNICODE, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS),
+)
 
 
 def is_torchscript(path: Path) -> bool:
@@ -50,23 +57,27 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 class _Module(dict[str, Any]):
     """One module of the tree: the values of its attributes."""
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.update(state)
 
+class _Unpickler(pickle._Unpickler):
+    """Python's own, which keeps what a pickle memorises in a dict: the one in C makes room for whatever index it names.
 
-class _Unpickler(pickle.Unpickler):
-    """:param folder: of the archive, with a slash at its end"""
+    :param folder: of the archive, with a slash at its end
+    """
+
+    stack: list[Any]
+    append: Callable[[Any], None]
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(archive.open(_stored(archive, f"{folder}data.pkl")))
         self._archive, self._folder = archive, folder
+        self._storages: dict[tuple[torch.dtype, str], Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """A stand-in of ours for what the pickle asks for; nothing is imported."""
         if module.partition(".")[0] == "__torch__":
             return _Module
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return dict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild
         if module == "torch" and name in _DTYPES:
@@ -76,11 +87,38 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """:returns: the numbers of a storage, (N,)"""
-        _, dtype, key, _, count = pid
-        content = self._archive.read(_stored(self._archive, f"{self._folder}data/{key}"))
-        numbers = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
-        return numbers[:count]
+        """:returns: the numbers of a storage, (N,), which several tensors may share"""
+        _, dtype, key, *_ = pid
+        if (dtype, key) not in self._storages:
+            content = self._archive.read(_stored(self._archive, f"{self._folder}data/{key}"))
+            numbers = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            self._storages[dtype, key] = numbers
+        return self._storages[dtype, key]
+
+    def _reduce(self) -> None:
+        arguments, made = self.stack.pop(), self.stack.pop()
+        if made not in (_rebuild, dict, list):
+            raise pickle.UnpicklingError("a pickle of tensors and modules calls nothing else")
+        self.append(made(*arguments))
+
+    def _new(self) -> None:
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        if kind is not _Module or arguments:
+            raise pickle.UnpicklingError("a pickle of tensors and modules makes nothing else")
+        self.append(_Module())
+
+    def _build(self) -> None:
+        state, module = self.stack.pop(), self.stack[-1]
+        if type(module) is not _Module or type(state) is not dict:
+            raise pickle.UnpicklingError("a pickle of tensors and modules sets nothing else")
+        module.update(state)
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {  # no more opcodes than torch.jit.save writes
+        **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES},
+        pickle.REDUCE[0]: _reduce,
+        pickle.NEWOBJ[0]: _new,
+        pickle.BUILD[0]: _build,
+    }
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:

@@ -18,6 +18,7 @@ from spai_train.commands.convert import run as convert
 from spai_train.detectors import rine
 from spai_train.models.clip import visual_tower
 from spai_train.tensors import CheckpointError, read
+from spai_train.torchscript import read_torchscript
 from tests.golden import CHECKPOINT, FOLDER
 
 TOWER = FOLDER / "clip_small.safetensors"
@@ -217,3 +218,36 @@ def test_a_file_whose_name_says_nothing(tmp_path: Path) -> None:
     names = {"weights.pth": "clipdet", "model.pth": "clipdet", "latent10k.pth": "latent10k"}
     for file, name in names.items():
         assert load_checkpoint(copy(CLIPDET, tmp_path / file), tower=TOWER).card.name == name
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (lambda content: content.replace(b"q\x00)", b"r\xff\xff\xff\x7f)", 1), None),
+        (lambda content: content.replace(b"q\x00)\x81", b"q\x00(K\x01t\x81", 1), "makes nothing else"),
+        (lambda content: content[:-1] + b"c__torch__\nM\n(tR.", "calls nothing else"),
+        (
+            lambda content: content[:-1] + b"\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
+            "150",
+        ),  # the opcode of BYTEARRAY8, which torch never writes
+    ],
+    ids=["a memory of two thousand million places", "arguments", "a call", "bytes without end"],
+)
+def test_torchscript_that_would_take_all_memory_or_call(
+    tmp_path: Path, attack: Callable[[bytes], bytes], said: str | None
+) -> None:
+    path = torchscript(tmp_path / "good.pt", {"visual.x": torch.ones(3)})
+
+    def change(name: str, content: bytes) -> bytes:
+        found = attack(content) if name.endswith("data.pkl") else content
+        assert not name.endswith("data.pkl") or found != content
+        return found
+
+    bad = rewritten(path, tmp_path / "bad.pt", change)
+    if said is None:  # the place is never asked for again
+        assert read(bad).state.keys() == {"visual.x"}
+        return
+    with pytest.raises(CheckpointError):
+        read(bad)
+    with pytest.raises(Exception, match=said):
+        read_torchscript(bad)
