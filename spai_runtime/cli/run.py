@@ -25,7 +25,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
     f"{COMMON_CODES} "
     "Columns: a CSV input's own, then path, score, logit, label, width, height, views, error; of several detectors "
     "NAME_score, NAME_logit, NAME_label each, then fusion_score, fusion_label, and no views. "
-    "score is the probability that the image is AI-generated; label is `ai` where score > threshold, else `real`."
+    "score is the probability that the image is AI-generated; label is `ai`, "
+    "or the word that detector.json has as `positive`, where score > threshold, else `real`."
 )
 def run(
     inputs: Annotated[

@@ -20,7 +20,7 @@ from tests.golden import FOLDER
 from tests.support.images import pixels
 
 CHECKPOINT = FOLDER / "rine" / "model_2class_trainable.pth"
-FULL = "SPAI_FULL"  # set, ViT-L/14 is exported at full size, which takes minutes and 8 GiB
+FULL = "SPAI_FULL"  # set, ViT-L/14 is exported at full size, which takes minutes
 
 
 def rectified(state: dict[str, Tensor], part: str, x: Tensor) -> Tensor:
