@@ -16,12 +16,11 @@ from msgspec import Meta
 from safetensors.torch import save
 from torch import Tensor
 
-from spai_runtime.files.digest import sha256_of
 from spai_runtime.manifest import Name, Positive
 from spai_runtime.text import excerpt
 from spai_train.detectors import DEFAULT, DETECTORS, every, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec
-from spai_train.tensors import CheckpointError, Content, State, exact, read
+from spai_train.tensors import CheckpointError, Content, State, digest_of, exact, read
 from spai_train.towers import Tower, with_tower
 
 __all__ = ["Card", "Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint", "save_upstream"]
@@ -80,7 +79,7 @@ def load_checkpoint(path: str | Path, detector: str | None = None, tower: Path |
     :raises UserError: there is no detector of that name
     """
     path, asked = Path(path), None if detector is None else find(detector)
-    sha256, content = _sha256(path), read(path)
+    sha256, content = digest_of(path), read(path)
     header = _header(content) if content.header else None
     spec = _named(header, asked, path) if header else _recognised(content, asked)
     content, from_tower = with_tower(content, spec, tower)
@@ -171,13 +170,6 @@ def _read(spec: DetectorSpec, content: Content) -> tuple[Any, State]:
 def _expected(spec: DetectorSpec, config: Any) -> State:
     with torch.device("meta"):
         return spec.build(config).state_dict()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _part(values: Any, name: str, kind: type[Any], path: Path) -> Any:

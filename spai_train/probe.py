@@ -1,4 +1,4 @@
-"""A detector of one's own in minutes: features of a frozen encoder, and a linear layer fitted to them."""
+"""A detector of one's own without training a network: a linear layer fitted to a frozen encoder's features."""
 
 import json
 from collections.abc import Sequence
@@ -76,8 +76,8 @@ def probe(
     examples, held_out = extracted.of(training, data.train_split), extracted.of(validation, data.validation_split)
     line = fit_line(fitting.classifier, examples, held_out, fitting.seed)
     measured = _measured(fitted(model, line, held_out.features), held_out)
-    card = replace(card, name=name or card.name, threshold=0.5, threshold_source=_source(fitting, examples))
-    card = replace(card, positive=fitting.positive or card.positive)
+    source, positive = _source(fitting, examples), fitting.positive or card.positive
+    card = replace(card, name=name or card.name, threshold=0.5, threshold_source=source, positive=positive)
     with atomic_write(output / CHECKPOINT) as part:
         save_checkpoint(part, model, card)
     probed = Probed(output / CHECKPOINT, card.name, described, extracted, examples, held_out, line, measured)

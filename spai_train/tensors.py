@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from spai_runtime.errors import RefusedError, UserError
+from spai_runtime.files.digest import sha256_of
 from spai_runtime.text import excerpt
 from spai_train.pickles import asks_for_code
 from spai_train.torchscript import is_torchscript, read_torchscript
@@ -127,6 +128,14 @@ def first_line(error: BaseException) -> str:
     return excerpt((str(error).splitlines() or [type(error).__name__])[0])
 
 
+def digest_of(path: Path) -> str:
+    """The sha256 of a file. :raises CheckpointError: it cannot be read"""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
 def load_pickle(path: Path) -> Mapping[Any, Any]:
     """What torch.save wrote, tensors and settings; yacs.config.CfgNode, which upstream SPAI pickles, is read as a dict.
     Of what torch.jit.save wrote, the tensors.
@@ -134,9 +143,7 @@ def load_pickle(path: Path) -> Mapping[Any, Any]:
     :raises CheckpointError: it is none, or its pickle asks for code
     """
     try:
-        return _mapping(_unpickled(path), path, "a state dict was expected")
-    except CheckpointError:
-        raise
+        content = _unpickled(path)
     except pickle.UnpicklingError as error:
         culprit = re.search(r"GLOBAL (\S+)", str(error))
         if culprit or asks_for_code(path):
@@ -147,6 +154,7 @@ def load_pickle(path: Path) -> Mapping[Any, Any]:
         raise CheckpointError(f"{path} was refused: its pickle is not one of tensors and settings") from error
     except Exception as error:  # whatever its unpickler stumbles over in a file that is malformed
         raise CheckpointError(f"{path} is not a checkpoint that torch can read: {first_line(error)}") from error
+    return _mapping(content, path, "a state dict was expected")
 
 
 def _unpickled(path: Path) -> Any:

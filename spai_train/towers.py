@@ -3,12 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spai_runtime.files.digest import sha256_of
 from spai_train.detectors.class_token import BACKBONE
 from spai_train.detectors.spec import DetectorSpec
 from spai_train.models.clip import visual_tower
 from spai_train.published import PublishedFile
-from spai_train.tensors import CheckpointError, Content, read
+from spai_train.tensors import CheckpointError, Content, digest_of, read
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,7 @@ def with_tower(content: Content, spec: DetectorSpec, path: Path | None) -> tuple
 
 def _sha256(path: Path, published: PublishedFile) -> str:
     """:raises CheckpointError: it cannot be read, or has the name of the published file and not its content"""
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    found = digest_of(path)
     if path.name == published.name and published.sha256 not in (None, found):
         raise CheckpointError(
             f"{path} is not the file that was published (its sha256 is {found}): get {published.described} again"

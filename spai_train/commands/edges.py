@@ -27,6 +27,14 @@ TowerOption = Annotated[
     ),
 ]
 
+# Of commands that run a detector on the images of tables, without a recipe.
+ImageStoreOption = Annotated[
+    Path | None, typer.Option(help="A .lmdb, a .tar or a folder of .tar that holds the images.")
+]
+TorchDeviceOption = Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")]
+ViewBatchOption = Annotated[int | None, typer.Option(min=1, help="Views that the encoder is given at once.")]
+DecodersOption = Annotated[int | None, typer.Option(min=1, help="Decoding threads.")]
+
 
 @contextmanager
 def extra(name: str = "train") -> Iterator[None]:

@@ -10,7 +10,16 @@ from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
 from spai_runtime.files.digest import sha256_of
-from spai_train.commands.edges import DetectorOption, TowerOption, extra, writable
+from spai_train.commands.edges import (
+    DecodersOption,
+    DetectorOption,
+    ImageStoreOption,
+    TorchDeviceOption,
+    TowerOption,
+    ViewBatchOption,
+    extra,
+    writable,
+)
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.protocol import Protocol
 from spai_train.evaluation.ten_crop import Reduction
@@ -37,12 +46,10 @@ def run(
     engine: Annotated[Path | None, typer.Option(help="Or a directory that spai-export wrote; needs no torch.")] = None,
     split: Annotated[str, typer.Option(help="Of the tables that have splits.")] = "test",
     root: Annotated[Path | None, typer.Option(help="That image names are relative to. Left out: their table.")] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="A .lmdb, a .tar or a folder of .tar that holds the images.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Views that the encoder is given at once.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
+    store: ImageStoreOption = None,
+    device: TorchDeviceOption = "auto",
+    batch_size: ViewBatchOption = None,
+    workers: DecodersOption = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="For the label. Left out: the detector's own.")
     ] = None,

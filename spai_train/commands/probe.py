@@ -8,7 +8,15 @@ import typer
 
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say, show
 from spai_runtime.files.sources import printable
-from spai_train.commands.edges import TowerOption, extra, writable
+from spai_train.commands.edges import (
+    DecodersOption,
+    ImageStoreOption,
+    TorchDeviceOption,
+    TowerOption,
+    ViewBatchOption,
+    extra,
+    writable,
+)
 from spai_train.detectors import DETECTORS
 from spai_train.probing.options import Classifier
 
@@ -79,12 +87,10 @@ def run(
         list[Path] | None, typer.Option(help="CSV of the validation images, else the split val of --data.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="That paths are relative to, else each CSV's folder.")] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="A .lmdb, a .tar or a folder of .tar that holds the images.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Views that the encoder is given at once.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.")] = None,
+    store: ImageStoreOption = None,
+    device: TorchDeviceOption = "auto",
+    batch_size: ViewBatchOption = None,
+    workers: DecodersOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of --pairs and of the SVM.")] = 0,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:

@@ -12,6 +12,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from spai_runtime.views import CentreCrop
+from spai_train.detectors.class_token import BACKBONE, Depth
 from spai_train.detectors.linear import Pixels
 from spai_train.detectors.spec import DetectorModel, DetectorSpec, Start, Training
 from spai_train.models.dropout import Dropout
@@ -23,7 +24,6 @@ from spai_train.tensors import CheckpointError, Content, State, dimensions, shap
 
 SIDE, PATCH = 224, 14  # of CLIP ViT-L/14, in pixels
 
-Count = Annotated[int, Meta(ge=1, le=128)]
 Width = Annotated[int, Meta(ge=1, le=1 << 14)]
 
 
@@ -37,9 +37,9 @@ class RINEConfig:
     """
 
     width: Annotated[int, Meta(ge=HEAD_WIDTH, le=1 << 14, multiple_of=HEAD_WIDTH)] = 1024
-    depth: Count = 24
+    depth: Depth = 24
     projection: Width = 1024
-    layers: Count = 2
+    layers: Depth = 2
 
     @property
     def features(self) -> int:
@@ -119,7 +119,7 @@ def read(content: Content) -> tuple[RINEConfig, State]:
     :raises CheckpointError: tensors that tell the dimensions are missing
     """
     renamed = {re.sub(r"^(alpha$|proj\d\.)", r"encoder.\1", name): tensor for name, tensor in content.state.items()}
-    state = {name: tensor for name, tensor in renamed.items() if not name.startswith("encoder.backbone.norm.")}
+    state = {name: tensor for name, tensor in renamed.items() if not name.startswith(f"{BACKBONE}norm.")}
     _, depth, projection = shape_of(state, "encoder.alpha", 3)
     width = shape_of(state, "encoder.proj1.1.weight", 2)[1]
     layers = sum(name.startswith("encoder.proj2.") and name.endswith(".weight") for name in state)

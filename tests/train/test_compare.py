@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from spai_train.cli import main
+from spai_train.commands.compare import Metric
 from spai_train.evaluation.metrics import METRICS
 from tests.support.commands import Ran
 from tests.support.images import Write
@@ -76,6 +77,10 @@ def test_all_numbers_in_a_file(evaluated: list[Path], call: Call, tmp_path: Path
         sources = {one["source"]: one.get("metrics") for one in result["sources"]} | {"mean": result["mean"]}
         wanted = sources[row["source"]][row["metric"]]
         assert [float(row[name]) for name in ("value", "low", "high")] == [*wanted.values()]
+
+
+def test_the_option_names_all_metrics() -> None:
+    assert [*Metric] == [*METRICS]
 
 
 def test_the_same_detector_twice(evaluated: list[Path], call: Call) -> None:
