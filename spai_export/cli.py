@@ -16,7 +16,7 @@ from spai_train.detectors import DETECTORS
 
 if TYPE_CHECKING:
     from spai_export.directory import ExportReport
-    from spai_export.plan import PlanReport
+    from spai_export.tensorrt.export import PlanReport
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -125,9 +125,10 @@ def export(
         ten_crop=ten_crop,
     )
     try:
-        from spai_export import directory, plan  # noqa: PLC0415  --help must work without torch
-        from spai_export.builder import BuildOptions  # noqa: PLC0415
+        from spai_export import directory  # noqa: PLC0415  --help must work without torch
         from spai_export.source import Source  # noqa: PLC0415
+        from spai_export.tensorrt import export as plans  # noqa: PLC0415
+        from spai_export.tensorrt.builder import BuildOptions  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install 'spai-toolkit[export]'") from error
     options = BuildOptions(batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device)
@@ -135,7 +136,7 @@ def export(
     report = directory.write(source, output or Path(ckpt.stem))
     _show(report)
     if trt:
-        _show(plan.add_plans(source, report, options))
+        _show(plans.add_plans(source, report, options))
     return 0
 
 

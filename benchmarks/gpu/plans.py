@@ -10,7 +10,7 @@ from models import CONFIGS, exported, manifest
 from spai_export.choices import Precision
 from spai_export.modelopt import require_modelopt
 from spai_export.quantize import quantize
-from spai_export.tensorrt import ENCODER_PLAN, BuildOptions, available, build
+from spai_export.tensorrt.plans import ENCODER_PLAN, BuildOptions, available, build
 from spai_runtime.manifest import FILE_NAME
 
 CALIBRATION = 16  # views; what is measured is speed, and random weights have no accuracy to keep

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from spai_export import lint
 from spai_export.onnx import ExportError, check_graph, export_encoder, export_head
+from spai_export.tensorrt import lint
 from spai_export.verify import TOLERANCE, verify
 from spai_runtime.detector import Detector
 from spai_runtime.engines.base import Contract

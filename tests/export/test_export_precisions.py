@@ -17,8 +17,8 @@ from spai_export.accuracy import LIMIT
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.cli import main
 from spai_export.directory import ExportReport, export
-from spai_export.lint import lint
 from spai_export.onnx import ExportError
+from spai_export.tensorrt.lint import lint
 from spai_export.verify import Differences
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import pytest
 
-from spai_export.inspector import UNREADABLE, Layer, Layers, Wanted
+from spai_export.tensorrt.inspector import UNREADABLE, Layer, Layers, Wanted
 
 # Two attentions in fp16, the second with its Softmax in fp32, and a product in fp32 behind them.
 HALF = """

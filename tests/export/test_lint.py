@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from spai_export.choices import Precision
-from spai_export.lint import VERSIONS, Finding, LintError, check, lint
-from spai_export.lint.operators import OPSETS, TABLE, Row
 from spai_export.onnx import FUSED_OPSET, OPSET, export_encoder
 from spai_export.precision import cast
+from spai_export.tensorrt.lint import VERSIONS, Finding, LintError, check, lint
+from spai_export.tensorrt.lint.operators import OPSETS, TABLE, Row
 from spai_train.detectors.spai import SPEC
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
 

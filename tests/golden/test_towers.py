@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.directory import write
-from spai_export.lint import check
 from spai_export.source import Source, with_ten_crops
+from spai_export.tensorrt.lint import check
 from spai_runtime import Detector
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Manifest

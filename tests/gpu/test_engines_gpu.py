@@ -51,7 +51,7 @@ def directory(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def plan(gpu: Gpu, directory: Path) -> Artifact:
     if find_spec("tensorrt") is None:
         pytest.skip("TensorRT is not installed: pip install 'spai-toolkit[trt]'")
-    from spai_export.tensorrt import BuildOptions, build  # noqa: PLC0415
+    from spai_export.tensorrt.plans import BuildOptions, build  # noqa: PLC0415
 
     options = BuildOptions(batch_size=BATCH, optimization_level=0, head_views=64, device=gpu.device)
     (artifact,) = build(directory, Manifest.load(directory), directory, options).artifacts

@@ -14,11 +14,11 @@ import onnx
 import pytest
 from PIL import Image
 
-from spai_export.builder import HEAD_VIEWS
 from spai_export.directory import writing
-from spai_export.inspector import UNREADABLE
 from spai_export.onnx import ExportError
-from spai_export.tensorrt import BuildOptions, Built, TensorRTMissingError, available, build
+from spai_export.tensorrt.builder import HEAD_VIEWS
+from spai_export.tensorrt.inspector import UNREADABLE
+from spai_export.tensorrt.plans import BuildOptions, Built, TensorRTMissingError, available, build
 from spai_runtime.errors import EngineError, ImageError, UserError
 from spai_runtime.loading import Exported, load_engines
 from spai_runtime.manifest import Artifact, Graph, Manifest, Threshold

@@ -135,7 +135,7 @@ def test_a_run_on_a_cpu_imports_nothing_for_gpus(tiny_detector: Path, photo: Any
 def test_an_export_imports_nothing_that_reads_training_images() -> None:
     """It runs where lmdb and accelerate are not installed."""
     detector = "from spai_train.detectors import find; find('spai')"
-    code = f"import sys, spai_export.directory, spai_export.plan; {detector}; print(*sys.modules)"
+    code = f"import sys, spai_export.directory, spai_export.tensorrt.export; {detector}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "spai_train.detectors.spai" in loaded
     assert not {"lmdb", "accelerate", "spai_train.data", "spai_train.training"} & {*loaded}

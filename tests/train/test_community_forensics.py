@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from spai_export.choices import Precision, Settings
 from spai_export.directory import export
-from spai_export.lint import check
+from spai_export.tensorrt.lint import check
 from spai_runtime import Detector
 from spai_train.checkpoint import load_checkpoint, save_checkpoint, save_upstream
 from spai_train.detectors.community_forensics import CommunityForensicsConfig

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.directory import export
-from spai_export.lint import check
+from spai_export.tensorrt.lint import check
 from spai_runtime import Detector
 from spai_runtime.manifest import Manifest
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint, save_upstream

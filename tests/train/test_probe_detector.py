@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.directory import export
-from spai_export.lint import check
 from spai_export.onnx import export_encoder
+from spai_export.tensorrt.lint import check
 from spai_runtime import Detector
 from spai_runtime.manifest import Manifest
 from spai_runtime.views import CentreCrop, Resize

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spai_export.accuracy import sentence
-from spai_export.builder import BuildOptions
 from spai_export.choices import labelled
 from spai_export.directory import ExportReport, write_manifest, writing
 from spai_export.source import Source
-from spai_export.tensorrt import build
+from spai_export.tensorrt.builder import BuildOptions
+from spai_export.tensorrt.plans import build
 from spai_runtime.detector import Detector
 from spai_runtime.loading import Exported, load_engines
 from spai_runtime.manifest import Artifact, Manifest

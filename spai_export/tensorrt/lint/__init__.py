@@ -12,10 +12,10 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, inliner, shape_inference
 
-from spai_export.lint.operators import OPSETS, Version
-from spai_export.lint.rules import AI_ONNX, node_rules
-from spai_export.lint.scope import Scope
 from spai_export.onnx import ExportError
+from spai_export.tensorrt.lint.operators import OPSETS, Version
+from spai_export.tensorrt.lint.rules import AI_ONNX, node_rules
+from spai_export.tensorrt.lint.scope import Scope
 
 VERSIONS = ("10.12", "11.4")  # the ends of the range in which an exported graph must build
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)

@@ -7,7 +7,7 @@ from itertools import repeat
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from spai_export.lint.operators import (
+from spai_export.tensorrt.lint.operators import (
     DOMAINS_SOURCE,
     FLOAT64_SOURCE,
     MAX_RANK,
@@ -19,7 +19,7 @@ from spai_export.lint.operators import (
     Row,
     Version,
 )
-from spai_export.lint.scope import Scope, element_name
+from spai_export.tensorrt.lint.scope import Scope, element_name
 
 AI_ONNX = ("", "ai.onnx")
 UINT8_WANTED = "which TensorRT has only as a network input or output, with a Cast between it and float32 or float16"

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from spai_export import lint
-from spai_export.builder import BuildOptions, InputShape, PlanBuilder
 from spai_export.choices import file_name, labelled
-from spai_export.inspector import Layers, Wanted
 from spai_export.onnx import ExportError
+from spai_export.tensorrt import lint
+from spai_export.tensorrt.builder import BuildOptions, InputShape, PlanBuilder
+from spai_export.tensorrt.inspector import Layers, Wanted
 from spai_runtime.engines.cuda.gpu import Gpu
 from spai_runtime.engines.tensorrt_log import sentence
 from spai_runtime.engines.tensorrt_target import Target
