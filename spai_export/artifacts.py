@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from spai_export.accuracy import sentence
 from spai_export.choices import Precision
 from spai_export.onnx import FUSED_OPSET, OPSET, describe_graph, export_encoder, export_head
 from spai_export.quantize import calibration_views, quantize
 from spai_export.source import Source
 from spai_export.tensorrt import lint
 from spai_export.verify import Verified, verify
+from spai_runtime.accuracy import sentence
 from spai_runtime.detector import Detector
 from spai_runtime.engines.base import Contract, Engine
 from spai_runtime.engines.onnxruntime import OnnxEngine

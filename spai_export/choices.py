@@ -38,6 +38,13 @@ class Attention(StrEnum):
         return self is Attention.FUSED
 
 
+class TrtFor(StrEnum):
+    """Which GPUs plans are built for."""
+
+    GPU = "gpu"
+    RTX = "rtx"
+
+
 @dataclass(frozen=True)
 class Settings:
     """What one export asks for.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spai_export.choices import Attention, Precision, Settings
+from spai_export.choices import Attention, Precision, Settings, TrtFor
 from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption, execute, say, show
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
@@ -81,17 +81,32 @@ def export(
         float | None, typer.Option(min=0, max=1, help="To write into detector.json. Left out: the checkpoint's.")
     ] = None,
     trt: Annotated[
-        bool, typer.Option("--trt", help="Build TensorRT engines too, model.plan and head.plan, on this machine's GPU.")
+        bool,
+        typer.Option(
+            "--trt",
+            help="Build TensorRT engines too, model.plan and head.plan: by TensorRT for this machine's GPU where both "
+            "are present, else by TensorRT for RTX ('spai-toolkit[rtx]'), which needs no GPU, for GeForce RTX. A line "
+            "says which it was, and for which GPUs.",
+        ),
     ] = False,
+    trt_for: Annotated[
+        TrtFor | None,
+        typer.Option(
+            help="Build for this machine's GPU (gpu) or for GPUs of compute capability 8.0, 8.6, 8.9 and 12.x (rtx; "
+            "fp8: 8.9 and 12.x), and not for what --trt would choose."
+        ),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Of the plan: views that it is tuned for, and takes at most.")
     ] = GPU_BATCH_SIZE,
-    device: Annotated[str, typer.Option(help="GPU to build the plan on.")] = "cuda:0",
+    device: Annotated[
+        str, typer.Option(help="GPU that TensorRT builds the plan on, and that its scores are compared on.")
+    ] = "cuda:0",
     version_compatible: Annotated[
         bool,
         typer.Option(
             "--version-compatible",
-            help="A plan that TensorRT's lean runtime of the same version runs too; it may be slower.",
+            help="A plan that TensorRT's lean runtime of the same version runs too; it may be slower. Not for RTX.",
         ),
     ] = False,
     optimization_level: Annotated[
@@ -99,11 +114,16 @@ def export(
     ] = 3,
     workspace: Annotated[
         float | None,
-        typer.Option(min=0, metavar="GIB", help="Memory that TensorRT's kernels may use. Left out: the GPU's."),
+        typer.Option(
+            min=0, metavar="GIB", help="Memory that TensorRT's kernels may use, more than 0. Left out: the GPU's."
+        ),
     ] = None,
     timing_cache: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Timings of earlier builds, read and extended: the next build is faster."),
+        typer.Option(
+            metavar="FILE",
+            help="Timings of earlier builds, read and extended: the next build is faster. Not for RTX, which has none.",
+        ),
     ] = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
     version: VersionOption = False,  # noqa: ARG001
@@ -112,9 +132,12 @@ def export(
 
     Writes encoder.onnx (`views` uint8 (V,H,W,3) → `features` float32 (V,D)), head.onnx (`features` (B,V,D) → `logit`
     (B,1), and `attention` (B,V) if there is one) and detector.json; with --trt also model.plan, head.plan and
-    model.layers.json (what TensorRT's inspector says of the layers). Of several precisions, the first has these files,
-    and each other one its own: encoder.fp16.onnx, model.fp16.plan.
+    model.layers.json (what TensorRT's inspector says of the layers; not for RTX). Of several precisions, the first has
+    these files, and each other one its own: encoder.fp16.onnx, model.fp16.plan. A plan is native code: a directory from
+    a stranger is run at one's own risk.
     """
+    if trt_for and not trt:
+        raise UserError("--trt-for says which plans --trt builds: give --trt too")
     settings = Settings(
         precisions=tuple(precision or [Precision.FP32]),
         attention=attention,
@@ -131,7 +154,9 @@ def export(
         from spai_export.tensorrt.builder import BuildOptions  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install 'spai-toolkit[export]'") from error
-    options = BuildOptions(batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device)
+    options = BuildOptions(
+        batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device, trt_for=trt_for
+    )
     source = Source.load(ckpt, settings, detector, tower)
     report = directory.write(source, output or Path(ckpt.stem))
     _show(report)

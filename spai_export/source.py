@@ -8,11 +8,13 @@ from typing import Self
 
 from torch import nn
 
-from spai_export.accuracy import LIMIT, AccuracyCheck, examples, listed, sample, sentence
+from spai_export.accuracy import listed, sample
 from spai_export.choices import Precision, Settings
 from spai_export.modelopt import require_modelopt
 from spai_export.onnx import ExportError
 from spai_export.precision import cast
+from spai_export.verify import AGAINST
+from spai_runtime.accuracy import LIMIT, AccuracyCheck, examples, sentence
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Accuracy, Manifest
@@ -77,7 +79,7 @@ class Source:
     def _check(self) -> AccuracyCheck:
         """Scores the images in fp32, once."""
         folder = self.settings.images
-        return AccuracyCheck(self.reference, self.images, folder.name if folder else "the examples")
+        return AccuracyCheck(self.reference, self.images, folder.name if folder else "the examples", AGAINST)
 
     def check_accuracy(self, detector: Detector) -> Accuracy:
         """How far a detector's scores are from those of fp32.

@@ -33,7 +33,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 # What a detector says of an image that it does not call real: a word of its own, in the rows' column `label`.
 Positive = Annotated[str, Meta(pattern=r"^(?!(real|error)\Z)[a-z][a-z0-9_-]{0,31}\Z")]
 
-ONNX = "onnx"  # the kind of an artifact that is two ONNX graphs
+# Kinds of artifacts: two ONNX graphs, or two plans.
+ONNX, TENSORRT, TENSORRT_RTX = "onnx", "tensorrt", "tensorrt-rtx"
 GIVEN = "given by the user"  # where a threshold came from that is not detector.json's
 
 
@@ -89,12 +90,13 @@ class Accuracy:
 class Artifact:
     """Encoder and head of the detector in one form, for the engines that run that form.
 
-    :param kind: of the files: `onnx`, or what a back end calls its own, e.g. `tensorrt`
+    :param kind: of the files: ONNX, TENSORRT, TENSORRT_RTX, or what another back end calls its own
     :param precision: that the encoder's matrix products compute in
     :param target: what the files were built for, in the words of the engine that checks it; {} is any machine
     :param options: for the record: of graphs `opset`, `verified` (differences from torch) and `quantised`; of plans the
         options of the build and the sha256 of the graphs that it read
     :param accuracy: what the accuracy check found; None of graphs in fp32, with which others are compared
+    :param unscored: why the accuracy check found nothing yet, or ""
     """
 
     kind: str
@@ -104,10 +106,11 @@ class Artifact:
     target: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     accuracy: Accuracy | None = None
+    unscored: Annotated[str, Meta(max_length=255)] = ""
 
     @property
     def passed(self) -> bool:
-        """Whether its scores are those of fp32, as far as the accuracy check asks."""
+        """Whether its scores are those of fp32, as far as the accuracy check asks and could look."""
         return self.accuracy is None or self.accuracy.passed
 
     @property

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from models import CONFIGS, exported, manifest
 
-from spai_export.choices import Precision
+from spai_export.choices import Precision, TrtFor
 from spai_export.modelopt import require_modelopt
 from spai_export.quantize import quantize
-from spai_export.tensorrt.plans import ENCODER_PLAN, BuildOptions, available, build
+from spai_export.tensorrt.plans import ENCODER_PLAN, BuildOptions, build
+from spai_export.tensorrt.platforms import ThisGpu
 from spai_runtime.manifest import FILE_NAME
 
 CALIBRATION = 16  # views; what is measured is speed, and random weights have no accuracy to keep
@@ -20,14 +21,14 @@ def planned(model: str, precision: Precision, batch_size: int, device: str) -> P
     """:returns: the encoder's plan, in a directory whose detector.json names it
     :raises UserError: TensorRT, a GPU or ModelOpt is missing, or one of them refuses a graph
     """
-    available(device)  # before anything is exported for it
+    ThisGpu.find(device)  # before anything is exported for it
     source = quantised(model, precision) if precision.quantised else exported(model, precision)
     directory = source.with_name(f"{source.name}-{batch_size}")
     directory.mkdir(exist_ok=True)
     for name in ("encoder.onnx", "head.onnx"):
         shutil.copy(source / name, directory)
     graphs = manifest(model, precision, directory)
-    built = build(directory, graphs, directory, BuildOptions(batch_size, device=device))
+    built = build(directory, graphs, directory, BuildOptions(batch_size, device=device, trt_for=TrtFor.GPU))
     described = replace(graphs, artifacts=(*graphs.artifacts, *built.artifacts))
     (directory / FILE_NAME).write_bytes(described.dump())
     return directory / ENCODER_PLAN

@@ -1,13 +1,16 @@
 """TensorRT's builder: an ONNX graph and the shapes of its input → a plan, with what TensorRT said meanwhile.
 
-One code for TensorRT 10.12 to 11.x: networks are strongly typed, so precision is what the graph says, and nothing that
-11 dropped is used. TF32 is off: its 10 bits of mantissa are too few for the spectral filter.
+One code for TensorRT 10.12 to 11.x and for TensorRT for RTX: networks are strongly typed, so precision is what the
+graph says, and nothing that 11 dropped is used. TF32 is off: its 10 bits of mantissa are too few for the spectral
+filter.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spai_export.choices import TrtFor
 from spai_export.onnx import ExportError
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.engines.devices import gpus
@@ -24,12 +27,14 @@ Shape = tuple[int, ...]
 class BuildOptions:
     """How plans are built.
 
+    :param trt_for: the GPUs that they are for; None is the one that is here, if TensorRT is, else those of RTX
     :param batch_size: views that the encoder is tuned for, and takes at most
     :param workspace_gib: GPU memory that a layer's kernel may use besides its tensors; None is all there is
-    :param version_compatible: for the lean runtime of the same version too, at some cost in speed
-    :param timing_cache: file of what earlier builds measured, made if it is not there
+    :param version_compatible: for the lean runtime of the same version too, at some cost in speed; TensorRT's alone
+    :param timing_cache: file of what earlier builds measured, made if it is not there; TensorRT's alone
     :param optimization_level: 0 (a quick build) to 5 (a fast plan)
     :param head_views: views of an image that the head takes at most
+    :param device: GPU that TensorRT builds on, and that plans of either kind are scored on
     """
 
     batch_size: int = GPU_BATCH_SIZE
@@ -39,8 +44,12 @@ class BuildOptions:
     optimization_level: int = 3
     head_views: int = HEAD_VIEWS
     device: str = "cuda:0"
+    trt_for: TrtFor | None = None
 
     def __post_init__(self) -> None:
+        """:raises ExportError: options that no build can have"""
+        if self.workspace_gib is not None and self.workspace_gib <= 0:
+            raise ExportError("--workspace 0 leaves TensorRT no memory to build in: leave it out for all there is")
         if len(gpus(self.device)) != 1:
             raise ExportError(f"a plan is built on one GPU, and {self.device} is not one: give --device cuda:0")
 
@@ -71,10 +80,14 @@ class PlanBuilder:
         except TypeError as error:  # what pybind11 makes of a null pointer
             raise ExportError(f"TensorRT {trt.__version__} does not start: {self._log.last}") from error
 
-    def build(self, onnx: Path, shape: InputShape) -> bytes:
-        """:returns: the plan of a graph"""
+    def build(self, onnx: Path, shape: InputShape, configure: Callable[[Any], None] | None = None) -> bytes:
+        """:param configure: what else to set in TensorRT's IBuilderConfig
+        :returns: the plan of a graph
+        """
         network = self._parse(onnx)
         config = self._config(shape)
+        if configure:
+            configure(config)
         memory = self._builder.build_serialized_network(network, config)
         if memory is None:
             raise ExportError(f"TensorRT could not build {onnx.name}: {self._log.last}")
@@ -103,7 +116,7 @@ class PlanBuilder:
         network = self._builder.create_network(1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = self._trt.OnnxParser(network, self._log)
         if not parser.parse_from_file(str(onnx)):
-            errors = [sentence(parser.get_error(index).desc()) for index in range(parser.num_errors)]
+            errors = [_said(parser.get_error(index)) for index in range(parser.num_errors)]
             raise ExportError(f"TensorRT refuses {onnx.name}: {'; '.join(errors) or self._log.last}")
         return network
 
@@ -123,6 +136,12 @@ class PlanBuilder:
         config.add_optimization_profile(profile)
         self._timings.attach(config)
         return config
+
+
+def _said(error: Any) -> str:
+    """What the parser says of a node; its own text often names none."""
+    where = f"{error.node_operator()} ({error.node_name()}): " if error.node_operator() else ""
+    return f"{where}{sentence(error.desc())}"
 
 
 @dataclass

@@ -1,19 +1,22 @@
-"""An exported directory → the same with TensorRT engines, compared with fp32 on the GPU that they were built on."""
+"""An exported directory → the same with TensorRT engines, compared with fp32 where there is a GPU that runs them."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spai_export.accuracy import sentence
 from spai_export.choices import labelled
 from spai_export.directory import ExportReport, write_manifest, writing
 from spai_export.source import Source
 from spai_export.tensorrt.builder import BuildOptions
 from spai_export.tensorrt.plans import build
+from spai_runtime.accuracy import sentence
 from spai_runtime.detector import Detector
+from spai_runtime.errors import EngineError
 from spai_runtime.loading import Exported, load_engines
-from spai_runtime.manifest import Artifact, Manifest
+from spai_runtime.manifest import ONNX, TENSORRT_RTX, Accuracy, Artifact, Manifest
+
+UNSCORED = "not scored on a GPU yet"
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,18 @@ class PlanReport:
     def sentences(self) -> Sequence[str]:
         """What the user is told of it."""
         alone = len(self.artifacts) == 1
-        found = [(plan.precision, sentence(plan.accuracy)) for plan in self.artifacts if plan.accuracy]
+        found = [(plan.precision, self._accuracy(plan)) for plan in self.artifacts]
         *most, last = [line for precision, one in found for line in labelled([one], precision, alone=alone)]
-        return [*self.notes, *most, f"{last}; built and tried in {self.seconds:.0f} s"]
+        return [*self.notes, *most, f"{last}; done in {self.seconds:.0f} s"]
+
+    def _accuracy(self, plan: Artifact) -> str:
+        named = self.files[0].with_name(plan.encoder.file)
+        todo = f"{plan.unscored}: `spai-run --check --engine {named}` does that on one"
+        return sentence(plan.accuracy) if plan.accuracy else todo
 
 
 def add_plans(source: Source, report: ExportReport, options: BuildOptions) -> PlanReport:
-    """Builds a plan of every precision, scores images with each, and only then lets them appear.
+    """Builds a plan of every precision, scores images with each if it runs here, and only then lets them appear.
 
     :raises UserError: nothing can be built here, or the scores differ too much from those of fp32
     """
@@ -55,8 +63,22 @@ def add_plans(source: Source, report: ExportReport, options: BuildOptions) -> Pl
 
 
 def _checked(source: Source, folder: Path, manifest: Manifest, artifact: Artifact, device: str) -> Artifact:
-    """Plans that no detector.json names yet, with their accuracy."""
+    """Plans that no detector.json names yet, with their accuracy.
+
+    Plans of TensorRT for RTX are built where they may not run, and then wait to be scored; those of TensorRT must run.
+    """
     exported = Exported(folder, replace(manifest, artifacts=(artifact,)), artifact.encoder.file)
-    engines = load_engines(exported, device)
+    try:
+        engines = load_engines(exported, device)
+    except EngineError:
+        if artifact.kind != TENSORRT_RTX:
+            raise
+        return replace(artifact, accuracy=_of_graphs(manifest, artifact), unscored=UNSCORED)
     with Detector(manifest, engines.encoder, engines.head, manifest.threshold, artifact) as detector:
         return replace(artifact, accuracy=source.check_accuracy(detector))
+
+
+def _of_graphs(manifest: Manifest, plan: Artifact) -> Accuracy | None:
+    """What the graphs of a plan failed in; where they did not, nothing is said of the plan yet."""
+    graphs = next(one for one in manifest.artifacts if one.kind == ONNX and one.precision == plan.precision)
+    return None if graphs.passed else graphs.accuracy

@@ -200,9 +200,14 @@ def _types_in(texts: Iterable[str], patterns: Mapping[str, str]) -> frozenset[st
 
 
 def _nodes(entry: Mapping[str, Any]) -> frozenset[str]:
-    """From `[ONNX Layer: a]…[ONNX Layer: b]`, else from a layer's name, `a + b` or `a+b_myl0_7`."""
-    named = re.findall(r"\[ONNX Layer: ([^\]]*)\]", str(entry.get("Metadata") or ""))
-    return frozenset(named or re.split(r"\s*\+\s*", re.sub(r"_myl\d+(_\d+)?$", "", str(entry.get("Name", "")))))
+    """From its metadata, else from a layer's name, `a + b` or `a+b_myl0_7`."""
+    named = nodes_named(str(entry.get("Metadata") or ""))
+    return named or frozenset(re.split(r"\s*\+\s*", re.sub(r"_myl\d+(_\d+)?$", "", str(entry.get("Name", "")))))
+
+
+def nodes_named(metadata: str) -> frozenset[str]:
+    """The ONNX nodes that a layer came from: a and b of `[ONNX Layer: a]…[ONNX Layer: b]`."""
+    return frozenset(re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata))
 
 
 def _listed(names: Iterable[str]) -> str:

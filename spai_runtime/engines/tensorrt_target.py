@@ -1,8 +1,8 @@
-"""What a plan was built for, and whether that is what is here."""
+"""What a plan was built for, by TensorRT or by TensorRT for RTX."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -34,10 +34,7 @@ class Target:
     @classmethod
     def of(cls, path: Path, artifact: Artifact) -> "Target":
         """:raises EngineError: detector.json does not say it"""
-        try:
-            return msgspec.convert(artifact.target, cls)
-        except msgspec.ValidationError as error:
-            raise EngineError(f"nothing says what {path} was built for ({error}): export it again") from error
+        return _converted(path, artifact, cls)
 
     def check_version(self, path: Path, installed: str) -> None:
         """:raises EngineError: another TensorRT is installed than the one that runs it"""
@@ -55,6 +52,35 @@ class Target:
                 f"{path} was built for {self.gpu} ({self.compute_capability}), and {gpu.device} is {gpu.name} "
                 f"({gpu.capability}): run spai-export --trt on this machine"
             )
+
+
+@dataclass(frozen=True)
+class RtxTarget:
+    """What a plan of TensorRT for RTX was built for.
+
+    :param tensorrt_rtx: version that built it, and that alone runs it
+    :param compute_capabilities: of the GPUs that it runs on
+    :param batch_size: views that the encoder was tuned for, and takes at most
+    """
+
+    tensorrt_rtx: Annotated[str, Meta(max_length=64)]
+    compute_capabilities: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)]
+    batch_size: Annotated[int, Meta(ge=1, le=1 << 20)]
+
+    @classmethod
+    def of(cls, path: Path, artifact: Artifact) -> "RtxTarget":
+        """:raises EngineError: detector.json does not say it"""
+        return _converted(path, artifact, cls)
+
+
+T = TypeVar("T")
+
+
+def _converted(path: Path, artifact: Artifact, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(artifact.target, kind)
+    except msgspec.ValidationError as error:
+        raise EngineError(f"nothing says what {path} was built for ({error}): export it again") from error
 
 
 def _numbers(version: str) -> tuple[int, ...]:

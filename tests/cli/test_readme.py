@@ -142,7 +142,7 @@ def test_an_installed_wheel_has_the_demo(tmp_path: Path) -> None:
     assert run(f"{pip} wheel --no-deps --wheel-dir {tmp_path} {ROOT}", tmp_path).returncode == 0
     (wheel,) = tmp_path.glob("*.whl")
     assert run(f"{pip} install --no-deps --target site {wheel}", tmp_path).returncode == 0
-    assert (tmp_path / "site" / "spai_export" / "examples" / "photo_china.jpg").is_file()  # of the accuracy check
+    assert (tmp_path / "site" / "spai_runtime" / "examples" / "photo_china.jpg").is_file()  # of the accuracy check
     shutil.copy(ROOT / "examples" / "photo_china.jpg", tmp_path)
     code = "import sys, spai_runtime.cli.run as cli; print(cli.__file__); sys.exit(cli.main(['photo_china.jpg']))"
     done = run(f'PYTHONPATH={tmp_path}/site {sys.executable} -c "{code}"', tmp_path)

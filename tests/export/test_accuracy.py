@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from spai_export.accuracy import LIMIT, AccuracyCheck, accuracy, examples, sample, sentence
-from spai_export.onnx import ExportError
+from spai_export.accuracy import sample
+from spai_runtime.accuracy import LIMIT, AccuracyCheck, AccuracyError, accuracy, examples, sentence
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Accuracy, Spread
 from spai_runtime.results import Score
@@ -39,7 +39,7 @@ def test_differences_are_those_of_single_images(tiny_model: SPAI, photographs: l
     reference, other = as_detector(tiny_model), moved(tiny_model, 0.3)
     scores = [(other.score(path).score, reference.score(path).score) for path in photographs]
     differences = np.abs(np.diff(scores, axis=1))[:, 0]
-    found = AccuracyCheck(reference, photographs, "here").compare(other)
+    found = AccuracyCheck(reference, photographs, "here", "fp32").compare(other)
     p99 = np.sort(differences)[-2] + 0.89 * np.ptp(np.sort(differences)[-2:])
     assert found.score_difference.largest == pytest.approx(differences.max(), rel=5e-3)  # of three digits
     assert found.score_difference.p99 == pytest.approx(p99, rel=5e-3)
@@ -51,7 +51,7 @@ def test_differences_are_those_of_single_images(tiny_model: SPAI, photographs: l
 
 
 def test_the_same_detector_passes(tiny_model: SPAI, photographs: list[Path]) -> None:
-    found = AccuracyCheck(as_detector(tiny_model), photographs, "here").compare(as_detector(tiny_model))
+    found = AccuracyCheck(as_detector(tiny_model), photographs, "here", "fp32").compare(as_detector(tiny_model))
     assert found.passed
     assert found.score_difference == Spread(0, 0)
     assert (found.logit_difference, found.labels_changed) == (0, 0)
@@ -61,14 +61,14 @@ def test_the_same_detector_passes(tiny_model: SPAI, photographs: list[Path]) -> 
 def test_the_limit(largest: float, passed: bool) -> None:
     layout = Tiles().layout(448, 448)
     expected, found = (Score(value, 0.0, "real", None, layout, 0.0) for value in (0.0, float(largest)))
-    assert accuracy([found], [expected], "torch", "here").passed is passed
+    assert accuracy([found], [expected], "torch", "here", "fp32").passed is passed
 
 
 def test_numbers_have_three_digits_and_the_limit_is_held_before_they_are_rounded() -> None:
     layout = Tiles().layout(448, 448)
     scores = [Score(value, logit, "ai", None, layout, 0.0) for value, logit in ((0.010001, 1.23456), (0.0012345, 1.0))]
     expected = [Score(0.0, 0.0, "real", None, layout, 0.0) for _ in scores]
-    found = accuracy(scores, expected, "an engine", "a folder")
+    found = accuracy(scores, expected, "an engine", "a folder", "torch, fp32, cpu")
     assert found == Accuracy(
         against="torch, fp32, cpu",
         engine="an engine",
@@ -86,16 +86,16 @@ def test_numbers_have_three_digits_and_the_limit_is_held_before_they_are_rounded
 
 
 def test_an_image_that_only_the_reference_can_score(tiny_model: SPAI, photographs: list[Path]) -> None:
-    with pytest.raises(ExportError, match="12 of 12 images get no score in lower precision"):
-        AccuracyCheck(as_detector(tiny_model), photographs, "here").compare(moved(tiny_model, float("nan")))
+    with pytest.raises(AccuracyError, match="12 of 12 images get no score in lower precision"):
+        AccuracyCheck(as_detector(tiny_model), photographs, "here", "fp32").compare(moved(tiny_model, float("nan")))
 
 
 def test_images_that_cannot_be_scored_are_left_out(tiny_model: SPAI, photographs: list[Path]) -> None:
     photographs[3].write_bytes(b"no image")
-    check = AccuracyCheck(as_detector(tiny_model), photographs, "here")
+    check = AccuracyCheck(as_detector(tiny_model), photographs, "here", "fp32")
     assert check.paths == photographs[:3] + photographs[4:]
-    with pytest.raises(ExportError, match="no image of here can be scored; give --images"):
-        AccuracyCheck(as_detector(tiny_model), photographs[3:4], "here")
+    with pytest.raises(AccuracyError, match="no image of here can be scored: give a folder"):
+        AccuracyCheck(as_detector(tiny_model), photographs[3:4], "here", "fp32")
 
 
 def test_a_sample_keeps_to_its_views(photographs: list[Path]) -> None:

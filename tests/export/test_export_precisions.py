@@ -13,13 +13,13 @@ from onnx import TensorProto
 from PIL import Image
 
 from spai_export import verify
-from spai_export.accuracy import LIMIT
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.cli import main
 from spai_export.directory import ExportReport, export
 from spai_export.onnx import ExportError
 from spai_export.tensorrt.lint import lint
 from spai_export.verify import Differences
+from spai_runtime.accuracy import LIMIT
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Accuracy, Manifest

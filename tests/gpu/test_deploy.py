@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from spai_export import verify
-from spai_export.accuracy import AccuracyCheck
 from spai_export.cli import main
+from spai_runtime.accuracy import AccuracyCheck
 from spai_runtime.cli.commands import EXIT_REFUSED
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Accuracy, Artifact, Manifest
@@ -121,7 +121,7 @@ def test_without_what_a_plan_needs_the_graphs_are_written(
 ) -> None:
     if without == "GPU":
         fake_tensorrt.install(monkeypatch, fake_cupy.install(monkeypatch, gpus=0))
-    assert export(tiny_checkpoint, tmp_path / "m", "--trt") == 2
+    assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--trt-for", "gpu") == 2
     captured = capsys.readouterr()
     said = "TensorRT is not installed: pip install" if without == "TensorRT" else "no GPU can be used"
     assert said in captured.err
@@ -155,7 +155,7 @@ def test_a_plan_whose_scores_are_wrong_is_not_entered(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("spai_export.accuracy.LIMIT", -1.0)
+    monkeypatch.setattr("spai_runtime.accuracy.LIMIT", -1.0)
     assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--images", str(photographs)) == 2
     assert "is refused: choose another precision, or give --force" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
@@ -207,7 +207,7 @@ def test_a_plan_of_each_precision(
     assert 0 <= largest[0] < largest[1] < 2e-3
     out = capsys.readouterr().out
     assert "\nfp16: 2 of 2 attentions are fused\n" in out
-    assert re.search(r"\nfp32: \|Δscore\| from fp32: .*\nfp16: \|Δscore\| .*; built and tried in \d+ s\n$", out)
+    assert re.search(r"\nfp32: \|Δscore\| from fp32: .*\nfp16: \|Δscore\| .*; done in \d+ s\n$", out)
     assert took(tmp_path / "m") == ("fp16", "TensorRT")
     assert took(tmp_path / "m" / "model.plan") == ("fp32", "TensorRT")
     assert took(tmp_path / "m" / "model.fp16.plan") == ("fp16", "TensorRT")

@@ -14,11 +14,13 @@ import onnx
 import pytest
 from PIL import Image
 
+from spai_export.choices import TrtFor
 from spai_export.directory import writing
 from spai_export.onnx import ExportError
 from spai_export.tensorrt.builder import HEAD_VIEWS
 from spai_export.tensorrt.inspector import UNREADABLE
-from spai_export.tensorrt.plans import BuildOptions, Built, TensorRTMissingError, available, build
+from spai_export.tensorrt.plans import BuildOptions, Built, build
+from spai_export.tensorrt.platforms import TensorRTMissingError, ThisGpu
 from spai_runtime.errors import EngineError, ImageError, UserError
 from spai_runtime.loading import Exported, load_engines
 from spai_runtime.manifest import Artifact, Graph, Manifest, Threshold
@@ -54,7 +56,7 @@ def fake11(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
 def built(directory: Path, **options: Any) -> Built:
     """With the plans in the directory itself, as an export puts them there."""
     with writing(directory) as folder:
-        return build(directory, Manifest.load(directory), folder, BuildOptions(**options))
+        return build(directory, Manifest.load(directory), folder, BuildOptions(**{"trt_for": TrtFor.GPU, **options}))
 
 
 def plan_of(directory: Path, **options: Any) -> Artifact:
@@ -110,7 +112,7 @@ def test_the_plans_appear_beside_their_graphs(fake: FakeTensorRT, directory: Pat
 
 @pytest.mark.usefixtures("fake")
 def test_the_inspector_of_either_release_is_understood(directory: Path) -> None:
-    assert built(directory).notes == ["2 of 2 attentions are fused", "25 of 25 products are fp32 in the graph"]
+    assert built(directory).notes[1:] == ["2 of 2 attentions are fused", "25 of 25 products are fp32 in the graph"]
 
 
 @pytest.mark.usefixtures("fake11")
@@ -266,7 +268,7 @@ def test_the_report_is_kept_and_summed_up(fake11: FakeTensorRT, directory: Path)
     fake11.layers = [entry("node_matmul", "Float"), entry("node_softmax", "Float")]
     notes = built(directory).notes
     assert json.loads((directory / "model.layers.json").read_text())["Layers"] == fake11.layers
-    assert notes == [
+    assert notes[1:] == [
         "1 of 2 attentions are fused; not those of node_matmul_6",
         "25 of 25 products are fp32 in the graph",
     ]
@@ -288,7 +290,7 @@ def test_the_inspector_is_told_a_shape(directory: Path, monkeypatch: pytest.Monk
 
 def test_a_report_of_unknown_layout_costs_no_plan(fake11: FakeTensorRT, directory: Path) -> None:
     fake11.layers = []
-    assert built(directory).notes == [UNREADABLE]
+    assert built(directory).notes[1:] == [UNREADABLE]
 
 
 @pytest.mark.usefixtures("fake11")
@@ -297,7 +299,7 @@ def test_a_plan_that_cannot_be_inspected_is_kept(directory: Path, monkeypatch: p
         self.logger.log(Severity.ERROR, "a lean runtime is wanted")
 
     monkeypatch.setattr(sys.modules["tensorrt"].Runtime, "deserialize_cuda_engine", refuse)
-    assert built(directory).notes == [UNREADABLE, "TensorRT: a lean runtime is wanted"]
+    assert built(directory).notes[1:] == [UNREADABLE, "TensorRT: a lean runtime is wanted"]
     assert (directory / "model.plan").exists()
     assert not (directory / "model.layers.json").exists()
 
@@ -316,7 +318,7 @@ def test_warnings_are_told_once(directory: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tensorrt.Builder, "create_network", create_network)
     for _ in range(2):  # encoder and head each time; what the first build said is gone in the second
         notes = built(directory).notes
-        assert [note for note in notes if note.startswith("TensorRT")] == ["TensorRT: weights are subnormal"]
+        assert [note for note in notes if note.startswith("TensorRT: ")] == ["TensorRT: weights are subnormal"]
 
 
 # ---- what goes wrong
@@ -329,7 +331,7 @@ def test_a_graph_that_is_refused(fake: FakeTensorRT, directory: Path) -> None:
     onnx.save(model, directory / "head.onnx")
     said = {
         "10.12.0.36": "head.onnx has what TensorRT 10.12.0.36 does not import: DFT (spectrum): imported since 11.2",
-        "11.4.0.106": "TensorRT refuses head.onnx: No importer registered for op: DFT",
+        "11.4.0.106": "TensorRT refuses head.onnx: DFT (spectrum): No importer registered for op: DFT",
     }
     assert refused(directory).startswith(said[fake.version])
 
@@ -337,7 +339,7 @@ def test_a_graph_that_is_refused(fake: FakeTensorRT, directory: Path) -> None:
 def test_a_build_that_fails(fake: FakeTensorRT, directory: Path) -> None:
     fake.build_fails = "Error Code 10: Internal Error (Could not find any implementation for node\n {Attention}.)"
     assert refused(directory) == (
-        "TensorRT could not build encoder.onnx: IBuilder::buildSerializedNetwork: "
+        "TensorRT could not build head.onnx: IBuilder::buildSerializedNetwork: "
         "Error Code 10: Internal Error (Could not find any implementation for node {Attention}.)"
     )
 
@@ -348,7 +350,7 @@ def test_a_failure_is_not_explained_by_an_earlier_one(fake11: FakeTensorRT, dire
     fake11.build_fails = "the second"
     assert refused(directory).endswith("the second")
     fake11.build_fails = None
-    assert not [note for note in built(directory).notes if note.startswith("TensorRT")]
+    assert not [note for note in built(directory).notes if note.startswith("TensorRT: ")]
 
 
 @pytest.mark.usefixtures("fake11")
@@ -374,7 +376,7 @@ def test_with_the_lean_runtime_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tensorrt.install(monkeypatch, fake_cupy.install(monkeypatch), lean=True)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(TensorRTMissingError, match="tensorrt_lean runs plans but builds none: pip install"):
-        available()
+        ThisGpu.find("cuda:0")
 
 
 def test_tensorrt_without_its_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -383,19 +385,21 @@ def test_tensorrt_without_its_libraries(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(TensorRTMissingError, match=f"^TensorRT cannot be loaded \\({broken}\\): pip install"):
-        available()
+        ThisGpu.find("cuda:0")
 
 
 def test_a_tensorrt_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tensorrt.install(monkeypatch, fake_cupy.install(monkeypatch), "10.9.0.34")
     with pytest.raises(TensorRTMissingError, match=r"^TensorRT 10.9.0.34 is too old: pip install 'tensorrt>=10.12'$"):
-        available()
+        ThisGpu.find("cuda:0")
 
 
 def test_without_a_gpu(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tensorrt.install(monkeypatch, fake_cupy.install(monkeypatch, gpus=0))
     sentence = refused(directory)
-    assert sentence.startswith("a plan is built on the GPU that shall run it, so run this command there: no GPU can be")
+    assert sentence.startswith(
+        "TensorRT builds a plan on the GPU that shall run it, so run this command there: no GPU can be"
+    )
     assert issubclass(TensorRTMissingError, UserError)
 
 
@@ -403,7 +407,7 @@ def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tensorrt.install(monkeypatch, fake_cupy.install(monkeypatch))
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(TensorRTMissingError, match="CuPy is not installed"):
-        available()
+        ThisGpu.find("cuda:0")
 
 
 def test_a_driver_that_tensorrt_does_not_start_with(fake11: FakeTensorRT, directory: Path) -> None:
@@ -418,14 +422,14 @@ def test_a_driver_that_tensorrt_does_not_start_with(fake11: FakeTensorRT, direct
 @pytest.mark.gpu
 def test_real_plans_are_built(directory: Path, tmp_path: Path) -> None:
     try:
-        trt, gpu = available()
+        found = ThisGpu.find("cuda:0")
     except TensorRTMissingError as error:
         pytest.skip(str(error))
     made = built(directory, batch_size=4, head_views=64, timing_cache=tmp_path / "timing.bin")
     target = made.artifacts[0].target
-    assert (target["tensorrt"], target["gpu"]) == (trt.__version__, gpu.name)
+    assert (target["tensorrt"], target["gpu"]) == (found.trt.__version__, found.gpu.name)
     assert (tmp_path / "timing.bin").stat().st_size > 0
-    assert made.notes[0].endswith("of 2 attentions are fused") or "not those of" in made.notes[0], made.notes
-    engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine((directory / "model.plan").read_bytes())
+    assert made.notes[1].endswith("of 2 attentions are fused") or "not those of" in made.notes[1], made.notes
+    engine = found.trt.Runtime(found.trt.Logger()).deserialize_cuda_engine((directory / "model.plan").read_bytes())
     shapes = [list(shape) for shape in engine.get_tensor_profile_shape("views", 0)]
     assert shapes == [[1, SIZE, SIZE, 3], [4, SIZE, SIZE, 3], [4, SIZE, SIZE, 3]]

@@ -35,6 +35,12 @@ class ParserError:
     def node(self) -> int:
         return self._index
 
+    def node_name(self) -> str:
+        return self._node
+
+    def node_operator(self) -> str:
+        return self._operator
+
     def __str__(self) -> str:
         where = f"In node {self._index} with name: {self._node} and operator: {self._operator}"
         return f"{where} (parseNode): UNSUPPORTED_NODE: {self._description}"
