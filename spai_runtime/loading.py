@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from spai_runtime import checks
 from spai_runtime.engines import Backend, backends
 from spai_runtime.engines.base import Contract, Engine
 from spai_runtime.engines.devices import gpus
@@ -107,6 +108,7 @@ def load_engines(exported: Exported, device: str, backend: str | None = None, *,
     for candidate in candidates[:-1]:
         try:
             engines = candidate.start(exported)
+            _refuse_failed(engines)
         except EngineError as error:
             refusals.append(error)
         else:
@@ -116,6 +118,16 @@ def load_engines(exported: Exported, device: str, backend: str | None = None, *,
     for refusal in refusals:
         log.warning("%s; %s runs instead", refusal, engines.encoder.label)
     return engines
+
+
+def _refuse_failed(engines: Engines) -> None:
+    """:raises EngineError: their scores were found to be others than those of fp32 here; they are closed then"""
+    accuracy = checks.found(engines.artifact, engines.encoder.label)
+    if accuracy is not None and not accuracy.passed:
+        engines.encoder.close()
+        engines.head.close()
+        file = engines.artifact.encoder.file
+        raise EngineError(f"{file} gives other scores than its graph here, as `spai-run --check` found")
 
 
 def _candidates(exported: Exported, device: str, backend: str | None, *, untrusted: bool) -> Sequence[_Candidate]:

@@ -68,19 +68,22 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
 @contextmanager
 def _warnings_said(name: str) -> Iterator[None]:
     """What the packages warn of (another engine than hoped for, a smaller batch, a GPU that is gone) goes to stderr."""
-    handler, logger = _Said(name), logging.getLogger("spai_runtime")
+    logger = logging.getLogger("spai_runtime")
+    handler, level = _Said(name), logger.level
     logger.addHandler(handler)
     logger.propagate = False
+    logger.setLevel(logging.INFO if sys.stderr.isatty() else logging.WARNING)  # what one waits for, on a terminal
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.propagate = True
         logger.removeHandler(handler)
 
 
 class _Said(logging.Handler):
     def __init__(self, name: str) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._name = name
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from spai_runtime.errors import EngineError, OutputError
+from spai_runtime.errors import EngineError, OutputError, SourceError
 from spai_runtime.fusion import UNCALIBRATED, Fusion, Rule
 from spai_runtime.manifest import Threshold
 
@@ -48,9 +48,16 @@ class Options:
     untrusted: bool
     spreadsheet: bool
     quiet: bool
+    check: bool = False
 
     def __post_init__(self) -> None:
         """:raises UserError: options that do not go together"""
+        if self.check and not self.engines:
+            raise EngineError("--check compares an exported detector with its graphs: name it with --engine")
+        if self.check and (self.output or self.untrusted_engine):
+            raise EngineError("--check writes no rows and runs plans: leave --output and --untrusted-engine out")
+        if not (self.inputs or self.check):
+            raise SourceError("there is nothing to score: name images, folders, globs, a .csv or a .txt as INPUT")
         if self.resume and self.output is None:
             raise OutputError("--resume goes on with a file: name it with --output")
         if self.spreadsheet and not self._writes_csv:

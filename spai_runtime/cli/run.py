@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from spai_runtime.cli.check import check as compare
 from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption, execute
 from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.score import score
@@ -21,7 +22,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command(
-    epilog="Exit code: 0 all images scored; 3 some rows are errors; 2 usage, or nothing could run. "
+    epilog="Exit code: 0 all images scored; 3 some rows are errors, or --check found other scores; 2 usage, or nothing "
+    "could run. "
     f"{COMMON_CODES} "
     "Columns: a CSV input's own, then path, score, logit, label, width, height, views, error; of several detectors "
     "NAME_score, NAME_logit, NAME_label each, then fusion_score, fusion_label, and no views. "
@@ -30,13 +32,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 )
 def run(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="INPUT",
             help="Images, folders (searched recursively), globs, a .csv (`image[,class,split]` or `filename[,typ]`, "
-            "paths relative to it) or a .txt (a path a line).",
+            "paths relative to it) or a .txt (a path a line). With --check it may be left out.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     engine: Annotated[
         list[Path] | None,
         typer.Option(
@@ -79,9 +82,10 @@ def run(
     device: Annotated[
         str,
         typer.Option(
-            help="cpu, cuda:0, or several GPUs, cuda:0,1; auto is the best that loads: TensorRT, ONNX Runtime on CUDA, "
-            "ONNX Runtime on the CPU, and of each the fastest precision whose accuracy check passed. On a terminal the "
-            "summary says which; with --output, the .run.json too."
+            help="cpu, cuda:0, or several GPUs, cuda:0,1; auto is the best that loads: TensorRT, TensorRT for RTX, "
+            "ONNX Runtime on CUDA, ONNX Runtime on the CPU, and of each the fastest precision whose accuracy check "
+            "passed. On a terminal the summary says which; with --output, the .run.json too. Where auto takes a plan, "
+            "which is native code of whoever exported it, a line on stderr says so."
         ),
     ] = "auto",
     backend: Annotated[
@@ -140,34 +144,43 @@ def run(
             "line break) gets an apostrophe in front.",
         ),
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Score no rows: compare what each --engine runs here with its ONNX graphs on the CPU, on the INPUT or "
+            "else the example images. What is found is kept in the user's cache, and a plan of TensorRT for RTX that "
+            "no GPU had scored counts as scored on this one. Exit code 3: a score is off by more than 0.01.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary on stderr.")] = False,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
     version: VersionOption = False,  # noqa: ARG001
 ) -> int:
     """Tell AI-generated images from real ones, at any resolution."""
-    return score(
-        Options(
-            tuple(inputs),
-            tuple(engine or ()),
-            tuple(detector or ()),
-            accept_licence,
-            fuse,
-            output,
-            form,
-            device,
-            backend,
-            untrusted_engine,
-            decode,
-            batch_size,
-            workers,
-            threshold,
-            split,
-            resume,
-            untrusted,
-            spreadsheet,
-            quiet,
-        )
+    options = Options(
+        tuple(inputs or ()),
+        tuple(engine or ()),
+        tuple(detector or ()),
+        accept_licence,
+        fuse,
+        output,
+        form,
+        device,
+        backend,
+        untrusted_engine,
+        decode,
+        batch_size,
+        workers,
+        threshold,
+        split,
+        resume,
+        untrusted,
+        spreadsheet,
+        quiet,
+        check,
     )
+    return compare(options) if check else score(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from functools import partial
 
 import msgspec
 
+from spai_runtime.cli.check import remark
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, say
 from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.progress import ShownProgress
@@ -24,6 +25,7 @@ from spai_runtime.files.sinks import Sink, Stream
 from spai_runtime.files.sources import Sources
 from spai_runtime.fusion import Fusion
 from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
+from spai_runtime.manifest import ONNX
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
 from spai_runtime.scoring.pipeline import open_file, score_items
 from spai_runtime.text import visible
@@ -43,6 +45,8 @@ def score(options: Options) -> int:
         OutputFiles(options.output).refuse_inputs(sources.files())
     with ExitStack() as stack:
         detectors = [stack.enter_context(detector) for detector in _load(options)]
+        for line in _remarks(options, detectors):
+            say(f"spai-run: {line}")
         total = sources.count()
         if not (options.engines or options.detectors):
             say(f"spai-run: {detectors[0].manifest.notice}")
@@ -85,6 +89,17 @@ def _load(options: Options) -> Iterator[Detector]:
             threshold=threshold,
             untrusted=options.untrusted_engine,
         )
+
+
+def _remarks(options: Options, detectors: Sequence[Detector]) -> Iterator[str]:
+    """What must be known of the plans that run: which `auto` has taken, and which no GPU has scored."""
+    for detector, path in zip(detectors, options.engines, strict=False):
+        assert detector.artifact is not None, "it was loaded from a directory"
+        if path.is_dir() and detector.artifact.kind != ONNX and options.backend is None:
+            plan = path / detector.artifact.encoder.file
+            yield f"auto takes {plan}, native code of whoever exported it; --backend onnxruntime takes a graph"
+        if said := remark(detector, path):
+            yield said
 
 
 def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -> Sink:

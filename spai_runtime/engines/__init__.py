@@ -14,7 +14,7 @@ from typing import cast
 from spai_runtime.engines.base import Contract, DeviceEngine, Engine
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
-from spai_runtime.manifest import ONNX, Artifact, Precision
+from spai_runtime.manifest import ONNX, TENSORRT, TENSORRT_RTX, Artifact, Precision
 
 Load = Callable[[Path, Contract, str, Artifact], Engine]
 
@@ -73,10 +73,18 @@ BACKENDS: list[Backend] = [
     Backend(
         "tensorrt",
         "cuda",
-        ("tensorrt",),
+        (TENSORRT,),
         _FASTEST_FIRST,
         "spai_runtime.engines.tensorrt:available",
         "spai_runtime.engines.tensorrt:load",
+    ),
+    Backend(
+        "tensorrt-rtx",
+        "cuda",
+        (TENSORRT_RTX,),
+        _FASTEST_FIRST,
+        "spai_runtime.engines.tensorrt_rtx:available",
+        "spai_runtime.engines.tensorrt_rtx:load",
     ),
     Backend(
         "onnxruntime",

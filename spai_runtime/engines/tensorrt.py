@@ -26,8 +26,15 @@ def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> Cud
     trt, gpu = _import(path, target), Gpu.find(device)
     target.check_gpu(path, gpu)
     with gpu:
-        program = TensorRTProgram(trt, gpu, path, contract, target)
+        host_code = target.version_compatible and target.lean_runtime
+        program = TensorRTProgram(trt, gpu, path, contract, _remedy(target), host_code=host_code)
     return CudaEngine(gpu, program, contract, f"TensorRT {trt.__version__}", program.largest[0] or 1)
+
+
+def _remedy(target: Target) -> str:
+    """What to do where TensorRT refuses a plan."""
+    lean = f"pip install tensorrt-lean=={target.tensorrt}, or " if target.version_compatible else ""
+    return f"{lean}export again on this machine"
 
 
 def _import(path: Path, target: Target) -> Any:

@@ -1,6 +1,7 @@
 """A plan that TensorRT has deserialised, and its runs: as CUDA graphs where shape and addresses stay the same."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ from spai_runtime.engines.base import Contract, Tensor
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Shape
 from spai_runtime.engines.tensorrt_log import log_of
-from spai_runtime.engines.tensorrt_target import Target
 from spai_runtime.errors import EngineError
 
 _CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCapture…
@@ -17,25 +17,57 @@ _CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCapture…
 class TensorRTProgram:
     """A plan on the current GPU; see `Program`.
 
+    :param remedy: what to do where TensorRT refuses the plan, for people
+    :param host_code: whether code of the host that the plan brings along may run
     :ivar log: has TensorRT's last error
     """
 
-    def __init__(self, trt: Any, gpu: Gpu, path: Path, contract: Contract, target: Target) -> None:
+    def __init__(
+        self, trt: Any, gpu: Gpu, path: Path, contract: Contract, remedy: str, *, host_code: bool = False
+    ) -> None:
         self.trt, self.gpu, self.contract, self.log = trt, gpu, contract, log_of(trt)
         self._runtime = _runtime(trt, self.log)
-        self._runtime.engine_host_code_allowed = target.version_compatible and target.lean_runtime
-        self.engine = self._deserialise(path, target)
+        self._runtime.engine_host_code_allowed = host_code
+        self.engine = self._deserialise(path, remedy)
         _check_contract(path, trt, self.engine, contract)
         self.largest = _largest(path, self.engine, contract.input)
+        self._config = self.engine.create_runtime_config()
+        self.configure(self._config)
 
     def execution(self, stream: Any) -> "TensorRTExecution":
         """See `Program`."""
         return TensorRTExecution(self, stream)
 
+    def new_context(self) -> Any:
+        """Without memory of its own: that is a matter of the shape. :raises DeviceMemoryError: there is no room"""
+        self.log.clear()
+        context = self.engine.create_execution_context(self._config)
+        if context is None:
+            raise self.gpu.full(self.log.last)
+        return context
+
     def close(self) -> None:
         """See `Program`. An engine must go before the runtime that made it."""
+        del self._config
         del self.engine
         del self._runtime
+
+    # What another TensorRT does in its own way.
+
+    def admit(self, path: Path, plan: bytes) -> None:
+        """Looks at a plan before it is deserialised. :raises EngineError: it does not run here"""
+
+    def configure(self, config: Any) -> None:
+        """:param config: TensorRT's IRuntimeConfig, of all execution contexts"""
+        config.set_execution_context_allocation_strategy(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+
+    def first_run(self) -> AbstractContextManager[None]:
+        """A block in which a shape is run for the first time."""
+        return nullcontext()
+
+    def can_record(self, context: Any, stream: Any) -> bool:  # noqa: ARG002
+        """Whether a run may be tried to record; what TensorRT cannot record, it says while it is recorded."""
+        return True
 
     def error(self) -> EngineError:
         """What to raise after TensorRT refused something."""
@@ -43,15 +75,16 @@ class TensorRTProgram:
             return self.gpu.full(self.log.last)
         return EngineError(f"TensorRT failed on {self.gpu.device}: {self.log.last}")
 
-    def _deserialise(self, path: Path, target: Target) -> Any:
+    def _deserialise(self, path: Path, remedy: str) -> Any:
+        plan = _content(path)
         self.log.clear()
-        engine = self._runtime.deserialize_cuda_engine(_content(path))
+        self.admit(path, plan)
+        engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is not None:
             return engine
         if self.log.out_of_memory:
             raise self.gpu.full(self.log.last)
-        lean = f"pip install tensorrt-lean=={target.tensorrt}, or " if target.version_compatible else ""
-        raise EngineError(f"TensorRT refuses {path}: {self.log.last}; {lean}export again on this machine")
+        raise EngineError(f"TensorRT refuses {path}: {self.log.last}; {remedy}")
 
 
 class TensorRTExecution:
@@ -68,11 +101,12 @@ class TensorRTExecution:
 
     def prepare(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
         """See `Execution`. The first run of a shape does what must not be recorded."""
-        context = self._new_context()
-        self._bind(context, shape, source, targets)
-        self._execute(context)
-        self.stream.synchronize()
-        graph = self._record(context)
+        with self._program.first_run():
+            context = self._program.new_context()
+            self._bind(context, shape, source, targets)
+            self._execute(context)
+            self.stream.synchronize()
+        graph = self._record(context) if self._program.can_record(context, self.stream) else None
         if graph is not None:
             self._recordings[shape, source, *targets] = graph, context, self._memory
 
@@ -83,18 +117,9 @@ class TensorRTExecution:
             recording[0].launch(self.stream)
             return
         if self._context is None:
-            self._context = self._new_context()
+            self._context = self._program.new_context()
         self._bind(self._context, shape, source, targets)
         self._execute(self._context)
-
-    def _new_context(self) -> Any:
-        """Without memory of its own: that is a matter of the shape."""
-        trt, engine, log = self._program.trt, self._program.engine, self._program.log
-        log.clear()
-        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if context is None:
-            raise self._program.gpu.full(log.last)
-        return context
 
     def _bind(self, context: Any, shape: Shape, source: int, targets: Sequence[int]) -> None:
         """Shape first: the memory that a run takes follows from it."""

@@ -33,7 +33,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Write) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Missing argument 'INPUT'; see `spai-run --help`"),
+        ([], "there is nothing to score: name images, folders"),
         (["empty"], "no images in empty"),
         (["gone.png"], "there is no file, folder or match for gone.png"),
         (["gone/*.png"], "there is no file, folder or match for gone/*.png"),

@@ -85,7 +85,11 @@ def runtime_functions(machine: Machine) -> dict[str, Any]:
         major, minor = gpu.capability
         return {"name": gpu.name.encode(), "major": major, "minor": minor, "totalGlobalMem": gpu.memory}
 
-    return {"getDeviceCount": device_count, "getDeviceProperties": properties}
+    return {
+        "getDeviceCount": device_count,
+        "getDeviceProperties": properties,
+        "driverGetVersion": lambda: 13000,  # 13.0
+    }
 
 
 class Pool:

@@ -13,7 +13,13 @@ import pytest
 
 from tests.gpu.fakes.fake_machine import Machine
 from tests.gpu.fakes.fake_tensorrt_builder import builder_names
-from tests.gpu.fakes.fake_tensorrt_engine import EngineInspector, ICudaEngine, IExecutionContext, Runtime
+from tests.gpu.fakes.fake_tensorrt_engine import (
+    EngineInspector,
+    ICudaEngine,
+    IExecutionContext,
+    IRuntimeConfig,
+    Runtime,
+)
 from tests.gpu.fakes.fake_tensorrt_types import (
     DataType,
     Dims,
@@ -43,7 +49,7 @@ def install(
 
 def runtime_names(fake: FakeTensorRT) -> dict[str, Any]:
     """What `tensorrt` and `tensorrt_lean` have in common."""
-    classes = (ILogger, Logger, ICudaEngine, IExecutionContext, EngineInspector, IHostMemory, Dims)
+    classes = (ILogger, Logger, ICudaEngine, IExecutionContext, IRuntimeConfig, EngineInspector, IHostMemory, Dims)
     enums = (DataType, TensorIOMode, Strategy, LayerInformationFormat, ProfilingVerbosity)
     return {
         "__version__": fake.version,

@@ -112,7 +112,11 @@ class ICudaEngine:
     def create_engine_inspector(self) -> "EngineInspector":
         return EngineInspector(self)
 
-    def create_execution_context(self, strategy: Any = Strategy.STATIC) -> "IExecutionContext | None":
+    def create_runtime_config(self) -> "IRuntimeConfig":
+        return IRuntimeConfig()
+
+    def create_execution_context(self, runtime_config: Any = Strategy.STATIC) -> "IExecutionContext | None":
+        strategy = runtime_config.strategy if isinstance(runtime_config, IRuntimeConfig) else runtime_config
         largest = {tensor.name: self.profile(tensor.name, 0)[2] for tensor in self.inputs}
         size = 0 if strategy == Strategy.USER_MANAGED else needed(largest)
         try:
@@ -132,6 +136,21 @@ def loaded(graph: bytes) -> InferenceSession:
     options = SessionOptions()
     options.intra_op_num_threads = 1
     return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+class IRuntimeConfig:
+    """trt.IRuntimeConfig"""
+
+    __slots__ = ("strategy",)
+
+    def __init__(self) -> None:
+        self.strategy: Any = Strategy.STATIC
+
+    def set_execution_context_allocation_strategy(self, strategy: Any = Strategy.STATIC) -> None:
+        self.strategy = strategy
+
+    def get_execution_context_allocation_strategy(self) -> Any:
+        return self.strategy
 
 
 class EngineInspector:

@@ -1,0 +1,126 @@
+"""TensorRT for RTX: a plan for many kinds of GPU, of which the rest is compiled on the GPU that runs it."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from spai_runtime.engines.base import Contract
+from spai_runtime.engines.cuda.engine import CudaEngine
+from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.installed import is_installed
+from spai_runtime.engines.runtime_cache import RuntimeCache
+from spai_runtime.engines.tensorrt_log import sentence
+from spai_runtime.engines.tensorrt_program import TensorRTProgram
+from spai_runtime.engines.tensorrt_target import RtxTarget
+from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Artifact
+
+_INSTALL = "pip install 'spai-toolkit[rtx]'"
+
+log = logging.getLogger("spai_runtime")
+
+
+def available() -> bool:
+    """Whether TensorRT for RTX is installed."""
+    return is_installed("tensorrt_rtx")
+
+
+def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> CudaEngine:
+    """See `Backend`. A plan is native code: whoever calls has checked its digest."""
+    target, trt, gpu = RtxTarget.of(path, artifact), _import(), Gpu.find(device)
+    (graph,) = (graph for graph in (artifact.encoder, artifact.head) if graph.file == path.name)
+    driver = int(import_cupy().cuda.runtime.driverGetVersion())
+    cache = RuntimeCache.of(graph.sha256, trt.__version__, gpu.name, gpu.capability, str(driver))
+    with gpu:
+        program = RtxProgram(trt, gpu, path, contract, target, cache)
+    label = f"TensorRT for RTX {trt.__version__} on {gpu.name}, CUDA {driver // 1000}.{driver % 1000 // 10}"
+    return CudaEngine(gpu, program, contract, label, program.largest[0] or 1)
+
+
+class RtxProgram(TensorRTProgram):
+    """A plan of TensorRT for RTX on the current GPU; see `TensorRTProgram`.
+
+    :param cache: of what is compiled for this GPU
+    """
+
+    def __init__(
+        self, trt: Any, gpu: Gpu, path: Path, contract: Contract, target: RtxTarget, cache: RuntimeCache
+    ) -> None:
+        self._path, self._target, self._cache = path, target, cache
+        super().__init__(trt, gpu, path, contract, "export again")
+
+    def admit(self, path: Path, plan: bytes) -> None:
+        """As the plan's header says. :raises EngineError: this release, GPU or driver does not run it"""
+        runtime, validity = self._runtime, self.trt.EngineValidity
+        found, diagnostics = runtime.get_engine_validity(plan[: runtime.engine_header_size])
+        causes = [text for bit, text in self._causes().items() if int(diagnostics) & int(bit)]
+        reason = "; ".join(causes) or self.log.last
+        if found == validity.INVALID:
+            raise EngineError(f"{path} does not run here: {reason}")
+        if found == validity.SUBOPTIMAL:
+            log.warning("%s may be slow here: %s", path, reason)
+
+    def configure(self, config: Any) -> None:
+        """Digits must not change between runs, as they do where kernels are swapped when better ones are compiled."""
+        super().configure(config)
+        trt = self.trt
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # we record them ourselves
+        self._cache.attach(config)
+
+    @contextmanager
+    def first_run(self) -> Iterator[None]:
+        """What is compiled meanwhile is kept for the next time."""
+        started, known = time.perf_counter(), self._cache.known
+        if not known:
+            log.info("compiling %s for %s, once", self._path, self.gpu.name)
+        yield
+        self._cache.save()
+        if not known:
+            log.info("compiled %s in %.0f s", self._path, time.perf_counter() - started)
+
+    def can_record(self, context: Any, stream: Any) -> bool:
+        """See `TensorRTProgram`; here it can be asked."""
+        return bool(context.is_stream_capturable(stream.ptr))
+
+    def close(self) -> None:
+        """See `Program`. Other batch sizes than those of `first_run` may have been compiled too."""
+        self._cache.save()
+        super().close()
+
+    def _causes(self) -> Mapping[Any, str]:
+        """A sentence for each of TensorRT for RTX's diagnostics, which are bits of a number."""
+        target, gpu, found = self._target, self.gpu, self.trt.EngineInvalidityDiagnostics
+        capabilities = ", ".join(target.compute_capabilities)
+        return {
+            found.VERSION_MISMATCH: (
+                f"it was built by TensorRT for RTX {target.tensorrt_rtx}, and {self.trt.__version__} is installed: "
+                f"pip install tensorrt-rtx=={target.tensorrt_rtx}, or export again"
+            ),
+            found.UNSUPPORTED_CC: (
+                f"it is for GPUs of compute capability {capabilities}, and {gpu.device} is {gpu.name} "
+                f"({gpu.capability}): export for it with --trt-for gpu, or give --engine encoder.onnx"
+            ),
+            found.OLD_CUDA_DRIVER: "the driver of the GPU is too old for it: install a newer one",
+            found.OLD_CUDA_RUNTIME: f"the CUDA runtime is too old for it: {_INSTALL}",
+            found.INSUFFICIENT_GPU_MEMORY: f"{gpu.device} has too little memory for it: free some, or take another GPU",
+            found.MALFORMED_ENGINE: (
+                f"it is no plan of TensorRT for RTX {self.trt.__version__}, or it is damaged: export again"
+            ),
+            found.CUDA_ERROR: f"CUDA fails on {gpu.device} ({self.log.last}): check the driver",
+        }
+
+
+def _import() -> Any:
+    if not is_installed("cupy"):
+        raise EngineError(f"CuPy is not installed: {_INSTALL}")
+    try:
+        import tensorrt_rtx  # noqa: PLC0415
+    except (ImportError, OSError) as error:  # OSError: a library that it loads by itself
+        absent = getattr(error, "name", None) == "tensorrt_rtx"
+        what = "is not installed" if absent else f"cannot be loaded ({sentence(str(error))})"
+        raise EngineError(f"TensorRT for RTX {what}: {_INSTALL}") from error
+    return tensorrt_rtx
