@@ -50,8 +50,17 @@ class BuildOptions:
         """:raises ExportError: options that no build can have"""
         if self.workspace_gib is not None and self.workspace_gib <= 0:
             raise ExportError("--workspace 0 leaves TensorRT no memory to build in: leave it out for all there is")
+        if self.trt_for is TrtFor.RTX and self.asks_tensorrt:
+            raise ExportError(f"TensorRT for RTX has no use for {self.asks_tensorrt}: leave it out")
         if len(gpus(self.device)) != 1:
             raise ExportError(f"a plan is built on one GPU, and {self.device} is not one: give --device cuda:0")
+
+    @property
+    def asks_tensorrt(self) -> str:
+        """An option that only TensorRT has, and that was given; else ""."""
+        if self.timing_cache is not None:
+            return "--timing-cache"
+        return "--version-compatible" if self.version_compatible else ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from spai_export.tensorrt.inspector import Layer, Layers, nodes_named
 
-_TYPES = {b"float": "fp32", b"half": "fp16", b"bf16": "bf16", b"int8": "int8", b"fp8": "fp8", b"float8_e4m3fn": "fp8"}
+_TYPES = {b"float": "fp32", b"half": "fp16", b"bf16": "bf16", b"int8": "int8", b"fp8_e4m3": "fp8"}
 _TENSOR = re.compile(rb'name="([^"\n]+)"[^\n}]*(?:\{[^\n}]*\}[^\n}]*)*? type=(\w+)')
 _STEP = re.compile(rb'^ *\w+=\{ name="?([^" \n]+)"? [^\n]*layers="([^"\n]+)"', re.MULTILINE)
 _LISTS = re.compile(rb"(?:args|input|output)=\{([^}\n]*)\}")

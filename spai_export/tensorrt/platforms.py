@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -15,6 +14,7 @@ from spai_export.tensorrt.inspector import Layers
 from spai_export.tensorrt.lint import VERSIONS
 from spai_export.tensorrt.listing import layers_in
 from spai_runtime.engines.cuda.gpu import Gpu
+from spai_runtime.engines.installed import is_installed
 from spai_runtime.engines.tensorrt_log import sentence
 from spai_runtime.engines.tensorrt_target import RtxTarget, Target
 from spai_runtime.errors import EngineError
@@ -50,9 +50,6 @@ class Platform(Protocol):
 
     def label(self, precisions: Collection[Precision]) -> str:
         """The TensorRT, and the GPUs that plans of these precisions are for, for people."""
-
-    def check(self, options: BuildOptions) -> None:
-        """:raises ExportError: an option is not for this TensorRT"""
 
     def building(self) -> Any:
         """A context in which plans are built."""
@@ -93,9 +90,6 @@ class ThisGpu:
     def label(self, precisions: Collection[Precision]) -> str:  # noqa: ARG002
         """See `Platform`."""
         return f"TensorRT {self.trt.__version__}: plans for {self.gpu.name} ({self.gpu.capability})"
-
-    def check(self, options: BuildOptions) -> None:
-        """See `Platform`: all options are TensorRT's."""
 
     def building(self) -> Gpu:
         """See `Platform`."""
@@ -144,13 +138,6 @@ class Rtx:
         fp8 = f"; those of fp8 for {_listed(FP8_CAPABILITIES)} alone" if "fp8" in precisions else ""
         return f"{name}: plans for {every}{fp8}"
 
-    def check(self, options: BuildOptions) -> None:
-        """See `Platform`."""
-        given = {"--timing-cache": options.timing_cache, "--version-compatible": options.version_compatible}
-        for option, value in given.items():
-            if value:
-                raise ExportError(f"{option} is for TensorRT, and TensorRT for RTX has no use for it: leave it out")
-
     @contextmanager
     def building(self) -> Iterator[None]:
         """See `Platform`."""
@@ -177,18 +164,19 @@ class Rtx:
 
 
 def choose(options: BuildOptions) -> Platform:
-    """The platform that was asked for; else TensorRT on this machine's GPU, or TensorRT for RTX.
+    """The platform that was asked for, by name or by an option of its own; else TensorRT on this machine's GPU, or
+    TensorRT for RTX.
 
     :raises TensorRTMissingError: it is not there, or neither is
     """
-    if options.trt_for is TrtFor.GPU:
+    if options.trt_for is TrtFor.GPU or options.asks_tensorrt:
         return ThisGpu.find(options.device)
     if options.trt_for is TrtFor.RTX:
         return Rtx.find()
     try:
         return ThisGpu.find(options.device)
     except TensorRTMissingError as error:
-        if find_spec("tensorrt_rtx") is None:
+        if not is_installed("tensorrt_rtx"):
             raise TensorRTMissingError(
                 f"{error}; or pip install 'spai-toolkit[rtx]', which builds plans for GeForce RTX on any machine"
             ) from error
@@ -199,7 +187,7 @@ def _tensorrt() -> Any:
     try:
         import tensorrt as trt  # noqa: PLC0415
     except (ImportError, OSError) as error:  # OSError: a library that it loads by itself
-        lean = "tensorrt_lean runs plans but builds none" if find_spec("tensorrt_lean") else None
+        lean = "tensorrt_lean runs plans but builds none" if is_installed("tensorrt_lean") else None
         raise TensorRTMissingError(
             f"{lean or absence(error, 'tensorrt', 'TensorRT')}: pip install 'spai-toolkit[trt]' on a machine with an "
             "NVIDIA GPU, and run this command there"
