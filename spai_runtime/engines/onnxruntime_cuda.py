@@ -139,6 +139,11 @@ class OnnxExecution:
         else:
             self._run(self._bind(shape, source, targets), self._options)
 
+    def recorded(self, shape: Shape, source: int, targets: Sequence[int]) -> bool:
+        """See `Execution`."""
+        prepared = self._recorded.runs.get((shape, source, *targets))
+        return prepared is not None and prepared.options is not self._options
+
     def _bind(self, shape: Shape, source: int, targets: Sequence[int]) -> Any:
         contract, index = self._program.contract, self._program.gpu.index
         binding = self._program.session.io_binding()

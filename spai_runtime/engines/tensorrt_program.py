@@ -121,6 +121,10 @@ class TensorRTExecution:
         self._bind(self._context, shape, source, targets)
         self._execute(self._context)
 
+    def recorded(self, shape: Shape, source: int, targets: Sequence[int]) -> bool:
+        """See `Execution`."""
+        return (shape, source, *targets) in self._recordings
+
     def _bind(self, context: Any, shape: Shape, source: int, targets: Sequence[int]) -> None:
         """Shape first: the memory that a run takes follows from it."""
         contract, log = self._program.contract, self._program.log

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 from spai_runtime.engines.base import Contract, DeviceLostError, DeviceMemoryError, Slot
-from spai_runtime.engines.cuda.engine import CudaEngine
+from spai_runtime.engines.cuda.engine import CudaEngine, CudaSlot
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Tiles
@@ -163,6 +163,11 @@ def launch(slot: Slot, seed: int, bucket: int) -> Any:
     return encode(layout.stack(Picture.from_array(image)))[:bucket]
 
 
+def recorded(slot: Slot) -> bool:
+    assert isinstance(slot, CudaSlot)
+    return slot.recorded
+
+
 def check(slot: Slot, seed: int, bucket: int = 4) -> None:
     expected = launch(slot, seed, bucket)
     np.testing.assert_allclose(slot.wait(), expected, rtol=1e-6)
@@ -208,10 +213,17 @@ def test_smaller_buckets_run_without_a_graph(encoder: CudaEngine, sessions: list
 def test_another_thread_runs_without_the_graph(encoder: CudaEngine, sessions: list[Session]) -> None:
     """ONNX Runtime has graphs for each thread: this one would record, in the middle of everything."""
     slot = encoder.acquire(4)
-    thread = threading.Thread(target=check, args=(slot, 1))
+    found = []
+
+    def other() -> None:
+        found.append(recorded(slot))
+        check(slot, 1)
+
+    thread = threading.Thread(target=other)
     thread.start()
     thread.join()
     check(slot, 2)
+    assert [*found, recorded(slot)] == [False, True]
     assert sessions[0].runs[1:] == [(4, NO_GRAPH), (4, "1")]
 
 
@@ -219,6 +231,7 @@ def test_a_recording_that_another_thread_spoils(encoder: CudaEngine, sessions: l
     sessions[0].failures = [SPOILT]
     slot = encoder.acquire(4)
     assert sessions[0].stream.recorded is None
+    assert not recorded(slot)
     check(slot, 1)
     assert sessions[0].runs == [(4, "1"), (4, NO_GRAPH), (4, NO_GRAPH)]
 

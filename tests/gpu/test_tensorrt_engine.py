@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from spai_runtime.engines.base import Contract, DeviceLostError, DeviceMemoryError, Slot
-from spai_runtime.engines.cuda.engine import CudaEngine
+from spai_runtime.engines.cuda.engine import CudaEngine, CudaSlot
 from spai_runtime.engines.tensorrt_program import TensorRTExecution
 from spai_runtime.engines.tensorrt_target import Target
 from spai_runtime.errors import EngineError
@@ -90,6 +90,11 @@ def launch(slot: Slot, seed: int, bucket: int) -> NDArray[np.float32]:
     return encode(layout.stack(Picture.from_array(image)))[:bucket]
 
 
+def recorded(slot: Slot) -> bool:
+    assert isinstance(slot, CudaSlot)
+    return slot.recorded
+
+
 def check(slot: Slot, seed: int, bucket: int = 4) -> None:
     expected = launch(slot, seed, bucket)
     np.testing.assert_allclose(slot.wait(), expected, rtol=1e-6)
@@ -99,6 +104,7 @@ def test_slots_launch_graphs(encoder: CudaEngine, machine: Any, trt: Any) -> Non
     """Each runs once as it is, is recorded, and is launched from then on."""
     slots = [encoder.acquire(4) for _ in range(2)]
     shape = (4, SIDE, SIDE, 3)
+    assert all(recorded(slot) for slot in slots)
     assert trt.executions == [(0, shape, False), (0, shape, True)] * 2
     for seed in range(3):
         expected = [launch(slot, 10 * seed + number, 4) for number, slot in enumerate(slots)]
@@ -139,6 +145,7 @@ def test_a_network_that_cannot_be_recorded(encoder: CudaEngine, machine: Any, tr
     monkeypatch.setattr(cupy.cuda.Stream, "end_capture", fails)
     slot = encoder.acquire(4)
     check(slot, 1)
+    assert not recorded(slot)
     assert machine.graph_launches == 0
     assert [captured for _, _, captured in trt.executions] == [False, True, False]
 

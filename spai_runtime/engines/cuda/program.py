@@ -31,6 +31,9 @@ class Execution(Protocol):
             it is aligned as TensorRT wants, which a row of an array need not be
         """
 
+    def recorded(self, shape: Shape, source: int, targets: Sequence[int]) -> bool:
+        """Whether `enqueue` of the same, in this thread, is one launch of a recorded CUDA graph."""
+
 
 class Program(Protocol):
     """A graph loaded on a GPU; whoever calls has made that GPU the current one.

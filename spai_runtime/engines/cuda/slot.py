@@ -52,6 +52,15 @@ class CudaSlot:
             self._execution = program.execution(self._stream)  # whatever lies there now, to `prepare` it is pixels
             self._execution.prepare(shape, self._views.data.ptr, [self._features.data.ptr])
 
+    @property
+    def recorded(self) -> bool:
+        """Whether a full batch, launched by this thread, runs as one CUDA graph.
+
+        Otherwise its kernels are launched one by one, with the same result: the graph could not be recorded, or ONNX
+        Runtime recorded it for another thread.
+        """
+        return self._execution.recorded(self._views.shape, self._views.data.ptr, [self._features.data.ptr])
+
     def upload(self, pixels: NDArray[np.uint8]) -> DeviceImage:
         """See `Slot`."""
         cupy = import_cupy()
