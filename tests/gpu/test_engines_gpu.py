@@ -40,10 +40,10 @@ def gpu() -> Gpu:
 
 
 @pytest.fixture(scope="module")
-def directory(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That plans may be written into."""
+def directory(gpu: Gpu, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """That plans may be written into; nothing is exported where there is no GPU."""
     folder = tmp_path_factory.mktemp("gpu") / "detector"
-    shutil.copytree(tiny_detector, folder)
+    shutil.copytree(request.getfixturevalue("tiny_detector"), folder)
     return folder
 
 

@@ -420,11 +420,12 @@ def test_a_driver_that_tensorrt_does_not_start_with(fake11: FakeTensorRT, direct
 
 
 @pytest.mark.gpu
-def test_real_plans_are_built(directory: Path, tmp_path: Path) -> None:
+def test_real_plans_are_built(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     try:
         found = ThisGpu.find("cuda:0")
     except TensorRTMissingError as error:
         pytest.skip(str(error))
+    directory = request.getfixturevalue("directory")
     made = built(directory, batch_size=4, head_views=64, timing_cache=tmp_path / "timing.bin")
     target = made.artifacts[0].target
     assert (target["tensorrt"], target["gpu"]) == (found.trt.__version__, found.gpu.name)
