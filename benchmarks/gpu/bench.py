@@ -11,10 +11,11 @@ from typing import Any
 from measure import Times, take_turns
 
 from gpu.contender import Contender, Runner
+from gpu.memory import Peak
 from gpu.reference import Reference
 from gpu.results import Results, Row, failed, first_line, pathless
 from gpu.settings import Settings
-from gpu.timing import Peak, latencies, percentiles, steady, warm_up
+from gpu.timing import latencies, percentiles, steady, warm_up
 from spai_runtime.engines.base import DeviceLostError, DeviceMemoryError
 from spai_runtime.errors import UserError
 
@@ -27,12 +28,12 @@ class LateError(UserError):
 class Gpu:
     """What is asked of the device.
 
-    :param used: bytes in use on it, by whomever
+    :param peak: sees how much memory a `with` takes
     :param free: gives back what allocators keep for later
     :param matmul: TFLOP/s by precision, or why there is no figure
     """
 
-    used: Callable[[], int]
+    peak: Callable[[], Peak]
     free: Callable[[], None]
     matmul: Mapping[str, float | str]
 
@@ -101,10 +102,10 @@ class Bench:
         contender, row, tiles = entry.contender, entry.row, self.reference.tiles[:batch]
         contender.prepare(batch)
         self.gpu.free()
-        with Peak(self.gpu.used) as peak:
+        with self.gpu.peak() as peak:
             entry.runner = contender.load(tiles)
             features = warm_up(entry.runner)
-        row["default_batch"] = entry.runner.default_batch
+        row |= {"default_batch": entry.runner.default_batch, "graph": entry.runner.graph}
         row |= self.reference.compare(features, contender.precision)
         row["memory_mb"] = peak.grown / 1e6
         row |= percentiles(latencies(entry.runner.lanes[0], self.settings.seconds, self.clock))

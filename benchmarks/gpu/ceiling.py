@@ -26,6 +26,11 @@ def used_memory() -> int:
     return total - free
 
 
+def uuid() -> str:
+    """Of the GPU, as NVML knows it."""
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+
+
 def device_facts() -> dict[str, Any]:
     """`context_mb` is what is in use once CUDA has started in this process and nothing is loaded."""
     torch.cuda.synchronize()

@@ -26,9 +26,13 @@ class Runner(Protocol):
 
     :param lanes: two
     :param default_batch: what its engine is run at where nobody says otherwise; None where it has no such thing
+    :param graph: whether its launches, once warmed up, each replay a CUDA graph; None where nobody knows
     """
 
     default_batch: int | None
+
+    @property
+    def graph(self) -> bool | None: ...
 
     @property
     def lanes(self) -> Sequence[BatchInFlight]: ...

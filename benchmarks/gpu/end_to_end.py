@@ -17,7 +17,7 @@ from gpu.bench import Bench
 from gpu.contender import Contender
 from gpu.engine_runners import EngineRunner
 from gpu.results import Row, named
-from gpu.timing import Peak, steady, warm_up
+from gpu.timing import steady, warm_up
 from spai_runtime.detector import Detector
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
@@ -63,14 +63,16 @@ def end_to_end(bench: Bench, contender: Contender, batch: int, photographs: Phot
     bench.results.content["end_to_end"].append(row)
     with bench.row_of(f"{contender.name}, end to end", row), ExitStack() as opened:  # the encoder itself may go on
         bench.in_time()
+        contender.prepare(batch)
         bench.gpu.free()
-        with Peak(bench.gpu.used) as peak:
+        with bench.gpu.peak() as peak:
             runner = contender.load(bench.reference.tiles[:batch])
             opened.callback(runner.close)
             assert isinstance(runner, EngineRunner)
             run(runner.detector, photographs.items(1), batch)
         row |= {"default_batch": runner.default_batch, "memory_mb": peak.grown / 1e6}
         row |= _in_turns(bench, runner, batch, photographs)
+        row["graph"] = runner.graph
     bench.results.write(row)
 
 

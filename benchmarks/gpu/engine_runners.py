@@ -10,7 +10,8 @@ from gpu.contender import BatchInFlight, Contender, Features, Tiles
 from gpu.plans import planned
 from spai_export.choices import Precision
 from spai_runtime.detector import Detector, demo_directory
-from spai_runtime.engines.base import Crop, Slot
+from spai_runtime.engines.base import Crop
+from spai_runtime.engines.cuda.slot import CudaSlot
 
 DEVICE = "cuda:0"
 
@@ -18,7 +19,7 @@ DEVICE = "cuda:0"
 class SlotLane:
     """A slot whose tiles went up once, one above the other in an image that is as wide as a tile."""
 
-    def __init__(self, slot: Slot, tiles: Tiles) -> None:
+    def __init__(self, slot: CudaSlot, tiles: Tiles) -> None:
         size = tiles.shape[1]
         self._slot, self._pixels = slot, tiles.reshape(-1, size, 3)
         image = slot.upload(self._pixels)
@@ -40,13 +41,18 @@ class EngineRunner:
         assert engine is not None
         self._engine = engine
         self.default_batch: int | None = self._engine.batch_size
-        self._slots: list[Slot] = []
+        self._slots: list[CudaSlot] = []
 
     @cached_property
     def lanes(self) -> Sequence[BatchInFlight]:
         """Slots are taken when they are first wanted: a run of the whole pipeline takes its own."""
         self._slots = [self._engine.acquire(len(self._tiles)) for _ in range(2)]
         return [SlotLane(slot, self._tiles) for slot in self._slots]
+
+    @property
+    def graph(self) -> bool | None:
+        """Of slots that were taken; a recording that another thread spoils is given up without an error."""
+        return all(slot.recorded for slot in self._slots) if self._slots else None
 
     def close(self) -> None:
         self.__dict__.pop("lanes", None)

@@ -6,6 +6,7 @@
 `SPAI_BENCH_ROUNDS`    turns that the contenders take (default 3)
 `SPAI_BENCH_LIMIT`     seconds after which nothing new is begun (default 420)
 `SPAI_BENCH_BACKENDS`  contenders whose name holds one of these words, e.g. `upstream,TensorRT fp16`; default all
+`SPAI_BENCH_PARTS`     rows (encoders alone), end-to-end (`spai-run` from JPEGs); default both
 `SPAI_BENCH_COMPILE`   mode of torch.compile: reduce-overhead (default), max-autotune-no-cudagraphs, default
 """
 
@@ -15,13 +16,22 @@ from typing import Any, Self
 
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 
+ROWS, END_TO_END = "rows", "end-to-end"
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Of a list with commas."""
+    return tuple(word.strip() for word in text.split(","))
+
+
 READERS: Mapping[str, Callable[[str], Any]] = {
     "model": str,
     "batches": lambda text: tuple(map(int, text.split(","))),
     "seconds": float,
     "rounds": int,
     "limit": float,
-    "backends": lambda text: tuple(word.strip() for word in text.split(",")),
+    "backends": words,
+    "parts": words,
     "compile": str,
 }
 
@@ -40,6 +50,7 @@ class Settings:
     rounds: int = 3
     limit: float = 420.0
     backends: tuple[str, ...] = ()
+    parts: tuple[str, ...] = (ROWS, END_TO_END)
     compile: str = "reduce-overhead"
 
     @classmethod

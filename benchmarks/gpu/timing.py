@@ -1,10 +1,7 @@
-"""Latency, steady throughput and the peak of GPU memory of a Runner."""
+"""Latency and steady throughput of a Runner."""
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -12,7 +9,6 @@ from gpu.contender import BatchInFlight, Features, Runner
 
 FEWEST, MOST = 20, 5000  # launches that a latency is taken over
 WARM_UP = 5  # launches of each lane: CUDA graphs are captured in the first two or three
-POLL = 0.002  # seconds
 
 
 def warm_up(runner: Runner) -> Features:
@@ -55,39 +51,3 @@ def steady(lanes: Sequence[BatchInFlight], launches: int) -> None:
         lane.launch()
     for lane in lanes[:launches]:
         lane.wait()
-
-
-class Peak:
-    """The most that is in use between entering and leaving, beyond what was in use at the start.
-
-    :param used: bytes in use on the GPU, by whomever
-    """
-
-    def __init__(self, used: Callable[[], int]) -> None:
-        self._used, self._stop = used, threading.Event()
-        self._thread = threading.Thread(target=self._poll, daemon=True)
-        self._before = self._most = 0
-
-    @property
-    def grown(self) -> int:
-        """Bytes."""
-        return self._most - self._before
-
-    def __enter__(self) -> Self:
-        self._before = self._most = self._used()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._look()
-
-    def _poll(self) -> None:
-        while not self._stop.wait(POLL):
-            self._look()
-
-    def _look(self) -> None:
-        self._most = max(self._most, self._used())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 
 import torch
 from baseline import BaselineEncoder
@@ -41,15 +42,27 @@ class TorchLane:
 class TorchRunner:
     """Two lanes of one stream: launches queue up there, and the GPU goes from one to the next.
 
+    :param replays: whether launches replay a CUDA graph
     :param forget: what is left to do once it is closed
     """
 
     default_batch: int | None = None
 
-    def __init__(self, module: Encoder, tiles: Tiles, device: str, forget: Callable[[], None] = lambda: None) -> None:
-        self._forget = forget
+    def __init__(
+        self,
+        module: Encoder,
+        tiles: Tiles,
+        device: str,
+        replays: Callable[[], bool | None] = lambda: False,
+        forget: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._replays, self._forget = replays, forget
         on_device = torch.from_numpy(tiles).to(device)
         self.lanes: Sequence[BatchInFlight] = [TorchLane(module, on_device) for _ in range(2)]
+
+    @property
+    def graph(self) -> bool | None:
+        return self._replays()
 
     def close(self) -> None:
         self.lanes = ()
@@ -70,9 +83,26 @@ def torch_contenders(model: SPAI, mode: str, device: str = "cuda") -> list[Conte
     def compiled(tiles: Tiles) -> TorchRunner:
         encoder = cast(SPEC, model.encoder, Precision.BF16, fused=True).to(device)
         module = torch.compile(encoder, mode=mode, dynamic=False)
-        return TorchRunner(module, tiles, device, torch.compiler.reset)  # recorded graphs go too
+        replays = partial(recorded, torch.device(device))
+        return TorchRunner(module, tiles, device, replays, torch.compiler.reset)  # recorded graphs go too
 
     return [
         Contender("PyTorch", "fp32", upstream, form="upstream"),
         Contender("torch.compile", "bf16", compiled, form=mode),
     ]
+
+
+def recorded(device: torch.device) -> bool | None:
+    """Whether torch.compile recorded CUDA graphs: whether it holds any. None from a PyTorch that holds them otherwise.
+
+    :param device: on which this thread ran a compiled module
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        from torch._inductor.cudagraph_trees import get_manager  # noqa: PLC0415  no part of PyTorch's API
+
+        manager = get_manager(device.index or 0, create_if_none_exists=False)
+        return manager is not None and any(True for _ in manager.get_roots())
+    except (AttributeError, ImportError, TypeError):
+        return None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gpu.bench import Bench, Gpu
 from gpu.contender import Contender
+from gpu.memory import Compared
 from gpu.reference import Reference
 from gpu.results import Results
 from gpu.settings import Settings
@@ -57,6 +58,7 @@ class FakeRunner:
     """Two lanes; `closed` once its memory is given back."""
 
     default_batch: int | None = 4
+    graph: bool | None = True
 
     def __init__(self, *lanes: FakeLane) -> None:
         self.lanes, self.closed = lanes, False
@@ -76,7 +78,7 @@ class Desk:
         self.clock, self.folder, self.memory, self.runners = clock, folder, [1_000_000], list[FakeRunner]()
         self.results = Results(folder, dict(FACTS))
         self.freed = 0
-        gpu = Gpu(lambda: self.memory[0], self._free, {"fp16": 100.0, "fp8": "RuntimeError: no fp8"})
+        gpu = Gpu(lambda: Compared(lambda: self.memory[0]), self._free, {"fp16": 100.0, "fp8": "RuntimeError: no fp8"})
         self.bench = Bench(
             gpu, Reference(model, tiles), self.results, Settings(batches=BATCHES, **settings), clock=clock
         )

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import models
@@ -18,9 +19,10 @@ import torch
 from gpu.bench import Gpu
 from gpu.end_to_end import Photographs, end_to_end
 from gpu.engine_runners import engine_contenders
+from gpu.memory import Compared
 from gpu.results import first_line, pathless, slug
 from gpu.settings import Settings
-from gpu.torch_runners import torch_contenders
+from gpu.torch_runners import recorded, torch_contenders
 
 from tests.gpu.fakes import fake_cupy, fake_tensorrt
 from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT
@@ -38,7 +40,9 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
 def test_pytorch_runs_upstreams_formulation_and_ours_in_bf16(real: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, and with a compiler that compiles nothing."""
     modes: list[Any] = []
+    resets: list[int] = []
     monkeypatch.setattr(torch, "compile", lambda module, **options: modes.append(options) or module)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
     model = models.random_model("tiny")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     real.bench.run(torch_contenders(model, "reduce-overhead", device="cpu"), 4)
@@ -50,21 +54,41 @@ def test_pytorch_runs_upstreams_formulation_and_ours_in_bf16(real: Desk, monkeyp
         "reduce-overhead",
     )
     assert modes == [{"mode": "reduce-overhead", "dynamic": False}]
+    assert resets == [1]
     assert 0 < upstream["relative_difference"] < 1e-5
     assert 1e-4 < compiled["relative_difference"] < 5e-3
     assert all("tiles_per_s" in row for row in real.results.rows)
+    assert [row["graph"] for row in real.results.rows] == [False, False]  # eager, and a compiler that records nothing
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("manager", "found"),
+    [
+        (lambda *_, **__: None, False),
+        (lambda *_, **__: SimpleNamespace(get_roots=lambda: iter(())), False),
+        (lambda *_, **__: SimpleNamespace(get_roots=lambda: iter((1,))), True),
+        (lambda *_, **__: SimpleNamespace(), None),
+        (lambda _: None, None),
+    ],
+)
+def test_what_is_known_of_torch_compiles_graphs(monkeypatch: pytest.MonkeyPatch, manager: Any, found: Any) -> None:
+    """None where PyTorch keeps them otherwise than it did."""
+    trees = SimpleNamespace(get_manager=manager)
+    monkeypatch.setitem(sys.modules, "torch._inductor.cudagraph_trees", trees)
+    assert recorded(torch.device("cuda")) is found
+    assert recorded(torch.device("cpu")) is False
 
 
 def test_tensorrt_through_the_engines_of_the_runtime(real: Desk, plans: FakeTensorRT, tmp_path: Path) -> None:
     """Plans of a batch size each, slots, the cutting kernel, and `spai-run`, down to TensorRT's calls."""
-    real.bench.gpu = Gpu(lambda: plans.machine.gpus[0].used, lambda: None, {"fp16": 1e-3})
+    real.bench.gpu = Gpu(lambda: Compared(lambda: plans.machine.gpus[0].used), lambda: None, {"fp16": 1e-3})
     (contender,) = [found for found in engine_contenders("tiny", 2) if found.name == "TensorRT fp16"]
     for batch in BATCHES:
         real.bench.run([contender], batch)
     for row, batch, default in zip(real.results.rows, (4, 1), (4, 2), strict=True):
         assert "error" not in row and "missing" not in row, row
-        assert (row["batch"], row["default_batch"]) == (batch, default)
+        assert (row["batch"], row["default_batch"], row["graph"]) == (batch, default, True)
         assert 1e-6 < row["relative_difference"] < 1e-3
         assert row["fraction_of_matmul"] == pytest.approx(row["tiles_per_s"] * real.bench.reference.flop_per_tile / 1e9)
         assert row["memory_mb"] * 1e6 > 2 * batch * 32 * 32 * 3
@@ -76,6 +100,7 @@ def test_tensorrt_through_the_engines_of_the_runtime(real: Desk, plans: FakeTens
     assert run["tiles_per_image"] == (5 + 6) / 2  # five crops where there are fewer than four tiles
     assert run["megapixels"] == pytest.approx((64 * 40 + 96 * 64) / 2e6)
     assert run["images_a_round"] % run["files"] == 0
+    assert run["graph"] is True
     assert run["share_of_encoder"] == pytest.approx(run["images_per_s"] / run["encoder_images_per_s"])
     assert run["decode_images_per_s"] > 0
     assert plans.machine.gpus[0].used == 0

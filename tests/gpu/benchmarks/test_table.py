@@ -25,13 +25,14 @@ def row(backend: str, precision: str, rate: float, *, batch: int = 32, form: str
         "memory_mb": 2500.0,
     }
     found = {"largest_difference": 0.00123, "relative_difference": 1e-4, "default_batch": 32}
-    return {"backend": backend, "precision": precision, "form": form, "batch": batch, **figures, **found, **more}
+    named = {"backend": backend, "precision": precision, "form": form, "batch": batch, "graph": form != "upstream"}
+    return {**named, **figures, **found, **more}
 
 
 def whole_run(backend: str, images: str, share: float, decoding: float, memory: float) -> dict[str, Any]:
     rates = {"images_per_s": 700.0 * share, "encoder_images_per_s": 700.0, "decode_images_per_s": decoding}
     named = {"backend": backend, "precision": "fp16", "form": "", "images": images, "batch": 32, "default_batch": 32}
-    return {**named, **rates, "share_of_encoder": share, "memory_mb": memory, "workers": 16}
+    return {**named, **rates, "graph": True, "share_of_encoder": share, "memory_mb": memory, "workers": 16}
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_table_of_a_result(sample: dict[str, Any]) -> None:
     assert figures == [
         f"ONNX Runtime 10 × (3,100 to 310 tiles/s); {refusal}",  # each at its best batch size
         f"ONNX Runtime 50%; {refusal}",
-        "not run",
+        "TensorRT not run",
         "ONNX Runtime 95% (small ones); 61% (large ones; 16 threads decode slower than it encodes); "
         "TensorRT not run: TensorRT is not installed: pip install 'spai-toolkit[trt]'",
         f"ONNX Runtime 4.0 GB; {refusal}",  # the most at the default batch, and the context
@@ -88,6 +89,34 @@ def test_table_lists_contenders_and_runs(sample: dict[str, Any]) -> None:
     assert "| ONNX Runtime bf16 | failed: RuntimeError: a \\| b |  |  |  |  |" in lines
     assert "| ONNX Runtime fp16, large ones | 427 | 700 | 430 | 16 |" in lines
     assert not any("9,999" in line for line in lines)
+
+
+def test_an_engine_without_its_cuda_graphs_has_no_figure(sample: dict[str, Any]) -> None:
+    """A row that is valid otherwise, in which nobody noticed that the recording was spoilt or nobody asked."""
+    del sample["rows"][-1]["graph"]
+    sample["rows"][-2]["graph"] = False
+    lines = table.markdown([sample]).splitlines()
+    assert "ONNX Runtime 9.03 × (2,800 to 310 tiles/s); " in lines[2]  # of the first batch size
+    for row in (*sample["rows"], *sample["end_to_end"]):
+        row["graph"] = False
+    text = table.markdown([sample])
+    assert "2,800" not in text
+    assert "95%" not in text
+    assert "| ONNX Runtime fp16 (fused attention) | no figure: its CUDA graphs were not recorded |  |  |  |  |" in text
+    assert "| ONNX Runtime fp16, large ones | no figure: its CUDA graphs were not recorded |  |  |  |" in text
+    assert "| PyTorch fp32 (upstream) | 7.12 / 9 ms | 300 |" in text
+
+
+def test_a_compiler_that_recorded_nothing_is_named_so(sample: dict[str, Any]) -> None:
+    sample["rows"].append(row("torch.compile", "bf16", 1234.0, form="reduce-overhead", graph=False))
+    assert "| torch.compile bf16 (reduce-overhead, no CUDA graph) | 7.12 / 9 ms | 1,234 |" in table.markdown([sample])
+
+
+def test_a_contender_of_several_steps_is_listed_once(sample: dict[str, Any]) -> None:
+    sample["rows"].append(row("PyTorch", "fp32", 333.0, form="upstream", step="onnx"))
+    listed = [line for line in table.markdown([sample]).splitlines() if line.startswith("| PyTorch fp32")]
+    assert len(listed) == 1
+    assert " | 300 | " in listed[0]
 
 
 def test_a_figure_that_was_not_measured_is_in_no_table(sample: dict[str, Any]) -> None:

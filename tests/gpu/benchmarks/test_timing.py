@@ -1,12 +1,11 @@
 """What is timed and how, and what a tile costs."""
 
 import statistics
-import time
 
 import numpy as np
 import pytest
 from gpu.reference import Reference
-from gpu.timing import FEWEST, Peak, latencies, percentiles, steady
+from gpu.timing import FEWEST, latencies, percentiles, steady
 from numpy.typing import NDArray
 
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
@@ -45,13 +44,6 @@ def test_steady_keeps_two_launches_under_way(launches: int) -> None:
     assert not any(lane.under_way for lane in lanes)
     assert clock.now == launches
     assert most == min(launches, 2)
-
-
-def test_peak_is_what_was_seen_in_between() -> None:
-    used = iter([100, *[700] * 3, *[150] * 10_000])
-    with Peak(lambda: next(used)) as peak:
-        time.sleep(0.1)
-    assert peak.grown == 600
 
 
 def test_operations_of_a_tile(tiny_config: SPAIConfig) -> None:
