@@ -75,12 +75,12 @@ def test_python_blocks(desk: Path) -> None:
 
 def test_console_lines_are_those_that_tests_know() -> None:
     """`make demo` and the wheel are tested below, `make test` is what runs this, and extras are read here."""
-    extras_shown = (".[cpu]", ".[export]", ".[export,trt]", ".[export]")
+    extras_shown = (".[cpu]", ".[export]", ".[export,rtx]", ".[export]")
     known = ["make demo", "make test", *(f"pip install '{extra}'" for extra in extras_shown)]
     assert [line for line in lines("console") if not line.startswith("spai-")] == known
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     named = {name for group in re.findall(r"pip install '\.\[([a-z0-9,]+)\]'", README) for name in group.split(",")}
-    assert named >= {"cpu", "gpu", "trt", "nvimgcodec", "quantize", "evaluate", "export"}
+    assert named >= {"cpu", "gpu", "rtx", "trt", "nvimgcodec", "quantize", "evaluate", "export"}
     assert all(re.search(rf"^{name} = \[", extras, flags=re.MULTILINE) for name in named)
 
 
