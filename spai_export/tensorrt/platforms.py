@@ -150,8 +150,9 @@ class Rtx:
         if precision == "fp8":
             config.num_compute_capabilities = len(FP8_CAPABILITIES)
             for index, capability in enumerate(FP8_CAPABILITIES):
-                name = f"SM{capability.replace('.', '')}"
-                config.set_compute_capability(getattr(self.trt.ComputeCapability, name), index)
+                target = getattr(self.trt.ComputeCapability, f"SM{capability.replace('.', '')}")
+                taken = config.set_compute_capability(target, index)
+                assert taken, f"TensorRT for RTX builds for no {capability}"
 
     def layers(self, builder: PlanBuilder, plan: bytes, shape: InputShape) -> tuple[Layers, str]:  # noqa: ARG002
         """See `Platform`: as the plan itself says, since loading it for the engine inspector takes a driver."""

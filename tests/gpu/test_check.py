@@ -1,5 +1,6 @@
 """`spai-run --check`, and what is said of plans that no GPU has scored, with a fake TensorRT for RTX."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,18 @@ def test_a_record_that_cannot_be_read_is_none(directory: Path, photographs: Path
     (record,) = (tmp_path / "cache" / "checks").iterdir()
     record.write_bytes(b"\xff{")
     assert "was not scored on a GPU yet" in run(photographs, "--engine", directory).stderr
+
+
+def test_a_terminal_is_told_what_it_waits_for(
+    directory: Path, photographs: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "compiling" not in run(photographs, "--engine", directory).stderr
+    shutil.rmtree(tmp_path / "cache" / "tensorrt-rtx")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    lines = run(photographs, "--engine", directory, "--quiet").stderr.splitlines()
+    plan = directory / "encoder.plan"
+    assert f"spai-run: compiling {plan} for NVIDIA GeForce RTX 4090, once" in lines
+    assert any(re.fullmatch(rf"spai-run: compiled {re.escape(str(plan))} in \d+ s", line) for line in lines)
 
 
 @pytest.mark.parametrize(
