@@ -23,6 +23,12 @@ from spai_export.tensorrt.builder import BuildOptions, InputShape, PlanBuilder
 from spai_export.tensorrt.inspector import UNREADABLE, Wanted
 from spai_export.tensorrt.listing import layers_in
 from spai_export.tensorrt.platforms import CAPABILITIES, FP8_CAPABILITIES, Rtx, TensorRTMissingError, ThisGpu, choose
+from spai_runtime.engines.base import Contract
+from spai_runtime.engines.cuda.gpu import Gpu as CudaGpu
+from spai_runtime.engines.runtime_cache import RuntimeCache
+from spai_runtime.engines.tensorrt_rtx import RtxProgram
+from spai_runtime.engines.tensorrt_target import RtxTarget
+from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Manifest
 from spai_train.checkpoint import load_checkpoint
 from spai_train.detectors.spai import SPEC
@@ -32,6 +38,7 @@ from tests.gpu.fakes import fake_cupy, fake_tensorrt
 from tests.gpu.fakes.fake_machine import Gpu
 from tests.support.commands import Run
 from tests.support.images import Write
+from tests.support.models import TINY
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: it is for Linux on x86-64")
 
@@ -287,3 +294,27 @@ def test_with_neither_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -
         TensorRTMissingError, match=r"^TensorRT for RTX is not installed: pip install 'spai-toolkit\[rtx"
     ):
         choose(BuildOptions(trt_for=TrtFor.RTX))
+
+
+# ---- loading a plan, as far as that goes without a driver
+
+
+def opened(plan: Path) -> str:
+    """What is said of a plan by the real runtime of TensorRT for RTX."""
+    target = RtxTarget(Rtx.find().trt.__version__, CAPABILITIES, 6)
+    contract = Contract.encoder((TINY.tile_size, TINY.tile_size), TINY.features)
+    gpu = CudaGpu(0, "NVIDIA GeForce RTX 4090", "8.9")
+    with pytest.raises(EngineError) as raised:
+        RtxProgram(Rtx.find().trt, gpu, plan, contract, target, RuntimeCache(None))
+    return str(raised.value)
+
+
+def test_a_damaged_plan_is_told_from_one_that_no_driver_runs(exported: tuple[Path, str], tmp_path: Path) -> None:
+    plan, damaged = exported[0] / "model.plan", tmp_path / "model.plan"
+    damaged.write_bytes(plan.read_bytes()[8:])
+    assert opened(damaged) == (
+        f"{damaged} does not run here: it is no plan of TensorRT for RTX {Rtx.find().trt.__version__}, or it is "
+        "damaged: export again"
+    )
+    if not torch.cuda.is_available():
+        assert opened(plan).startswith(f"{plan} does not run here: Error reading CUDA GPU properties")
