@@ -25,16 +25,20 @@ ENCODER, HEAD = "encoder.onnx", "head.onnx"
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact, and what its graphs were found to be."""
+    """An artifact, and what its graphs were found to be.
+
+    :param notes: sentences on what was not checked for TensorRT
+    """
 
     artifact: Artifact
     verified: Verified
+    notes: Sequence[str] = ()
 
     @property
     def sentences(self) -> Sequence[str]:
         """What the user is told of it."""
         accuracy = self.artifact.accuracy
-        return [str(self.verified), *([sentence(accuracy)] if accuracy else [])]
+        return [str(self.verified), *([sentence(accuracy)] if accuracy else []), *self.notes]
 
 
 def export_shared_head(source: Source, folder: Path) -> Path:
@@ -63,11 +67,11 @@ def make_artifact(source: Source, precision: Precision, encoder: Path, head: Pat
     options: dict[str, Any] = {"opset": opset, "verified": verified.record()}
     if precision.quantised:
         options["quantised"] = _quantise(source, precision, encoder)
-    lint.check(encoder, lint.VERSIONS[-1:] if fused else lint.VERSIONS)
+    notes = lint.check(encoder, lint.VERSIONS[-1:] if fused else lint.VERSIONS)
     accuracy = None if precision is Precision.FP32 else _accuracy(source, _engine(source, precision, module, encoder))
     describe_graph(encoder, source.manifest, precision)
     graphs = Graph.of(encoder), Graph.of(head)
-    return Made(Artifact(ONNX, precision.value, *graphs, options=options, accuracy=accuracy), verified)
+    return Made(Artifact(ONNX, precision.value, *graphs, options=options, accuracy=accuracy), verified, notes)
 
 
 def _quantise(source: Source, precision: Precision, graph: Path) -> Mapping[str, Any]:

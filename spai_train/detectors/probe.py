@@ -70,8 +70,7 @@ class FrozenEncoder(nn.Module):
         super().__init__()
         self.pixels = Pixels(config.mean, config.std)
         self.backbone = build(config.backbone)
-        if not _is_vit(self.backbone):
-            _write_out_attention(self.backbone)
+        _write_out_attention(self.backbone)
         self.normalised = config.normalised
 
     def forward(self, views: Tensor) -> Tensor:
@@ -121,10 +120,13 @@ def _is_vit(backbone: nn.Module) -> bool:
     return isinstance(backbone, VisionTransformer) and all(type(block) is Block for block in backbone.blocks)
 
 
-def _write_out_attention(backbone: nn.Module) -> None:
-    """As products around a softmax: torch writes its own kernel into no graph where a bias goes in or axes are more."""
-    module: Any
-    for module in backbone.modules():
+def _write_out_attention(backbone: Any) -> None:
+    """As products around a softmax: torch writes its own kernel into no graph where a bias goes in or axes are more.
+
+    Of a ViT that is its pooling alone, which stays fp32, and for fp32 TensorRT has no kernel of ONNX's Attention.
+    """
+    part = backbone.attn_pool if _is_vit(backbone) else backbone
+    for module in part.modules() if part is not None else ():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
 from PIL import Image
 
@@ -18,6 +19,7 @@ from spai_export.cli import main
 from spai_export.directory import ExportReport, export
 from spai_export.onnx import ExportError
 from spai_export.tensorrt.lint import lint
+from spai_export.tensorrt.lint.operators import TABLE
 from spai_export.verify import Differences
 from spai_runtime.accuracy import LIMIT
 from spai_runtime.detector import Detector
@@ -28,7 +30,7 @@ from spai_train.detectors.spai.model import SPAI
 from tests.golden import CHECKPOINT, IMAGES, expected
 from tests.support.commands import Run
 from tests.support.images import pixels
-from tests.support.models import sharpened
+from tests.support.models import TINY, sharpened
 
 GOLDEN_SCORES = [float(1 / (1 + np.exp(-expected(f"{index}/logit").item()))) for index in range(len(IMAGES))]
 
@@ -147,10 +149,19 @@ def test_which_attention(attention: Attention, precision: Precision, trt: bool, 
     assert attention.fused(precision, trt=trt) is fused
 
 
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """A checkpoint whose heads are wide enough for TensorRT's attention."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_checkpoint(tmp_path / "wide.safetensors", SPAI(replace(TINY, heads=1)), Card(name="wide"))
+    return tmp_path / "wide.safetensors"
+
+
 def test_the_command_fuses_attention(
-    tiny_checkpoint: Path, photographs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], run: Run
+    wide: Path, photographs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], run: Run
 ) -> None:
-    arguments = ["--ckpt", str(tiny_checkpoint), "--output", str(tmp_path / "m"), "--precision", "fp16"]
+    arguments = ["--ckpt", str(wide), "--output", str(tmp_path / "m"), "--precision", "fp16"]
     assert main([*arguments, "--images", str(photographs)]) == 0
     out = capfd.readouterr().out
     assert "labels changed, on 6 images of photographs" in out
@@ -159,6 +170,29 @@ def test_the_command_fuses_attention(
     assert json.loads((tmp_path / "m" / "detector.json").read_text())["artifacts"][0]["options"]["opset"] == 23
     ran = run(str(photographs), "--engine", str(tmp_path / "m"), "--device", "cpu", "--format", "csv")
     assert (ran.code, ran.stdout.count("\n")) == (0, 7)
+
+
+def test_what_tensorrt_is_known_to_refuse_is_not_written(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--ckpt", str(tiny_checkpoint), "--output", str(tmp_path / "m"), "--attention", "fused"]
+    assert main(arguments) == 2
+    assert re.search(
+        r"input 0 is float32, .*; export with --attention plain \(and \d+ more\)\n$", capsys.readouterr().err
+    )
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_was_not_tried_with_tensorrt_is_told(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And written all the same."""
+    for operator in ("Softmax", "Sqrt"):
+        monkeypatch.delitem(TABLE, operator)  # type: ignore[arg-type]
+    assert main(["--ckpt", str(tiny_checkpoint), "--output", str(tmp_path / "m")]) == 0
+    told = "encoder.onnx holds what was not tried with TensorRT, and may not build there: Softmax, Sqrt"
+    assert told in capsys.readouterr().out.splitlines()
+    assert Manifest.load(tmp_path / "m").artifacts
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.directory import export
-from spai_export.onnx import export_encoder
+from spai_export.onnx import FUSED_OPSET, export_encoder
+from spai_export.precision import cast
 from spai_export.tensorrt.lint import check
 from spai_runtime import Detector
 from spai_runtime.manifest import Manifest
 from spai_runtime.views import CentreCrop, Resize
 from spai_train.checkpoint import Card, CheckpointError, load_checkpoint, save_checkpoint
-from spai_train.detectors.probe import Probe, ProbeConfig, first_weights
+from spai_train.detectors.probe import SPEC, Probe, ProbeConfig, first_weights
 from spai_train.detectors.spec import Start
 from spai_train.models.registered import BackboneError, preprocessing, with_tag
 from spai_train.torch_engine import as_detector
@@ -118,6 +120,16 @@ def test_attention_with_a_bias_exports(tmp_path: Path) -> None:
     model = Probe(ProbeConfig.of("test_vit_relpos")).eval()
     export_encoder(model.encoder, (160, 160), tmp_path / "encoder.onnx")
     check(tmp_path / "encoder.onnx")
+
+
+def test_a_pooling_that_attends_is_for_tensorrt(tmp_path: Path) -> None:
+    """Its query stays fp32, for which TensorRT has no kernel of the one operator that the blocks' attention becomes."""
+    model = Probe(ProbeConfig.of("test_vit3")).eval()
+    encoder = cast(SPEC, model.encoder, Precision.FP16, fused=True)
+    export_encoder(encoder, (model.config.side, model.config.side), tmp_path / "encoder.onnx", FUSED_OPSET)
+    operators = [node.op_type for node in onnx.load(tmp_path / "encoder.onnx").graph.node]
+    assert operators.count("Attention") == len(model.encoder.backbone.blocks)
+    assert check(tmp_path / "encoder.onnx", ["11.4"]) == []
 
 
 def test_its_own_file_rebuilds_it(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Checks an ONNX graph against what TensorRT imports, with no TensorRT: an export that will not build is known at once.
+"""Checks an ONNX graph against what TensorRT takes, without TensorRT: what will not build is known at once.
 
-What is checked is what the sources of the table (operators.py) state and a graph shows. A graph without findings can
-still fail to build, for lack of memory or of a kernel; one with findings fails, or computes in types that it does not
-say.
+What is checked is what the table (operators.py) says of an operator and a graph shows. A graph with findings fails,
+or computes in types that it does not say. One without can still fail to build: for lack of memory or of a kernel, or
+for an operator that the table does not speak of, which `check` tells.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto, inliner, shape_inference
+from onnx import TensorProto, shape_inference
 
 from spai_export.onnx import ExportError
 from spai_export.tensorrt.lint.operators import OPSETS, Version
-from spai_export.tensorrt.lint.rules import AI_ONNX, node_rules
+from spai_export.tensorrt.lint.rules import AI_ONNX, known, node_rules
 from spai_export.tensorrt.lint.scope import Scope
 
 VERSIONS = ("10.12", "11.4")  # the ends of the range in which an exported graph must build
@@ -31,38 +31,45 @@ class Finding:
 
     :param node: its name, or that of its first output; empty where the whole graph is meant
     :param rule: what the graph has and what TensorRT wants, in one sentence
-    :param source: where the rule is written
     """
 
     node: str
     operator: str
     rule: str
-    source: str
 
     def __str__(self) -> str:
         return f"{self.operator} ({self.node}): {self.rule}" if self.node else f"{self.operator}: {self.rule}"
 
 
-def check(path: Path, versions: Iterable[str] = VERSIONS) -> None:
+def check(path: Path, versions: Iterable[str] = VERSIONS) -> list[str]:
     """Checks the graph at `path` against each of `versions`.
 
+    :returns: a sentence on the operators that the table does not speak of, if there are any: TensorRT may take them
     :raises LintError: naming the first finding, how many more there are, and for which version
     """
+    model = onnx.load(str(path), load_external_data=False)
     for version in versions:
-        findings = lint(path, version)
+        findings = lint(model, version)
         if findings:
             more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
             raise LintError(f"{path.name} has what TensorRT {version} does not import: {findings[0]}{more}")
+    names = ", ".join(unknown(model))
+    return [f"{path.name} holds what was not tried with TensorRT, and may not build there: {names}"] if names else []
 
 
 def lint(model: onnx.ModelProto | Path, version: str | Version = VERSIONS[0]) -> list[Finding]:
-    """Everything in `model` that TensorRT `version`, 10.12 or later, does not import, in the order of its nodes."""
+    """What in `model` TensorRT `version`, 10.12 or later, is known not to take, in the order of its nodes."""
     if isinstance(model, Path):
         model = onnx.load(str(model), load_external_data=False)
     target = _parsed(version)
     opset = next((entry.version for entry in model.opset_import if entry.domain in AI_ONNX), 1)
-    scope = Scope.of(_with_types(model).graph)
-    return [*_opset_findings(opset, target), *_graph_findings(scope, opset, target)]
+    graph = _with_types(model).graph
+    return [*_opset_findings(opset, target), *_graph_findings(graph, opset, target)]
+
+
+def unknown(model: onnx.ModelProto) -> list[str]:
+    """The operators in `model` that the table does not speak of, each once."""
+    return list(dict.fromkeys(node.op_type for node in model.graph.node if known(node) is None))
 
 
 def _parsed(version: str | Version) -> Version:
@@ -75,7 +82,7 @@ def _parsed(version: str | Version) -> Version:
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with functions inlined and every tensor's type inferred.
+    """A copy with every tensor's type inferred.
 
     Inference is lenient, since a graph that mixes types is to be described, not refused with onnx's own message.
     """
@@ -84,22 +91,19 @@ def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in copy.graph.initializer:
         if tensor.data_type in _FLOATS and len(tensor.raw_data) > 1024:
             tensor.ClearField("raw_data")  # weights say nothing of types and make inference slow
-    if copy.functions:
-        copy = inliner.inline_local_functions(copy)
     return shape_inference.infer_shapes(copy, data_prop=True)
 
 
 def _opset_findings(opset: int, target: Version) -> Iterator[Finding]:
     read = next(opsets for opsets in reversed(OPSETS) if opsets.since <= target)
     if not read.oldest <= opset <= read.newest:
-        rule = f"the graph is of opset {opset}, and TensorRT reads {read.oldest} to {read.newest}"
-        yield Finding("", "ai.onnx", rule, read.source)
+        yield Finding(
+            "", "ai.onnx", f"the graph is of opset {opset}, and TensorRT reads {read.oldest} to {read.newest}"
+        )
 
 
-def _graph_findings(scope: Scope, opset: int, target: Version) -> Iterator[Finding]:
-    for node in scope.graph.node:
-        for rule, source in node_rules(node, scope, opset, target):
-            yield Finding(node.name or next(iter(node.output), ""), node.op_type, rule, source)
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _graph_findings(scope.inside(inner), opset, target)
+def _graph_findings(graph: onnx.GraphProto, opset: int, target: Version) -> Iterator[Finding]:
+    scope = Scope.of(graph)
+    for node in graph.node:
+        for rule in node_rules(node, scope, opset, target):
+            yield Finding(node.name or next(iter(node.output), ""), node.op_type, rule)

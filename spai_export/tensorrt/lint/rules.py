@@ -1,4 +1,4 @@
-"""What TensorRT does not take of one node: a rule of the table that it breaks, with the rule's source."""
+"""What TensorRT does not take of one node: a rule of the table that it breaks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -7,66 +7,44 @@ from itertools import repeat
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from spai_export.tensorrt.lint.operators import (
-    DOMAINS_SOURCE,
-    FLOAT64_SOURCE,
-    MAX_RANK,
-    MIXED_SOURCE,
-    OPERATORS,
-    RANK_SOURCE,
-    TABLE,
-    UINT8_SOURCE,
-    Row,
-    Version,
-)
+from spai_export.tensorrt.lint.operators import EVERY, MAX_RANK, TABLE, Row, Version
 from spai_export.tensorrt.lint.scope import Scope, element_name
 
 AI_ONNX = ("", "ai.onnx")
-UINT8_WANTED = "which TensorRT has only as a network input or output, with a Cast between it and float32 or float16"
-Broken = Iterator[tuple[str, str]]  # (what the node has and what TensorRT wants, source)
+Broken = Iterator[str]  # what the node has and what TensorRT wants
+
+
+def known(node: NodeProto) -> Row | None:
+    """The row of a node's operator, or None if the table does not speak of it."""
+    return TABLE.get(node.op_type) if node.domain in AI_ONNX else None
 
 
 def node_rules(node: NodeProto, scope: Scope, opset: int, target: Version) -> Broken:
-    """Everything of `node` that TensorRT `target` does not take; the graphs that it holds are another matter."""
-    if node.domain not in AI_ONNX:
-        yield f"is of the domain {node.domain}, and TensorRT imports ai.onnx alone", DOMAINS_SOURCE
-        return
-    row = TABLE.get(node.op_type)
+    """Everything of `node` that TensorRT `target` does not take; nothing of one that the table does not speak of."""
+    row = known(node)
     if row is None:
-        yield "is not in the table of what TensorRT imports", OPERATORS
         return
-    if row.since is None or row.since > target:
-        since = f"imported since {row.since[0]}.{row.since[1]}" if row.since else "no TensorRT imports it"
-        yield f"{since}; {row.instead}" if row.instead else since, row.source
-        return
-    yield from _mixed(node, scope, opset)
-    for every in (_uint8, _float64, _rank):
-        yield from every(node, scope)
-    for of_row in ROW_RULES:
-        yield from ((rule, row.source) for rule in of_row(node, row, scope))
+    found = _of_release(row, target)
+    if not found:
+        mixed = () if row.mixes else _mixed(node, scope, opset)
+        found = [*mixed, *_of_any(node, scope), *_of_row(node, row, scope)]
+    yield from (f"{rule}; {row.instead}" if row.instead else rule for rule in found)
 
 
-def _uint8(node: NodeProto, scope: Scope) -> Broken:
-    sides = ("reads", node.input, scope.inputs, node.output), ("gives", node.output, scope.outputs, node.input)
-    for verb, names, ends, others in sides:
-        for name in names:
-            if scope.element(name) == TensorProto.UINT8 and not (
-                node.op_type == "Cast"
-                and name in ends
-                and scope.element(others[0]) in (None, TensorProto.FLOAT, TensorProto.FLOAT16)
-            ):
-                yield f"{verb} uint8, {UINT8_WANTED}", UINT8_SOURCE
+def _of_release(row: Row, target: Version) -> list[str]:
+    return [f"imported since {row.since[0]}.{row.since[1]}"] if row.since > target else []
 
 
-def _float64(node: NodeProto, scope: Scope) -> Broken:
-    if any(scope.element(name) == TensorProto.DOUBLE for name in (*node.input, *node.output)):
-        yield "is of float64, which TensorRT computes in float32", FLOAT64_SOURCE
-
-
-def _rank(node: NodeProto, scope: Scope) -> Broken:
+def _of_any(node: NodeProto, scope: Scope) -> Broken:
+    """What holds for every operator. TensorRT builds float64, but not as what the graph says."""
+    elements = [scope.element(name) for name in (*node.input, *node.output)]
+    if TensorProto.DOUBLE in elements:
+        yield "is of float64, which TensorRT computes in float32"
+    if any(scope.element(name) == TensorProto.UINT8 and name not in scope.outputs for name in node.output):
+        yield "gives uint8, which TensorRT has only as a network input or output"
     ranks = [len(shape) for name in node.output if (shape := scope.shape(name)) is not None]
     if any(rank > MAX_RANK for rank in ranks):
-        yield f"gives a tensor of rank {max(ranks)}, and TensorRT has no rank above {MAX_RANK}", RANK_SOURCE
+        yield f"gives a tensor of rank {max(ranks)}, and TensorRT has no rank above {MAX_RANK}"
 
 
 def _mixed(node: NodeProto, scope: Scope, opset: int) -> Broken:
@@ -78,7 +56,7 @@ def _mixed(node: NodeProto, scope: Scope, opset: int) -> Broken:
             kinds.setdefault(parameter.type_str, set()).add(element_name(element))
     for kind in kinds.values():
         if len(kind) > 1:
-            yield f"mixes {' and '.join(sorted(kind))}, and TensorRT casts nothing by itself", MIXED_SOURCE
+            yield f"mixes {' and '.join(sorted(kind))}, and TensorRT casts nothing by itself"
 
 
 def _parameters(node: NodeProto, opset: int) -> Iterator[onnx.defs.OpSchema.FormalParameter]:
@@ -89,20 +67,16 @@ def _parameters(node: NodeProto, opset: int) -> Iterator[onnx.defs.OpSchema.Form
         yield from repeat(declared[-1]) if declared else ()
 
 
-def _types(node: NodeProto, row: Row, scope: Scope) -> Iterator[str]:
+def _of_row(node: NodeProto, row: Row, scope: Scope) -> Broken:
+    return (rule for of_row in ROW_RULES for rule in of_row(node, row, scope))
+
+
+def _types(node: NodeProto, row: Row, scope: Scope) -> Broken:
+    """What inference cannot tell is given the benefit of the doubt."""
     for index, name in enumerate(node.input):
-        if row.types and index in row.typed and _wrong(scope.element(name), row.types):
-            yield f"input {index} is {element_name(scope.element(name))}, and TensorRT takes {_listed(row.types)}"
-
-
-def _results(node: NodeProto, row: Row, scope: Scope) -> Iterator[str]:
-    if row.results and _wrong(scope.element(node.output[0]), row.results):
-        yield f"gives {element_name(scope.element(node.output[0]))}, and TensorRT gives {_listed(row.results)}"
-
-
-def _wrong(element: int | None, allowed: frozenset[int]) -> bool:
-    """uint8 and float64 have rules of their own, and what inference cannot tell is given the benefit of the doubt."""
-    return element not in (None, TensorProto.UINT8, TensorProto.DOUBLE, *allowed)
+        element = scope.element(name)
+        if index in row.typed and element in EVERY - row.types:
+            yield f"input {index} is {element_name(element)}, and TensorRT takes {_listed(row.types)}"
 
 
 def _listed(elements: Iterable[int]) -> str:
@@ -110,33 +84,32 @@ def _listed(elements: Iterable[int]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def _constants(node: NodeProto, row: Row, scope: Scope) -> Iterator[str]:
+def _constants(node: NodeProto, row: Row, scope: Scope) -> Broken:
     for index, meaning in row.constant.items():
         name = node.input[index] if index < len(node.input) else ""
-        if name and scope.constant(name) is None:
+        if name and name not in scope.constants:
             yield f"{meaning} is computed, and TensorRT wants an initializer"
 
 
-def _zeros(node: NodeProto, row: Row, scope: Scope) -> Iterator[str]:
+def _zeros(node: NodeProto, row: Row, scope: Scope) -> Broken:
     for index, meaning in row.zero.items():
-        value = scope.constant(node.input[index]) if index < len(node.input) else None
+        value = scope.constants.get(node.input[index]) if index < len(node.input) else None
         if value is not None and numpy_helper.to_array(value).astype("float32").any():
             yield f"{meaning} is not 0, and TensorRT wants 0"
 
 
-def _ranks(node: NodeProto, row: Row, scope: Scope) -> Iterator[str]:
-    for index, name in enumerate(node.input):
-        shape = scope.shape(name)
-        if shape is None:
-            continue
-        if len(shape) not in row.ranks.get(index, (len(shape),)):
-            wanted = " or ".join(map(str, row.ranks[index]))
-            yield f"input {index} is of rank {len(shape)}, and TensorRT takes rank {wanted}"
-        elif index in row.last_axis and (shape[-1] or 0) > row.last_axis[index]:
-            yield f"input {index} ends in an axis of {shape[-1]}, and TensorRT takes {row.last_axis[index]} at most"
+def _shape(node: NodeProto, row: Row, scope: Scope) -> Broken:
+    shape = scope.shape(node.input[0])
+    if shape is None:
+        return
+    if row.ranks and len(shape) not in row.ranks:
+        yield f"its input is of rank {len(shape)}, and TensorRT takes rank {' or '.join(map(str, row.ranks))}"
+    if row.last_axis and shape[-1] is not None and shape[-1] not in row.last_axis:
+        least, most = row.last_axis[0], row.last_axis[-1]
+        yield f"its input ends in an axis of {shape[-1]}, and TensorRT takes {least} to {most}"
 
 
-def _attributes(node: NodeProto, row: Row, _: Scope) -> Iterator[str]:
+def _attributes(node: NodeProto, row: Row, _: Scope) -> Broken:
     for attribute in node.attribute:
         if attribute.name not in row.attributes:
             continue
@@ -152,19 +125,18 @@ def _items(value: object) -> list[object]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _counts(node: NodeProto, row: Row, _: Scope) -> Iterator[str]:
+def _counts(node: NodeProto, row: Row, _: Scope) -> Broken:
     for names, most, verb in ((node.input, row.inputs, "takes"), (node.output, row.outputs, "gives")):
         used = max((index + 1 for index, name in enumerate(names) if name), default=0)
         if most is not None and used > most:
             yield f"{verb} {used} tensors, and in TensorRT it {verb} {most} at most"
 
 
-ROW_RULES: tuple[Callable[[NodeProto, Row, Scope], Iterator[str]], ...] = (
+ROW_RULES: tuple[Callable[[NodeProto, Row, Scope], Broken], ...] = (
     _types,
-    _results,
     _constants,
     _zeros,
-    _ranks,
+    _shape,
     _attributes,
     _counts,
 )
