@@ -79,7 +79,7 @@ def test_the_contract_of_whole_images_and_of_a_head_without_attention(graphs: tu
     assert axes(graphs[1]) == {"features": ["images", "views", D], "logit": ["images", 1]}
     for path in graphs:
         check_graph(path)
-        lint.check(path)
+        assert lint.check(path) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 96), (3, 97, 65), (1, 1, 1), (2, 1, 40), (1, 233, 31)])

@@ -114,7 +114,7 @@ def test_the_precisions_passed_and_tensorrt_takes_the_graphs(exported: tuple[Pub
     assert [accuracy.passed for accuracy in found.values() if accuracy] == [True, True]
     assert manifest.provenance["tower"] == TOWER.name
     for path in directory.glob("*.onnx"):
-        check(path)
+        assert check(path) == []
 
 
 def test_through_spai_run(exported: tuple[Published, Path]) -> None:

@@ -93,7 +93,7 @@ def test_through_the_exported_graphs_and_spai_run(checkpoint: Path, tmp_path: Pa
         ("bf16", True),
     ]
     for precision in ("", ".fp16", ".bf16"):
-        check(exported / f"encoder{precision}.onnx")
+        assert check(exported / f"encoder{precision}.onnx") == []
     with Detector.load(exported / "encoder.onnx", device="cpu") as detector:
         assert [detector.score(path).logit for path in IMAGES] == pytest.approx(LOGITS, abs=1e-4)
     ran = spawn(*IMAGES, "--engine", exported / "encoder.onnx", "--device", "cpu")
