@@ -6,13 +6,14 @@ DEV_ENV := .venv
 GPU_ENV := .venv-gpu
 BIN := $(DEV_ENV)/bin
 DEMO := runs/demo
+BINDINGS := $(DEV_ENV)/bindings
 
-.PHONY: demo test lint bench bench-gpu demo-detector clean
+.PHONY: demo test bindings lint bench bench-gpu demo-detector clean
 
 demo: $(RUN_ENV)/ready  ## score the example images with the demo detector, on the CPU, without torch
 	$(RUN_ENV)/bin/spai-run examples --format table
 
-test: $(DEV_ENV)/ready  ## every test that needs no GPU
+test: $(DEV_ENV)/ready bindings  ## every test that needs no GPU
 	$(DEV_ENV)/bin/python -m pytest
 
 lint: $(DEV_ENV)/ready  ## style and types
@@ -56,6 +57,17 @@ $(DEV_ENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(DEV_ENV)/bin/pip install --quiet --editable '.[dev]'
 	touch $@
+
+bindings: $(BINDINGS)/10.12/ready $(BINDINGS)/11.4/ready  ## what the code calls of TensorRT is tested against these
+
+# TensorRT's bindings without its libraries, for the oldest and the latest release. Where they cannot be had, tests say so.
+$(BINDINGS)/10.12/ready: PACKAGE := tensorrt-cu12-bindings==10.12.0.36
+$(BINDINGS)/11.4/ready: PACKAGE := tensorrt-cu13-bindings==11.4.0.106
+$(BINDINGS)/%/ready: | $(DEV_ENV)/ready
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+		$(BIN)/pip install --quiet --no-deps --only-binary :all: --upgrade --target $(@D) $(PACKAGE) && touch $@ || \
+		echo "$(PACKAGE) could not be installed"; \
+	fi
 
 # ONNX Runtime for the CPU and for CUDA lie in one folder, so the one that `dev` brings has to go.
 $(GPU_ENV)/ready: pyproject.toml
