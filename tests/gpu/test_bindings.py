@@ -1,16 +1,18 @@
 """What the code uses of TensorRT is in the real bindings of 10.12, 11.4 and TensorRT for RTX, and so are the fakes."""
 
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from spai_export.tensorrt.platforms import CAPABILITIES, FP8_CAPABILITIES
 from tests.support.bindings import releases
-from tests.support.bindings.api import Api, Use
+from tests.support.bindings.api import MODULE, Api, Arguments, Use
 from tests.support.bindings.inference import Inference
 from tests.support.bindings.program import Program
 from tests.support.bindings.releases import RELEASES, RTX, api_of, environment, missing, run
@@ -240,6 +242,50 @@ def test_a_misspelling_in_our_own_code_is_found(ours: Inference, apis: Apis, nam
     assert misfits(ours.uses, apis("11.4"), rtx=False) == []
     assert all(f"{name}s: no such name" in one for one in misfits(found.uses, apis("11.4"), rtx=False))
     assert misfits(found.uses, apis("11.4"), rtx=False)
+
+
+# ---- the fakes
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    available(RTX)  # which the fake takes its types from
+    from tests.gpu.fakes import fake_cupy, fake_tensorrt  # noqa: PLC0415
+
+    fake_tensorrt.install(monkeypatch, fake_cupy.install(monkeypatch))
+    return sys.modules["tensorrt"]
+
+
+def uses_of(owner: str, kind: type) -> Iterator[Use]:
+    """The public names of a fake, and calls of its methods with all arguments, and with those alone that they need."""
+    written = [vars(one) for one in kind.__mro__ if one.__module__.startswith("tests.")]
+    for name, value in {key: value for own in written for key, value in own.items() if not key.startswith("_")}.items():
+        yield Use("fake", owner, name)
+        if inspect.isfunction(value):
+            _, *parameters = inspect.signature(value).parameters.values()
+            for chosen in (parameters, [one for one in parameters if one.default is one.empty]):
+                yield Use("fake", owner, name, "call", arguments=Arguments(0, frozenset(one.name for one in chosen)))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_fakes_have_no_more_than_the_real_ones(fake: ModuleType, apis: Apis, name: str) -> None:
+    classes = {key: value for key, value in vars(fake).items() if isinstance(value, type)}
+    uses = {Use("fake", MODULE, key) for key in classes}
+    for key, value in classes.items():
+        uses.update(uses_of(key, value))
+    assert len(uses) > 40
+    assert misfits(uses, apis(name), rtx=True) == []
+
+
+def test_the_fake_of_tensorrt_for_rtx_has_no_more_than_it(apis: Apis) -> None:
+    api = apis(RTX)
+    from tests.gpu.fakes import fake_tensorrt_rtx  # noqa: PLC0415
+
+    kinds = [one for one in vars(fake_tensorrt_rtx).values() if inspect.isclass(one) and "trt." in (one.__doc__ or "")]
+    names = {re.findall(r"trt\.(\w+)", str(kind.__doc__))[0]: kind for kind in kinds if kind.__name__.startswith("Rtx")}
+    names["IRuntimeCache"] = fake_tensorrt_rtx.IRuntimeCache
+    assert names.keys() == {"Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig", "IRuntimeCache"}
+    assert misfits({use for name, kind in names.items() for use in uses_of(name, kind)}, api, rtx=True) == []
 
 
 # ---- what the real ones do without a library

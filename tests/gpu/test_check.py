@@ -16,8 +16,8 @@ from spai_runtime.detector import Detector
 from spai_runtime.engines.tensorrt_target import RtxTarget
 from spai_runtime.manifest import FILE_NAME, TENSORRT_RTX, Artifact, Graph, Manifest
 from tests.gpu.fakes import fake_cupy, fake_tensorrt_rtx
+from tests.gpu.fakes.fake_tensorrt_plans import Header, write_plan
 from tests.gpu.fakes.fake_tensorrt_rtx import FakeRtx
-from tests.gpu.fakes.fake_tensorrt_types import Header, write_plan
 from tests.support.commands import Run
 from tests.support.images import pixels
 from tests.support.models import TINY
@@ -43,7 +43,7 @@ def directory(tiny_detector: Path, tmp_path: Path, rtx: FakeRtx) -> Path:
     """Graphs in fp32, and plans of them that no GPU has scored."""
     folder = Path(shutil.copytree(tiny_detector, tmp_path / "m"))
     for name, profile in PROFILES.items():
-        header = Header(rtx.version, (0, 0), True, [], [profile], "DETAILED", 3, 0, [])
+        header = Header(rtx.version, (0, 0), profiles=[profile])
         graph = onnx.load(folder / f"{name}.onnx").SerializeToString()
         (folder / f"{name}.plan").write_bytes(write_plan(header, graph))
     target = msgspec.to_builtins(RtxTarget(rtx.version, ("8.9",), 6))

@@ -18,17 +18,17 @@ from spai_runtime.detector import Detector
 from spai_runtime.manifest import Accuracy, Artifact, Manifest
 from spai_train.checkpoint import Card, save_checkpoint
 from spai_train.detectors.spai.model import SPAI
-from tests.gpu.fakes import fake_cupy, fake_tensorrt
+from tests.gpu.fakes import fake_cupy, fake_tensorrt, plan_writer
 from tests.gpu.fakes.fake_machine import Machine
-from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT
+from tests.gpu.fakes.plan_writer import Written
 from tests.support.commands import Run
 from tests.support.images import pixels
 from tests.support.models import sharpened
 
 
 @pytest.fixture
-def tensorrt(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> FakeTensorRT:
-    return fake_tensorrt.install(monkeypatch, machine)
+def tensorrt(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> Written:
+    return plan_writer.install(monkeypatch, machine)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,22 @@ def plans(directory: Path) -> list[Artifact]:
     return [artifact for artifact in Manifest.load(directory).artifacts if artifact.kind == "tensorrt"]
 
 
-@pytest.fixture
-def plan(tensorrt: FakeTensorRT, tiny_checkpoint: Path, photographs: Path, tmp_path: Path) -> Path:
-    """Of fp16, for batches of 6 views."""
-    assert not tensorrt.builds
+@pytest.fixture(scope="module")
+def exported(tiny_checkpoint: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a plan of fp16, for batches of 6 views; do not write into it."""
+    directory = tmp_path_factory.mktemp("exported") / "m"
     options = ["--precision", "fp16", "--trt", "--batch-size", "6", "--images", str(photographs)]
-    assert export(tiny_checkpoint, tmp_path / "m", *options) == 0
-    return tmp_path / "m" / "model.plan"
+    with pytest.MonkeyPatch.context() as patch:
+        plan_writer.install(patch, fake_cupy.install(patch))
+        assert export(tiny_checkpoint, directory, *options) == 0
+    return directory
+
+
+@pytest.fixture
+def plan(tensorrt: Written, exported: Path, tmp_path: Path) -> Path:
+    """A copy of that plan, on a machine with two GPUs and TensorRT."""
+    assert not tensorrt.headers
+    return Path(shutil.copytree(exported, tmp_path / "m")) / "model.plan"
 
 
 def test_a_plan_scores_what_torch_does(
@@ -91,7 +100,7 @@ def test_a_plan_scores_what_torch_does(
 
 
 def test_what_the_export_says(
-    tensorrt: FakeTensorRT,
+    tensorrt: Written,
     tiny_checkpoint: Path,
     photographs: Path,
     tmp_path: Path,

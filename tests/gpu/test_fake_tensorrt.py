@@ -1,4 +1,4 @@
-"""The fake of TensorRT catches the mistakes that it is there to catch: addresses, memory, streams, releases, builds."""
+"""The fake of TensorRT catches the mistakes that it is there to catch: addresses, memory, streams, releases."""
 
 import importlib
 from pathlib import Path
@@ -13,7 +13,8 @@ from tests.gpu.fakes import fake_tensorrt
 from tests.gpu.fakes.copied import error, pinned
 from tests.gpu.fakes.fake_machine import Machine
 from tests.gpu.fakes.fake_memory import POISON
-from tests.gpu.fakes.fake_tensorrt import FakeTensorRT
+from tests.gpu.fakes.fake_tensorrt_plans import plan_of
+from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT, ILogger, Severity
 
 # y = 2 · float(x) for views of 64 bytes, the shortest rows that are aligned
 DOUBLE = """
@@ -25,7 +26,6 @@ double (uint8[views,64] x) => (float[views,64] y)
    [twice] y = Mul(f, two)
 }
 """
-TURN = '<ir_version: 9, opset_import: ["": 20]> turn (uint8[n,64] x) => (uint8[64,n] y) { [turn] y = Transpose(x) }'
 
 
 @pytest.fixture
@@ -39,33 +39,32 @@ def graph(tmp_path: Path) -> Path:
     return tmp_path / "double.onnx"
 
 
-class Build:
-    """One build, step by step."""
+SHAPES = [(1, 64), (4, 64), (4, 64)]
+
+
+class Log(ILogger):  # type: ignore[misc, valid-type]
+    """Keeps errors."""
 
     def __init__(self) -> None:
-        self.trt = importlib.import_module("tensorrt")
-        self.log = self.trt.Logger()
-        self.builder = self.trt.Builder(self.log)
-        self.network = self.builder.create_network(1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        self.parser = self.trt.OnnxParser(self.network, self.log)
-        self.config = self.builder.create_builder_config()
-        self.profile = self.builder.create_optimization_profile()
+        super().__init__()
+        self.messages: list[str] = []
 
-    def plan(self, path: Path, *flags: str) -> Any:
-        assert self.parser.parse_from_file(str(path))
-        self.profile.set_shape("x", (1, 64), (4, 64), (4, 64))
-        assert self.config.add_optimization_profile(self.profile) == 0
-        for flag in flags:
-            self.config.set_flag(getattr(self.trt.BuilderFlag, flag))
-        return self.builder.build_serialized_network(self.network, self.config)
+    def log(self, severity: Any, msg: str) -> None:
+        assert severity == Severity.ERROR
+        self.messages.append(msg)
 
 
 def load(plan: Any, module: str = "tensorrt", *, host_code: bool = False) -> tuple[Any, list[str]]:
     """The engine or None, and what was logged."""
     trt = importlib.import_module(module)
-    runtime = trt.Runtime(log := trt.Logger())
+    runtime = trt.Runtime(log := Log())
     runtime.engine_host_code_allowed = host_code
     return runtime.deserialize_cuda_engine(plan), log.messages
+
+
+@pytest.fixture
+def plan(fake: FakeTensorRT, graph: Path) -> bytes:
+    return plan_of(fake, graph, "x", SHAPES)
 
 
 class Run:
@@ -92,8 +91,8 @@ class Run:
 
 
 @pytest.fixture
-def run(cupy: Any, fake: FakeTensorRT, graph: Path) -> Run:  # noqa: ARG001
-    return Run(cupy, Build().plan(graph))
+def run(cupy: Any, plan: bytes) -> Run:
+    return Run(cupy, plan)
 
 
 def views(shift: int = 0) -> NDArray[np.uint8]:
@@ -131,17 +130,17 @@ def test_what_was_not_set(cupy: Any, run: Run) -> None:
         context.set_tensor_address("x", cupy.empty((4, 64), np.uint8)[1].data.ptr)
 
 
-def test_where_an_execution_may_not_run(cupy: Any, run: Run, graph: Path) -> None:
+def test_where_an_execution_may_not_run(cupy: Any, run: Run, plan: bytes) -> None:
     with pytest.raises(AssertionError, match="null stream"):
         run.context.execute_async_v3(0)
     assert run()
     other = cupy.cuda.Stream(non_blocking=True)
     with pytest.raises(AssertionError, match="one execution context runs on two streams"):
         run.context.execute_async_v3(other.ptr)
-    second = Run(cupy, Build().plan(graph))
+    second = Run(cupy, plan)
     with cupy.cuda.Device(1), pytest.raises(AssertionError, match="another GPU"):
         second.context.execute_async_v3(cupy.cuda.Stream(non_blocking=True).ptr)
-    third = Run(cupy, Build().plan(graph))
+    third = Run(cupy, plan)
     third.context.set_device_memory(run.scratch.ptr, 1 << 12)
     with pytest.raises(AssertionError, match="two contexts compute in the same memory"):
         third()
@@ -188,20 +187,19 @@ def test_no_memory_and_no_gpu(cupy: Any, run: Run, machine: Machine) -> None:
     assert not run()
     assert run.engine.create_execution_context() is None
     with pytest.raises(TypeError, match="factory function returned nullptr"):
-        run.trt.Runtime(run.trt.Logger())
+        run.trt.Runtime(Log())
 
 
 # Plans
 
 
-@pytest.mark.usefixtures("fake")
-def test_plans_are_of_one_release_and_one_gpu(monkeypatch: pytest.MonkeyPatch, machine: Machine, graph: Path) -> None:
+def test_plans_are_of_one_release_and_one_gpu(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine, fake: FakeTensorRT, graph: Path
+) -> None:
     whole_flags = ("VERSION_COMPATIBLE",)
     plan, whole, lean = (
-        Build().plan(graph, *flags) for flags in ((), whole_flags, (*whole_flags, "EXCLUDE_LEAN_RUNTIME"))
+        plan_of(fake, graph, "x", SHAPES, *flags) for flags in ((), whole_flags, (*whole_flags, "EXCLUDE_LEAN_RUNTIME"))
     )
-    with pytest.raises(TypeError):
-        len(plan)  # a buffer without a length
     assert load(plan)[0] is not None
     assert "EngineHostCodeAllowed is required" in load(whole)[1][0]
     assert load(b"nonsense")[0] is None
@@ -218,32 +216,8 @@ def test_plans_are_of_one_release_and_one_gpu(monkeypatch: pytest.MonkeyPatch, m
     assert load(whole, host_code=True)[0] is not None
 
 
-def test_builds_that_fail(fake: FakeTensorRT, graph: Path, tmp_path: Path) -> None:
-    build = Build()
-    onnx.save(onnx.parser.parse_model(TURN), tmp_path / "turn.onnx")
-    assert not build.parser.parse_from_file(str(tmp_path / "turn.onnx"))  # uint8 feeds nothing but a Cast
-    assert build.parser.get_error(0).desc() == "Transpose does not take UINT8"
-    assert not build.parser.parse_from_file(str(tmp_path / "missing.onnx"))
-    with pytest.raises(TypeError):
-        build.parser.parse_from_file(graph)
-    assert build.parser.parse_from_file(str(graph))
-    assert build.builder.build_serialized_network(build.network, build.config) is None
-    assert "no optimization profile has been defined" in build.log.messages[-1]
-    fake.build_fails = "Error Code 10: Internal Error (Could not find any implementation for node cast.)"
-    assert build.plan(graph) is None
-    assert "Could not find any implementation for node cast" in build.log.messages[-1]
-    with pytest.raises(RuntimeError, match="inconsistent"):
-        build.profile.set_shape("x", (2, 64), (1, 64), (4, 64))
-
-
 @pytest.mark.usefixtures("fake")
-def test_loggers_that_were_not_initialised() -> None:
+def test_loggers_that_are_none() -> None:
     trt = importlib.import_module("tensorrt")
-
-    class Mine(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            self.messages: list[str] = []
-
-    for logger in (Mine(), None):
-        with pytest.raises(TypeError):
-            trt.Builder(logger)
+    with pytest.raises(TypeError, match="incompatible constructor arguments"):
+        trt.Runtime(None)

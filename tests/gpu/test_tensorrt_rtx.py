@@ -17,8 +17,8 @@ from spai_runtime.engines.tensorrt_target import RtxTarget
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import TENSORRT_RTX, Artifact, Graph
 from tests.gpu.fakes import fake_cupy, fake_tensorrt_rtx
+from tests.gpu.fakes.fake_tensorrt_plans import Header, write_plan
 from tests.gpu.fakes.fake_tensorrt_rtx import FakeRtx
-from tests.gpu.fakes.fake_tensorrt_types import Header, write_plan
 from tests.support.images import pixels
 from tests.support.small_graphs import ENCODER, SIDE, encode, write_encoder
 
@@ -48,7 +48,7 @@ def write(folder: Path, version: str) -> Path:
     """The plan of a small encoder, as that version builds it."""
     graph = onnx.load(write_encoder(folder / "encoder.onnx")).SerializeToString()
     profile = {"views": [[count, SIDE, SIDE, 3] for count in (1, 8, 8)]}
-    header = Header(version, (0, 0), True, [], [profile], "DETAILED", 3, 0, [])
+    header = Header(version, (0, 0), profiles=[profile])
     path = folder / "model.plan"
     path.write_bytes(write_plan(header, graph))
     return path
@@ -88,7 +88,10 @@ def test_how_it_runs(plan: Path, rtx: FakeRtx) -> None:
         tensorrt_rtx.DynamicShapesKernelSpecializationStrategy.EAGER
     )
     assert config.cuda_graph_strategy == tensorrt_rtx.CudaGraphStrategy.DISABLED
-    assert config.strategy == tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED
+    assert (
+        config.get_execution_context_allocation_strategy()
+        == tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED
+    )
     assert [captured for _, _, captured in rtx.executions] == [False, True]
 
 
@@ -215,7 +218,7 @@ def test_it_belongs_to_one_gpu_driver_and_plan(plan: Path, tmp_path: Path, rtx: 
     elif other == "driver":
         rtx.driver = "13.1"  # of the same CUDA release: TensorRT for RTX itself refuses what is there
     else:
-        plan.write_bytes(plan.read_bytes().replace(b'"workspace": 0', b'"workspace": 1'))
+        plan.write_bytes(plan.read_bytes().replace(b'"flags": []', b'"flags" :[]'))
     with_slot(plan)
     assert rtx.compiled == 2 * [SHAPE.format(4)]
     assert len(kernels(tmp_path)) == (1 if other == "driver" else 2)

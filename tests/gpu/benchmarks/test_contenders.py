@@ -24,7 +24,7 @@ from gpu.results import first_line, pathless, slug
 from gpu.settings import Settings
 from gpu.torch_runners import recorded, torch_contenders
 
-from tests.gpu.fakes import fake_cupy, fake_tensorrt
+from tests.gpu.fakes import fake_cupy, plan_writer
 from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT
 from tests.support.desk import BATCHES, Desk
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def plans(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     """A machine with a GPU and TensorRT."""
-    return fake_tensorrt.install(monkeypatch, fake_cupy.install(monkeypatch))
+    return plan_writer.install(monkeypatch, fake_cupy.install(monkeypatch)).fake
 
 
 def test_pytorch_runs_upstreams_formulation_and_ours_in_bf16(real: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """`import tensorrt` without TensorRT: a plan is an ONNX graph with a header, run by ONNX Runtime on the CPU.
 
-Names, signatures and what fails how are those of the bindings of 10.12 and 11.4; the traps of the documentation are
-errors. Memory and streams are those of `fake_cupy.install`'s machine.
+This is the half that runs plans; what builds them in the tests is real (`tests/gpu/real_builder.py`). Names and
+signatures are held against the real bindings (`tests/gpu/test_bindings.py`); the documentation's traps are errors.
+Memory and streams are those of `fake_cupy.install`'s machine.
 """
 
 import importlib.machinery
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.gpu.fakes.fake_machine import Machine
-from tests.gpu.fakes.fake_tensorrt_builder import builder_names
 from tests.gpu.fakes.fake_tensorrt_engine import (
     EngineInspector,
     ICudaEngine,
@@ -24,15 +24,15 @@ from tests.gpu.fakes.fake_tensorrt_types import (
     DataType,
     Dims,
     FakeTensorRT,
-    IHostMemory,
     ILogger,
     LayerInformationFormat,
-    Logger,
-    ProfilingVerbosity,
     Strategy,
     TensorIOMode,
     of_fake,
 )
+
+NAMES = (ILogger, Dims, ICudaEngine, IExecutionContext, IRuntimeConfig, EngineInspector)
+ENUMS = (DataType, TensorIOMode, Strategy, LayerInformationFormat)
 
 
 def install(
@@ -40,19 +40,14 @@ def install(
 ) -> FakeTensorRT:
     """Puts `tensorrt`, or `tensorrt_lean`, into sys.modules until the test ends."""
     fake = FakeTensorRT(machine, version, lean)
-    made = ModuleType("tensorrt_lean" if lean else "tensorrt")
+    made: Any = ModuleType("tensorrt_lean" if lean else "tensorrt")
     made.__spec__ = importlib.machinery.ModuleSpec(made.__name__, None)
-    vars(made).update(runtime_names(fake), **({} if lean else builder_names(fake)))
+    vars(made).update(runtime_names(fake))
     monkeypatch.setitem(sys.modules, made.__name__, made)
     return fake
 
 
 def runtime_names(fake: FakeTensorRT) -> dict[str, Any]:
-    """What `tensorrt` and `tensorrt_lean` have in common."""
-    classes = (ILogger, Logger, ICudaEngine, IExecutionContext, IRuntimeConfig, EngineInspector, IHostMemory, Dims)
-    enums = (DataType, TensorIOMode, Strategy, LayerInformationFormat, ProfilingVerbosity)
-    return {
-        "__version__": fake.version,
-        "Runtime": of_fake(fake, Runtime),
-        **{item.__name__: item for item in (*classes, *enums)},
-    }
+    """What all that run plans have in common."""
+    names = {item.__name__: item for item in (*NAMES, *ENUMS)}
+    return {"__version__": fake.version, "Runtime": of_fake(fake, Runtime), **names}

@@ -43,7 +43,7 @@ class IExecutionContext:
         self._stream: int | None = None
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
-        least, _, largest = self.engine.profile(name, 0)
+        least, _, largest = self.engine._profile(name, 0)
         if len(shape) != len(least) or not all(
             low <= size <= high for low, size, high in zip(least, shape, largest, strict=True)
         ):
@@ -55,7 +55,7 @@ class IExecutionContext:
         """:returns: the inputs that have no shape"""
         return [tensor.name for tensor in self.engine.inputs if tensor.name not in self.shapes]
 
-    def get_tensor_shape(self, name: str) -> Dims:
+    def get_tensor_shape(self, name: str) -> Any:
         sizes: dict[int | str, int] = {}
         for tensor in self.engine.inputs:
             sizes.update(zip(tensor.axes, self.shapes.get(tensor.name, ()), strict=False))

@@ -9,17 +9,15 @@ from onnxruntime import InferenceSession, SessionOptions
 
 from tests.gpu.fakes.fake_machine import Block, CUDARuntimeError, OutOfMemoryError
 from tests.gpu.fakes.fake_tensorrt_context import IExecutionContext, describe, needed
+from tests.gpu.fakes.fake_tensorrt_plans import Header, Shapes, read_plan
 from tests.gpu.fakes.fake_tensorrt_types import (
     Dims,
     FakeTensorRT,
-    Header,
-    ILogger,
     IOTensor,
     LayerInformationFormat,
     Severity,
     Strategy,
     TensorIOMode,
-    read_plan,
 )
 
 
@@ -27,10 +25,10 @@ class Runtime:
     """trt.Runtime"""
 
     __slots__ = "engine_host_code_allowed", "logger"
-    fake: ClassVar[FakeTensorRT]
+    _fake: ClassVar[FakeTensorRT]
 
-    def __init__(self, logger: ILogger) -> None:
-        self.fake.start(logger)
+    def __init__(self, logger: Any) -> None:
+        self._fake.start(logger)
         self.logger, self.engine_host_code_allowed = logger, False
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> "ICudaEngine | None":
@@ -41,7 +39,7 @@ class Runtime:
             self.logger.log(Severity.ERROR, f"IRuntime::deserializeCudaEngine: {refused}")
             return None
         try:
-            weights = Block(self.fake.machine, self.fake.machine.use(), len(read[1]))
+            weights = Block(self._fake.machine, self._fake.machine.use(), len(read[1]))
         except (OutOfMemoryError, CUDARuntimeError) as error:
             self.logger.log(Severity.ERROR, describe(error, len(plan)))
             return None
@@ -49,16 +47,16 @@ class Runtime:
 
     def _refusal(self, header: Header) -> str | None:
         """Why a plan is not for this release or this GPU."""
-        capability = self.fake.machine.gpus[self.fake.machine.current].capability
-        mine, its = version_numbers(self.fake.version), version_numbers(header.version)
+        capability = self._fake.capability
+        mine, its = version_numbers(self._fake.version), version_numbers(header.version)
         compatible = "VERSION_COMPATIBLE" in header.flags
         embeds = compatible and "EXCLUDE_LEAN_RUNTIME" not in header.flags
-        if self.fake.lean and not compatible:
+        if self._fake.lean and not compatible:
             return "Error Code 6: API Usage Error (the lean runtime takes version compatible plans only)"
         if embeds and not self.engine_host_code_allowed:
             return "Error Code 4: API Usage Error (setEngineHostCodeAllowed is required for a plan with a lean runtime)"
         if (mine < its) if embeds else (mine != its):
-            versions = f"expecting library version {header.version} got {self.fake.version}"
+            versions = f"expecting library version {header.version} got {self._fake.version}"
             return f"Error Code 6: API Usage Error (The engine plan file is of another version, {versions})"
         if capability != header.capability:
             computes = f"expecting compute {dotted(capability)} got compute {dotted(header.capability)}"
@@ -78,8 +76,8 @@ class ICudaEngine:
     """trt.ICudaEngine"""
 
     def __init__(self, runtime: Runtime, header: Header, graph: bytes, weights: Block) -> None:
-        self.fake, self.logger, self.header, self._weights = runtime.fake, runtime.logger, header, weights
-        self.device = runtime.fake.machine.current
+        self.fake, self.logger, self.header, self._weights = runtime._fake, runtime.logger, header, weights
+        self.device = runtime._fake.machine.current
         model = onnx.load_from_string(graph)
         self.inputs = [IOTensor.read(value) for value in model.graph.input]
         self.outputs = [IOTensor.read(value) for value in model.graph.output]
@@ -98,16 +96,16 @@ class ICudaEngine:
     def get_tensor_dtype(self, name: str) -> Any:
         return self.tensors[name].dtype
 
-    def get_tensor_shape(self, name: str) -> Dims:
+    def get_tensor_shape(self, name: str) -> Any:
         return Dims(self.tensors[name].shape)
 
-    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Dims]:
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Any]:
         assert self.get_tensor_mode(name) == TensorIOMode.INPUT, "profiles are of inputs"
-        return [Dims(shape) for shape in self.profile(name, profile_index)]
+        return [Dims(shape) for shape in self._profile(name, profile_index)]
 
-    def profile(self, name: str, index: int) -> list[list[int]]:
+    def _profile(self, name: str, index: int) -> Shapes:
         profiles = self.header.profiles
-        return profiles[index][name] if profiles else [list(self.tensors[name].shape)] * 3
+        return profiles[index][name] if profiles else [self.tensors[name].shape] * 3
 
     def create_engine_inspector(self) -> "EngineInspector":
         return EngineInspector(self)
@@ -116,8 +114,9 @@ class ICudaEngine:
         return IRuntimeConfig()
 
     def create_execution_context(self, runtime_config: Any = Strategy.STATIC) -> "IExecutionContext | None":
-        strategy = runtime_config.strategy if isinstance(runtime_config, IRuntimeConfig) else runtime_config
-        largest = {tensor.name: self.profile(tensor.name, 0)[2] for tensor in self.inputs}
+        config = runtime_config if isinstance(runtime_config, IRuntimeConfig) else None
+        strategy = config.get_execution_context_allocation_strategy() if config else runtime_config
+        largest = {tensor.name: self._profile(tensor.name, 0)[2] for tensor in self.inputs}
         size = 0 if strategy == Strategy.USER_MANAGED else needed(largest)
         try:
             if self.fake.contexts_left == 0:
@@ -141,28 +140,26 @@ def loaded(graph: bytes) -> InferenceSession:
 class IRuntimeConfig:
     """trt.IRuntimeConfig"""
 
-    __slots__ = ("strategy",)
+    __slots__ = ("_strategy",)
 
     def __init__(self) -> None:
-        self.strategy: Any = Strategy.STATIC
+        self._strategy: Any = Strategy.STATIC
 
     def set_execution_context_allocation_strategy(self, strategy: Any = Strategy.STATIC) -> None:
-        self.strategy = strategy
+        self._strategy = strategy
 
     def get_execution_context_allocation_strategy(self) -> Any:
-        return self.strategy
+        return self._strategy
 
 
 class EngineInspector:
     """trt.EngineInspector"""
 
-    __slots__ = "engine", "execution_context"
+    __slots__ = "_engine", "execution_context"
 
     def __init__(self, engine: ICudaEngine) -> None:
-        self.engine, self.execution_context = engine, None
+        self._engine, self.execution_context = engine, None
 
     def get_engine_information(self, format: Any) -> str:  # noqa: A002
         assert format == LayerInformationFormat.JSON, "this inspector writes JSON"
-        detailed = self.engine.header.verbosity == "DETAILED"
-        layers = self.engine.header.layers if detailed else [layer["Name"] for layer in self.engine.header.layers]
-        return json.dumps({"Layers": layers, "Bindings": list(self.engine.tensors)})
+        return json.dumps({"Layers": self._engine.header.layers, "Bindings": list(self._engine.tensors)})

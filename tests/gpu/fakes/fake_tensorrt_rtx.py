@@ -16,7 +16,8 @@ from tests.gpu.fakes.fake_machine import Machine
 from tests.gpu.fakes.fake_tensorrt import runtime_names
 from tests.gpu.fakes.fake_tensorrt_context import IExecutionContext
 from tests.gpu.fakes.fake_tensorrt_engine import ICudaEngine, IRuntimeConfig, Runtime
-from tests.gpu.fakes.fake_tensorrt_types import MAGIC, FakeTensorRT, Header, IHostMemory, Strategy, of_fake
+from tests.gpu.fakes.fake_tensorrt_plans import MAGIC, Header
+from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT, IHostMemory, Strategy, of_fake, real
 
 HEADER = 64  # bytes, as in TensorRT for RTX 1.7
 CAPABILITIES = (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)
@@ -43,8 +44,7 @@ class FakeRtx(FakeTensorRT):
 
 
 def install(monkeypatch: pytest.MonkeyPatch, machine: Machine, version: str = "1.7.1.116") -> FakeRtx:
-    """Puts `tensorrt_rtx` into sys.modules until the test ends; the real one gives the enums."""
-    real = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: it is for Linux on x86-64")
+    """Puts `tensorrt_rtx` into sys.modules until the test ends."""
     fake = FakeRtx(machine, version, lean=False)
     made = ModuleType("tensorrt_rtx")
     made.__spec__ = importlib.machinery.ModuleSpec(made.__name__, None)
@@ -55,7 +55,7 @@ def install(monkeypatch: pytest.MonkeyPatch, machine: Machine, version: str = "1
         "CudaGraphStrategy",
     )
     vars(made).update(runtime_names(fake), **{name: getattr(real, name) for name in enums})
-    vars(made).update(Runtime=of_fake(fake, RtxRuntime), enums=real)
+    vars(made).update(Runtime=of_fake(fake, RtxRuntime))
     monkeypatch.setitem(sys.modules, made.__name__, made)
     return fake
 
@@ -64,25 +64,24 @@ class RtxRuntime(Runtime):
     """trt.Runtime"""
 
     __slots__ = ()
-    fake: FakeRtx
+    _fake: FakeRtx
     engine_header_size = HEADER
 
     def get_engine_validity(self, buffer: bytes) -> tuple[Any, int]:
-        enums = sys.modules["tensorrt_rtx"]
-        valid, bits = enums.EngineValidity, enums.EngineInvalidityDiagnostics
-        found = self.fake.diagnostics
+        valid, bits = real.EngineValidity, real.EngineInvalidityDiagnostics
+        found = self._fake.diagnostics
         if len(buffer) != HEADER or not buffer.startswith(MAGIC):
             return valid.INVALID, int(bits.MALFORMED_ENGINE)
-        if f'"version": "{self.fake.version}"'.encode() not in buffer:
+        if f'"version": "{self._fake.version}"'.encode() not in buffer:
             found |= int(bits.VERSION_MISMATCH)
-        if self.fake.machine.gpus[self.fake.machine.current].capability not in CAPABILITIES:
+        if self._fake.machine.gpus[self._fake.machine.current].capability not in CAPABILITIES:
             found |= int(bits.UNSUPPORTED_CC)
         if not found:
             return valid.VALID, 0
-        return (valid.SUBOPTIMAL if self.fake.suboptimal else valid.INVALID), found
+        return (valid.SUBOPTIMAL if self._fake.suboptimal else valid.INVALID), found
 
     def _refusal(self, header: Header) -> str | None:
-        return None if header.version == self.fake.version else "Error Code 6: API Usage Error (another version)"
+        return None if header.version == self._fake.version else "Error Code 6: API Usage Error (another version)"
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> "RtxEngine | None":
         engine = super().deserialize_cuda_engine(serialized_engine)
@@ -123,55 +122,54 @@ class RtxContext(IExecutionContext):
     def execute_async_v3(self, stream_handle: int) -> bool:
         stream = self.fake.machine.stream(stream_handle)
         shapes = ";".join(f"{name} {shape}" for name, shape in sorted(self.shapes.items()))
-        if self.config.cache is None or shapes not in self.config.cache.kernels:
+        if self.config._cache is None or shapes not in self.config._cache._kernels:
             if stream.recorded is not None:
                 return self._error("Error Code 1: Cuda Runtime (operation not permitted when stream is capturing)")
             self.fake.compiled.append(shapes)
-            if self.config.cache is not None:
-                self.config.cache.kernels.append(shapes)
+            if self.config._cache is not None:
+                self.config._cache._kernels.append(shapes)
         return super().execute_async_v3(stream_handle)
 
 
 class RtxConfig(IRuntimeConfig):
     """trt.IRuntimeConfig"""
 
-    __slots__ = ("cache", "cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy", "fake")
+    __slots__ = ("_cache", "_fake", "cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy")
 
     def __init__(self, fake: FakeRtx) -> None:
         super().__init__()
-        enums = sys.modules["tensorrt_rtx"]
-        self.fake, self.cache = fake, None
-        self.cuda_graph_strategy = enums.CudaGraphStrategy.DISABLED
-        self.dynamic_shapes_kernel_specialization_strategy = enums.DynamicShapesKernelSpecializationStrategy.LAZY
+        self._fake, self._cache = fake, None
+        self.cuda_graph_strategy = real.CudaGraphStrategy.DISABLED
+        self.dynamic_shapes_kernel_specialization_strategy = real.DynamicShapesKernelSpecializationStrategy.LAZY
 
     def create_runtime_cache(self) -> "IRuntimeCache":
-        return IRuntimeCache(self.fake)
+        return IRuntimeCache(self._fake)
 
     def set_runtime_cache(self, cache: "IRuntimeCache | None" = None) -> bool:
-        self.cache = cache
+        self._cache = cache
         return True
 
 
 class IRuntimeCache:
     """trt.IRuntimeCache: of one GPU, driver and release."""
 
-    __slots__ = "fake", "kernels"
+    __slots__ = "_fake", "_kernels"
 
     def __init__(self, fake: FakeRtx) -> None:
-        self.fake, self.kernels = fake, list[str]()
+        self._fake, self._kernels = fake, list[str]()
 
     @property
     def _made_for(self) -> str:
-        gpu = self.fake.machine.gpus[self.fake.machine.use()]
-        return f"kernels {self.fake.version} {gpu.name} {self.fake.driver}"
+        gpu = self._fake.machine.gpus[self._fake.machine.use()]
+        return f"kernels {self._fake.version} {gpu.name} {self._fake.driver}"
 
     def serialize(self) -> IHostMemory:
-        return IHostMemory("\n".join([self._made_for, *self.kernels]).encode())
+        return IHostMemory("\n".join([self._made_for, *self._kernels]).encode())
 
     def deserialize(self, blob: bytes) -> bool:
         """:returns: whether it was compatible, and is loaded"""
         made_for, *kernels = bytes(memoryview(blob)).decode(errors="replace").split("\n")
         if made_for != self._made_for:
             return False
-        self.kernels[:] = kernels
+        self._kernels[:] = kernels
         return True

@@ -1,29 +1,19 @@
-"""What both halves of the fake TensorRT share: its enums, its small types, and the plan, a graph with a header."""
+"""What the parts of the fake TensorRT share. Its enums, `Dims` and base of loggers are those of TensorRT for RTX."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 
 from tests.gpu.fakes.fake_machine import CUDARuntimeError, Machine
 
-MAGIC = b"ftrt"
+real = pytest.importorskip("tensorrt_rtx", reason="the fake takes its types from tensorrt-rtx, for Linux on x86-64")
 
-
-def members(name: str, text: str) -> Any:
-    return IntEnum(name, text.split(), start=0)  # numbered otherwise in every release: nobody may keep them
-
-
-Severity = members("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
-DataType = members("DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 FP8 BF16 INT64 INT4 FP4")
-TensorIOMode = members("TensorIOMode", "NONE INPUT OUTPUT")
-Strategy = members("ExecutionContextAllocationStrategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED")
-LayerInformationFormat = members("LayerInformationFormat", "ONELINE JSON")
-ProfilingVerbosity = members("ProfilingVerbosity", "LAYER_NAMES_ONLY NONE DETAILED")
+DataType, Dims, ILogger, TensorIOMode = real.DataType, real.Dims, real.ILogger, real.TensorIOMode
+Severity, Strategy = real.ILogger.Severity, real.ExecutionContextAllocationStrategy
+LayerInformationFormat = real.LayerInformationFormat
 
 TYPES = {
     onnx.TensorProto.FLOAT: DataType.FLOAT,
@@ -47,54 +37,31 @@ NUMPY = {
 
 
 @dataclass
-class Header:
-    """What a plan says beside its graph.
-
-    :param profiles: input → least, best and largest shape
-    """
-
-    version: str
-    capability: tuple[int, int]
-    strongly_typed: bool
-    flags: list[str]
-    profiles: list[dict[str, list[list[int]]]]
-    verbosity: str
-    optimization_level: int
-    workspace: int
-    layers: list[dict[str, Any]]
-
-
-@dataclass
 class FakeTensorRT:
     """Knobs, and what happened.
 
-    :param build_fails: what the builder logs then
     :param contexts_left: execution contexts that there is memory for; None: as many as fit
-    :param layers: what the engine inspector says of plans that are built; None: something plausible
     :param executions_left: before `execute_async_v3` returns False
-    :param builds: the headers of the plans that were built
     :param executions: (GPU, shape of the first input, whether captured) of each that was queued
     """
 
     machine: Machine
     version: str
     lean: bool
-    build_fails: str | None = None
     contexts_left: int | None = None
     executions_left: int | None = None
-    layers: list[dict[str, Any]] | None = None
-    builds: list[Header] = field(default_factory=list)
     executions: list[tuple[int, tuple[int, ...], bool]] = field(default_factory=list)
     scratch: dict[int, int] = field(default_factory=dict)  # address → handle of the stream that uses it
 
     @property
-    def major(self) -> int:
-        return int(self.version.split(".")[0])
+    def capability(self) -> tuple[int, int]:
+        """Of the current GPU."""
+        return self.machine.gpus[self.machine.use()].capability
 
-    def start(self, logger: object) -> None:
+    def start(self, logger: Any) -> None:
         """:raises TypeError: what pybind11 says where there is no GPU, and of a logger that is none"""
-        if not isinstance(logger, ILogger) or not getattr(logger, "_made", False):
-            raise TypeError("__init__(): incompatible constructor arguments; or ILogger.__init__ was not called")
+        if not isinstance(logger, ILogger):
+            raise TypeError("__init__(): incompatible constructor arguments")
         try:
             self.machine.use()
         except CUDARuntimeError as error:
@@ -104,60 +71,11 @@ class FakeTensorRT:
 
 def of_fake(fake: FakeTensorRT, kind: type) -> type:
     """The class as the module has it; like pybind11's, its objects have no attributes but their own."""
-    return type(kind.__name__, (kind,), {"fake": fake, "__slots__": ()})
-
-
-class ILogger:
-    """Must be initialised by who derives from it."""
-
-    Severity = Severity
-    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = Severity
-
-    def __init__(self) -> None:
-        self._made = True
-
-    def log(self, severity: Any, msg: str) -> None:
-        raise NotImplementedError('Tried to call pure virtual function "ILogger::log"')
-
-
-class Logger(ILogger):
-    """Keeps what it is told, instead of printing it."""
-
-    def __init__(self, min_severity: Any = Severity.WARNING) -> None:
-        super().__init__()
-        self.min_severity, self.messages = min_severity, list[str]()
-
-    def log(self, severity: Any, msg: str) -> None:
-        if severity <= self.min_severity:
-            self.messages.append(msg)
-
-
-class Dims:
-    """A sequence that equals tuples and lists, and is neither."""
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        self._shape = tuple(shape)
-
-    def __len__(self) -> int:
-        return len(self._shape)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._shape[index]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._shape)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Dims | tuple | list) and self._shape == tuple(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(self._shape)
+    return type(kind.__name__, (kind,), {"_fake": fake, "__slots__": ()})
 
 
 class IHostMemory(bytes):
-    """A buffer, of which `len` knows nothing."""
+    """trt.IHostMemory: a buffer, of which `len` knows nothing."""
 
     __len__ = None  # type: ignore[assignment]
 
@@ -183,18 +101,3 @@ class IOTensor:
         kind = value.type.tensor_type
         axes = (axis.dim_value if axis.HasField("dim_value") else axis.dim_param for axis in kind.shape.dim)
         return cls(value.name, TYPES[kind.elem_type], tuple(axes))
-
-
-def write_plan(header: Header, graph: bytes) -> IHostMemory:
-    """The bytes that `build_serialized_network` returns."""
-    text = json.dumps(asdict(header)).encode()
-    return IHostMemory(MAGIC + len(text).to_bytes(8, "little") + text + graph)
-
-
-def read_plan(plan: bytes) -> tuple[Header, bytes] | None:
-    """Its header and graph; None if it is no plan."""
-    if not plan.startswith(MAGIC):
-        return None
-    length = int.from_bytes(plan[4:12], "little")
-    fields = json.loads(plan[12 : 12 + length])
-    return Header(**{**fields, "capability": tuple(fields["capability"])}), plan[12 + length :]
