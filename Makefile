@@ -25,7 +25,7 @@ bench: $(DEV_ENV)/ready  ## ratios within one run; prints a line of JSON each
 	$(DEV_ENV)/bin/python -m pytest benchmarks -q -s
 
 bench-gpu: $(GPU_ENV)/ready  ## every back end on this machine's GPU; writes benchmarks/results/gpu-<device>.json
-	$(GPU_ENV)/bin/python -m pytest benchmarks/gpu -q -s --json-results benchmarks/results
+	$(GPU_ENV)/bin/python benchmarks/gpu/offline run all --output runs/gpu --results benchmarks/results
 
 demo-detector: $(DEV_ENV)/ready  ## simulate, train, export, calibrate and measure the demo detector, from its seed
 	$(BIN)/spai-train simulate $(DEMO)/data

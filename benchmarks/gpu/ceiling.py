@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu.results import first_line
+from gpu.text import first_line
 
 SIDE = 8192
 OPERATIONS = 2 * SIDE**3
@@ -28,7 +28,7 @@ def used_memory() -> int:
 
 def uuid() -> str:
     """Of the GPU, as NVML knows it."""
-    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+    return f"GPU-{str(torch.cuda.get_device_properties(0).uuid).removeprefix('GPU-')}"
 
 
 def device_facts() -> dict[str, Any]:

@@ -13,6 +13,7 @@ Result = dict[str, Any]
 
 ENGINES = ("ONNX Runtime", "TensorRT")
 NOT_RUN = "not run"
+PUBLISHED = "vitb"  # results of any other model are told apart by the file's name, and no table takes them
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Every figure is made of rows of a result file; where there is none, the cell says why.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,19 +10,20 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # where this package lies
 
-from gpu.goals import GOALS, NOT_RUN, Goal, Result, Row, number, whole, why
+from gpu import json_files
+from gpu.goals import GOALS, NOT_RUN, PUBLISHED, Goal, Result, Row, number, whole, why
 
 RESULTS = Path(__file__).parent.parent / "results"
 
 
 def committed(folder: Path = RESULTS) -> list[Result]:
     """What the result files of GPUs hold, by name."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("gpu-*.json"))]
+    return [json_files.read(path) for path in sorted(folder.glob("gpu-*.json"))]
 
 
 def markdown(results: Sequence[Result]) -> str:
     """:param results: those of the published model are shown, a column each; none is a column of `not run`"""
-    shown = [result for result in results if result["model"] == "vitb"]
+    shown = [result for result in results if result["model"] == PUBLISHED]
     columns = [_device(result) for result in shown] or ["measured"]
     goals = [
         _line([goal.what, goal.asked, *([_figures(result, goal) for result in shown] or [NOT_RUN])]) for goal in GOALS

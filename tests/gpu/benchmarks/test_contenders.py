@@ -20,8 +20,8 @@ from gpu.bench import Gpu
 from gpu.end_to_end import Photographs, end_to_end
 from gpu.engine_runners import engine_contenders
 from gpu.memory import Compared
-from gpu.results import first_line, pathless, slug
 from gpu.settings import Settings
+from gpu.text import first_line, pathless, slug
 from gpu.torch_runners import recorded, torch_contenders
 
 from tests.gpu.fakes import fake_cupy, plan_writer

@@ -1,0 +1,37 @@
+"""What steps are run in: packages and libraries that were packed, beside those of the machine."""
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gpu.offline.pack import ROOT
+
+
+def environment(sites: Sequence[Path], given: Mapping[str, str]) -> dict[str, str]:
+    """:param sites: folders of packages, which go before those of the machine; none where it lacks nothing
+    :param given: variables of this process
+    """
+    paths = [*sites, ROOT, ROOT / "benchmarks"]
+    found = {**given, "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONUNBUFFERED": "1"}
+    libraries = nvidia()
+    if not sites or libraries is None:
+        return found
+    for folder in sites:
+        link(folder / "nvidia", libraries)
+    folders = [str(path) for path in sorted(libraries.glob("*/lib"))]
+    already = filter(None, [given.get("LD_LIBRARY_PATH")])
+    return {**found, "LD_LIBRARY_PATH": os.pathsep.join([*folders, *already])}
+
+
+def nvidia() -> Path | None:
+    """Where PyTorch's wheels of CUDA libraries lie, if that is where it has them from."""
+    found = importlib.util.find_spec("nvidia")
+    places = list(found.submodule_search_locations or ()) if found else []
+    return Path(places[0]) if places else None
+
+
+def link(path: Path, target: Path) -> None:
+    """ONNX Runtime looks for CUDA's libraries beside itself (`preload_dlls`)."""
+    if not path.is_symlink():
+        path.symlink_to(target)
