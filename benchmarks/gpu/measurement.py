@@ -1,6 +1,7 @@
 """A whole measurement of the GPU that is there, of what the settings want."""
 
 import gc
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -75,14 +76,11 @@ def run(bench: Bench, contenders: list[Contender], folder: Path) -> None:
 
 
 def free() -> None:
-    """What PyTorch and CuPy keep for later goes back to the GPU."""
+    """What PyTorch and, once it was imported, CuPy keep for later goes back to the GPU."""
     gc.collect()
     torch.cuda.empty_cache()
-    try:
-        import cupy  # noqa: PLC0415  an extra
-    except ImportError:
-        return
-    cupy.get_default_memory_pool().free_all_blocks()
+    if cupy := sys.modules.get("cupy"):
+        cupy.get_default_memory_pool().free_all_blocks()
 
 
 def _end_to_end(bench: Bench, contenders: list[Contender], batch: int, folder: Path) -> None:

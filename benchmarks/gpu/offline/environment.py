@@ -13,15 +13,14 @@ def environment(sites: Sequence[Path], given: Mapping[str, str]) -> dict[str, st
     :param given: variables of this process
     """
     paths = [*sites, ROOT, ROOT / "benchmarks"]
-    found = {**given, "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONUNBUFFERED": "1"}
+    found = {**given, "PYTHONPATH": _before(given.get("PYTHONPATH"), paths), "PYTHONUNBUFFERED": "1"}
     libraries = nvidia()
     if not sites or libraries is None:
         return found
     for folder in sites:
         link(folder / "nvidia", libraries)
-    folders = [str(path) for path in sorted(libraries.glob("*/lib"))]
-    already = filter(None, [given.get("LD_LIBRARY_PATH")])
-    return {**found, "LD_LIBRARY_PATH": os.pathsep.join([*folders, *already])}
+    folders = sorted(libraries.glob("*/lib"))
+    return {**found, "LD_LIBRARY_PATH": _before(given.get("LD_LIBRARY_PATH"), folders)}
 
 
 def nvidia() -> Path | None:
@@ -29,6 +28,10 @@ def nvidia() -> Path | None:
     found = importlib.util.find_spec("nvidia")
     places = list(found.submodule_search_locations or ()) if found else []
     return Path(places[0]) if places else None
+
+
+def _before(already: str | None, paths: Sequence[Path]) -> str:
+    return os.pathsep.join([*map(str, paths), *filter(None, [already])])
 
 
 def link(path: Path, target: Path) -> None:

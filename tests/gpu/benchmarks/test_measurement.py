@@ -1,10 +1,12 @@
 """What a whole measurement takes on, by the parts that the settings want."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from gpu import measurement
 
 from tests.support.desk import Desk
@@ -40,3 +42,10 @@ def test_parts_of_a_measurement(
     contender = replace(desk.contender("ONNX Runtime", fails=load), form="fused attention")
     measurement.run(desk.bench, [contender], tmp_path)
     assert found == order
+
+
+def test_a_cupy_that_nobody_imported_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of PyTorch do not fail where CuPy cannot be used."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    measurement.free()

@@ -116,8 +116,9 @@ def test_packages_and_libraries_of_a_step(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     libraries = tmp_path / "machine" / "nvidia"
     for _ in range(2):
-        found = environment([tmp_path / "site"], {"LD_LIBRARY_PATH": "/before"})
-    assert found["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "site"), str(ROOT), str(ROOT / "benchmarks")]
+        found = environment([tmp_path / "site"], {"LD_LIBRARY_PATH": "/before", "PYTHONPATH": "/own"})
+    paths = [tmp_path / "site", ROOT, ROOT / "benchmarks", "/own"]
+    assert found["PYTHONPATH"].split(os.pathsep) == list(map(str, paths))
     wanted = [str(libraries / name / "lib") for name in ("cu13", "cudnn")]
     assert found["LD_LIBRARY_PATH"].split(os.pathsep)[:2] == wanted
     assert found["LD_LIBRARY_PATH"].endswith(":/before")
