@@ -31,6 +31,19 @@ class DeviceLostError(EngineError):
         self.device = device
 
 
+class DeviceBusyError(EngineError):
+    """A GPU refused a call because somebody in this process recorded a CUDA graph; later it will not.
+
+    :param device: `cuda:<index>`
+    """
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(
+            f"{device} refuses what is asked of it while a CUDA graph is recorded ({reason}): "
+            "let no other part of this program record one at the same time"
+        )
+
+
 @dataclass(frozen=True)
 class Tensor:
     """An input or output of a graph; an axis that is a name is dynamic, and as long wherever that name stands."""

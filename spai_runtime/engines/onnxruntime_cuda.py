@@ -12,30 +12,27 @@ import itertools
 import re
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from spai_runtime.engines.base import GPU_BATCH_SIZE, Contract, DeviceLostError
+from spai_runtime.engines.base import GPU_BATCH_SIZE, Contract, DeviceBusyError, DeviceLostError
 from spai_runtime.engines.cuda.engine import CudaEngine
-from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.gpu import CAPTURE_ERRORS, Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Shape
+from spai_runtime.engines.cuda.recording import RECORDINGS
 from spai_runtime.engines.onnx_session import CUDA, import_for_cuda, import_runtime, open_session
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Artifact
 from spai_runtime.text import excerpt
 
-# What its messages say: of its arena, CUDA, cuBLAS and cuDNN; of CUDA's errors 900 and 901.
+# What its messages say: of its arena, CUDA, cuBLAS and cuDNN; of a call that CUDA refuses while somebody records.
 _OUT_OF_MEMORY = re.compile("failed to allocate memory|out of memory|alloc_failed", re.IGNORECASE)
 _CUDA_FAILED = re.compile("(cuda|cublas|cudnn) (failure|error)", re.IGNORECASE)
-_SPOILT = re.compile("stream is capturing|error during capture")
+_BUSY = re.compile(r"cuda failure 90[0-8]\b", re.IGNORECASE)
 _NO_GRAPH = "-1"
-
-
-class _RecordingSpoiltError(EngineError):
-    """Another thread did something on the GPU that CUDA forbids while a graph is recorded."""
+RECORDING_ATTEMPTS = 3
 
 
 def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> CudaEngine:  # noqa: ARG001
@@ -72,8 +69,8 @@ class OnnxProgram:
     def error(self, error: Exception) -> EngineError:
         """What to raise for an exception of ONNX Runtime's."""
         text = " ".join(str(error).split())
-        if _SPOILT.search(text):
-            return _RecordingSpoiltError(text)
+        if _BUSY.search(text):
+            return DeviceBusyError(self.gpu.device, excerpt(text))
         if _OUT_OF_MEMORY.search(text):
             return self.gpu.full(text)
         if _CUDA_FAILED.search(text):
@@ -122,7 +119,7 @@ class OnnxExecution:
         self._options = _run_options(_NO_GRAPH if program.records else None)
 
     def prepare(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
-        """See `Execution`. Nothing is recorded later, when other threads allocate, which spoils a recording."""
+        """See `Execution`. Nothing is recorded later, when other threads would have to wait for it."""
         binding, options = self._bind(shape, source, targets), self._options
         if self._program.records:
             options = self._record(binding)
@@ -160,18 +157,35 @@ class OnnxExecution:
             raise self._program.error(error) from error
 
     def _record(self, binding: Any) -> Any:
-        """A run that records, if nobody spoils it. :returns: the options to go on with"""
-        options = _run_options(str(next(self._program.graph_ids)))
+        """A run that records, unless somebody who is no engine spoils it. :returns: the options to go on with"""
+        for _ in range(RECORDING_ATTEMPTS):
+            options = _run_options(str(next(self._program.graph_ids)))
+            with RECORDINGS.alone():
+                if self._recorded_with(binding, options):
+                    return options
+        self._run(binding, self._options)
+        return self._options
+
+    def _recorded_with(self, binding: Any, options: Any) -> bool:
         try:
             self._run(binding, options)
         except EngineError as error:
-            with suppress(import_cupy().cuda.runtime.CUDARuntimeError):
-                self.stream.end_capture()  # ONNX Runtime gave up within the recording: nothing else would run now
-            if not isinstance(error, _RecordingSpoiltError):
+            if not (self._end_capture() or isinstance(error, DeviceBusyError)):
                 raise
-            options = self._options
-            self._run(binding, options)
-        return options
+            return False
+        return True
+
+    def _end_capture(self) -> bool:
+        """Where ONNX Runtime gave up within a recording, the stream records still, and nothing would run on it.
+
+        :returns: whether the recording was spoilt: cuBLAS and others say something else of it than CUDA
+        """
+        failed = import_cupy().cuda.runtime.CUDARuntimeError
+        try:
+            self.stream.end_capture()
+        except failed as error:
+            return error.status in CAPTURE_ERRORS
+        return False
 
 
 def _run_options(graph: str | None) -> Any:

@@ -142,3 +142,21 @@ def test_too_little_memory_is_not_the_compilers_fault(monkeypatch: pytest.Monkey
     machine.fail_allocation()
     with pytest.raises(MemoryError):
         crop_kernel()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(222, "cannot compile for this GPU .*unsupported toolchain"), (46, "")]
+)
+def test_the_driver_does_not_take_the_kernel(monkeypatch: pytest.MonkeyPatch, status: int, message: str) -> None:
+    """Its code is the compiler's fault, the rest the GPU's: whoever calls makes an engine's error of that."""
+    fake_cupy.install(monkeypatch)
+    import cupy  # noqa: PLC0415  the fake
+
+    failed = cupy.cuda.driver.CUDADriverError
+
+    def launched(*_: object) -> None:
+        raise failed(status)
+
+    monkeypatch.setattr(cupy, "ElementwiseKernel", lambda *_, **__: launched)
+    with pytest.raises(EngineError if message else failed, match=message or None):
+        crop_kernel()

@@ -4,14 +4,25 @@ import gc
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spai_runtime.engines.base import Contract, Crop, DeviceLostError, DeviceMemoryError, Slot, Tensor
+from spai_runtime.engines.base import (
+    Contract,
+    Crop,
+    DeviceBusyError,
+    DeviceLostError,
+    DeviceMemoryError,
+    Slot,
+    Tensor,
+)
+from spai_runtime.engines.cuda import recording
 from spai_runtime.engines.cuda.engine import CudaEngine, CudaSlot, Gpu
+from spai_runtime.engines.cuda.recording import RECORDINGS
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Tiles
@@ -183,6 +194,27 @@ def test_closing_gives_all_memory_back(start: Start, machine: Any) -> None:
     gc.collect()
     assert machine.gpus[0].used == 0
     assert engine.program.closed
+    machine.check()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_closing_again_does_nothing(start: Start, machine: Any, lost: bool) -> None:
+    engine = start()
+    slots = [engine.acquire(4) for _ in range(3)]
+    engine.release(slots[0])
+    if lost:
+        machine.lose(0)
+    for _ in range(2):
+        slots[1].close()
+    for _ in range(2):
+        engine.close()
+    engine.release(slots[2])  # late: nobody would take it any more
+    machine.gpus[0].failed = None
+    used = machine.gpus[0].used
+    del slots, engine
+    gc.collect()
+    assert machine.gpus[0].used == 0
+    assert lost or used == 0
     machine.check()
 
 
@@ -364,3 +396,90 @@ def test_a_gpu_is_current_within_and_no_longer(machine: Any) -> None:
             1 / 0  # noqa: B018  other errors pass as they are
         assert machine.current == 1
     assert machine.current == 0
+
+
+def test_where_a_gpu_was_lost_a_thread_goes_back_to_where_it_was(machine: Any) -> None:
+    first, second = Gpu.find("cuda:0"), Gpu.find("cuda:1")
+    machine.lose(1)
+    with first:
+        for _ in range(2):
+            with pytest.raises(DeviceLostError, match="cuda:1 stopped working"), second:
+                pass
+        assert machine.current == 0
+    machine.gpus[1].failed = None
+    with second:
+        machine.lose(0)
+        with pytest.raises(DeviceLostError, match="cuda:0 stopped working"), first:
+            pass
+        assert machine.current == 1
+    RECORDINGS.enter()
+    with RECORDINGS.alone():  # nobody is within any more, or this would wait for ever
+        pass
+    RECORDINGS.leave()
+
+
+RUNTIME_AND_DRIVER = pytest.mark.parametrize("origin", ["runtime.CUDARuntimeError", "driver.CUDADriverError"])
+
+
+@RUNTIME_AND_DRIVER
+@pytest.mark.parametrize(
+    ("status", "kind", "message"),
+    [
+        (2, DeviceMemoryError, "cuda:0 has too little memory, give a smaller --batch-size: .*out of memory"),
+        (46, DeviceLostError, "cuda:0 stopped working: .*busy or unavailable"),
+        (700, DeviceLostError, "cuda:0 stopped working: .*an illegal memory access"),
+        (900, DeviceBusyError, "cuda:0 refuses what is asked .*: let no other part of this program record"),
+        (901, DeviceBusyError, "while a CUDA graph is recorded .*previous error during capture"),
+        (907, DeviceBusyError, "last recorded in a capturing stream"),
+    ],
+)
+def test_what_goes_wrong_in_cuda(cupy: Any, origin: str, status: int, kind: type, message: str) -> None:
+    with pytest.raises(kind, match=message) as caught, Gpu.find("cuda:0"):
+        raise attrgetter(origin)(cupy.cuda)(status)
+    assert type(caught.value) is kind
+
+
+def test_a_kernel_that_cannot_be_launched(start: Start, machine: Any) -> None:
+    """Kernels are launched by the driver, whose errors are its own."""
+    engine = start()
+    slot, image = engine.acquire(4), pinned(pixels(16, 16))
+    assert isinstance(slot, CudaSlot)
+    crops, kernel = views_of(slot, image), slot._kernel
+
+    def lost(*args: Any) -> None:
+        machine.lose(0)
+        kernel(*args)
+
+    slot._kernel = lost
+    with pytest.raises(DeviceLostError, match="cuda:0 stopped working: CUDA_ERROR_46"):
+        slot.launch(crops, 4)
+
+
+def test_somebody_else_who_records_delays_and_breaks_nothing(
+    start: Start, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another library in the process, that knows of no lock: every call that it spoils is made again."""
+    captured: list[Any] = []
+
+    def begin() -> None:
+        captured.append(cupy.cuda.Stream(non_blocking=True))
+        captured[-1].begin_capture(cupy.cuda.runtime.streamCaptureModeGlobal)
+
+    def end(_: float) -> None:
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="CaptureInvalidated"):
+            captured[-1].end_capture()
+
+    monkeypatch.setattr(recording.time, "sleep", end)
+    engine, image = start(), pinned(pixels(16, 16))
+    begin()
+    slot = engine.acquire(4)
+    begin()
+    crops = views_of(slot, image)
+    slot.launch(crops, 4)
+    begin()
+    assert not slot.done()
+    np.testing.assert_array_equal(slot.wait(), expected(image))
+    begin()
+    views = np.full((2, SIDE, SIDE, 3), 7, np.uint8)
+    np.testing.assert_array_equal(engine.run(views)[0], summed(views))
+    assert len(captured) == 4

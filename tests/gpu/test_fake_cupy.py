@@ -3,6 +3,8 @@
 import ctypes
 import gc
 import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -125,11 +127,11 @@ def test_only_the_gpu_that_was_chosen_is_touched(cupy: Any, machine: Machine) ->
     with cupy.cuda.Device(1):
         copied = Copied(cupy, pinned(ONES))
         copied.stream.synchronize()
-    assert machine.touched == {1}
-    thread = threading.Thread(target=pinned, args=(ONES,))  # whose current GPU is 0
-    thread.start()
-    thread.join()
-    assert machine.touched == {0, 1}
+        assert machine.touched == {1}
+        thread = threading.Thread(target=pinned, args=(ONES,))  # whose current GPU is 0
+        thread.start()
+        thread.join()
+        assert machine.touched == {0, 1}
 
 
 def test_what_belongs_to_another_gpu(cupy: Any) -> None:
@@ -165,14 +167,15 @@ def test_a_gpu_that_is_lost(cupy: Any, machine: Machine) -> None:
     copied, event = Copied(cupy, source), cupy.cuda.Event()
     copied.stream.record(event)
     machine.lose(0)
-    for use in (copied.stream.synchronize, event.synchronize, lambda: event.done, lambda: cupy.empty(1)):
+    assert not event.done
+    for use in (copied.stream.synchronize, event.synchronize, lambda: cupy.empty(1)):
         with error(cupy, "DevicesUnavailable") as caught:
             use()
         assert caught.value.status == 46
     machine.progress()
     assert (copied.back == POISON).all()
-    with cupy.cuda.Device(1):
-        other.stream.synchronize()
+    cupy.cuda.runtime.setDevice(1)
+    other.stream.synchronize()
     assert (other.back == 1).all()
 
 
@@ -207,25 +210,112 @@ def test_a_graph_keeps_its_addresses(cupy: Any, machine: Machine) -> None:
     assert (machine.captures, machine.graph_launches) == (1, 2)
 
 
-def test_what_a_capture_forbids(cupy: Any, machine: Machine) -> None:
-    stream, array, event = stream_of(cupy), cupy.empty(4, np.uint8), cupy.cuda.Event()
+def started(cupy: Any, mode: int | None) -> Any:
+    """A stream that captures."""
+    stream = stream_of(cupy)
+    stream.begin_capture(mode)
+    return stream
+
+
+def unsafe(cupy: Any) -> list[Callable[[], object]]:
+    """Calls that CUDA forbids while somebody captures, on another stream than theirs."""
+    array, event, idle = cupy.empty(4, np.uint8), cupy.cuda.Event(), stream_of(cupy)
+    event.record(idle)
+    kernel = cupy.ElementwiseKernel("", "uint8 values", "values = 1")
+    return [
+        lambda: cupy.empty(4, np.uint8),
+        lambda: pinned(1),
+        event.synchronize,
+        idle.synchronize,
+        lambda: array.get(stream=idle),
+        cupy.get_default_memory_pool().free_all_blocks,
+        lambda: started_kernel(kernel, array, idle),
+    ]
+
+
+def started_kernel(kernel: Any, array: Any, stream: Any) -> None:
+    with stream:
+        kernel(array)
+
+
+@pytest.mark.parametrize("mode", ["Global", "ThreadLocal", "Relaxed", None])
+@pytest.mark.parametrize("other", [False, True])
+def test_what_a_capture_forbids(cupy: Any, mode: str | None, other: bool) -> None:
+    """In the global mode to every thread, in the thread's own mode to that thread, in the relaxed one to none."""
+    code = None if mode is None else getattr(cupy.cuda.runtime, f"streamCaptureMode{mode}")
+    forbidden = mode == "Global" or (mode == "ThreadLocal" and not other)
+    for use in unsafe(cupy):
+        stream = started(cupy, code)
+        assert refused(use, in_a_thread=other) == forbidden
+        with error(cupy, "CaptureInvalidated") if forbidden else nullcontext():
+            stream.end_capture()
+
+
+def refused(use: Callable[[], object], *, in_a_thread: bool) -> bool:
+    """Whether it fails as what a capture forbids."""
+    found: list[object] = []
+
+    def called() -> None:
+        try:
+            use()
+        except RuntimeError as error:
+            found.append(getattr(error, "status", error))
+
+    thread = threading.Thread(target=called)
+    (thread.start if in_a_thread else called)()
+    if in_a_thread:
+        thread.join()
+    assert found in ([], [900])
+    return bool(found)
+
+
+def test_a_question_that_a_capture_forbids(cupy: Any) -> None:
+    """CuPy raises nothing, and the capture is spoilt all the same."""
+    event = cupy.cuda.Event()
+    stream = started(cupy, cupy.cuda.runtime.streamCaptureModeGlobal)
+    assert not event.done
+    with error(cupy, "CaptureInvalidated"):
+        stream.end_capture()
+    assert event.done
+
+
+def test_what_no_capture_allows(cupy: Any, machine: Machine) -> None:
+    event = cupy.cuda.Event()
     event.record(stream_of(cupy))
+    stream = started(cupy, None)
     for use, name in (
-        (lambda: cupy.empty(4, np.uint8), "CaptureUnsupported"),
-        (lambda: pinned(1), "CaptureUnsupported"),
-        (lambda: array.get(stream=stream), "CaptureUnsupported"),
         (stream.synchronize, "CaptureUnsupported"),
-        (event.synchronize, "CaptureUnsupported"),
+        (cupy.cuda.Device(0).synchronize, "CaptureUnsupported"),
         (lambda: stream.wait_event(event), "CaptureIsolation"),
     ):
-        stream.begin_capture()
         with error(cupy, name):
             use()
         with error(cupy, "CaptureInvalidated"):
             stream.end_capture()
-    stream.begin_capture()
+        stream.begin_capture()
+    with error(cupy, "IllegalState"):
+        stream.begin_capture()
     machine.lose(0)
-    with cupy.cuda.Device(1):
-        Copied(cupy, ONES)  # on the other, work goes on
+    cupy.cuda.runtime.setDevice(1)
+    Copied(cupy, ONES)  # on the other, work goes on
+    machine.local.device = 0
     with error(cupy, "DevicesUnavailable"):
         stream.end_capture()
+
+
+def test_kernels_fail_in_the_driver(cupy: Any, machine: Machine) -> None:
+    kernel, array = cupy.ElementwiseKernel("", "uint8 values", "values = 1"), cupy.empty(4, np.uint8)
+    with stream_of(cupy):
+        machine.lose(0)
+        with pytest.raises(cupy.cuda.driver.CUDADriverError, match="busy or unavailable") as caught:
+            kernel(array)
+    assert caught.value.status == 46
+    assert not isinstance(caught.value, cupy.cuda.runtime.CUDARuntimeError)
+
+
+def test_devices_that_were_lost_stay_on_cupys_stack(cupy: Any, machine: Machine) -> None:
+    """As in CuPy: who enters one that fails is taken to the wrong one later."""
+    machine.lose(0)
+    with error(cupy, "DevicesUnavailable"), cupy.cuda.Device(1), cupy.cuda.Device(0):
+        pass
+    assert machine.current == 1

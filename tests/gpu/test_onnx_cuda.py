@@ -19,6 +19,7 @@ from spai_runtime.engines.cuda.engine import CudaEngine, CudaSlot
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
 from spai_runtime.views import Tiles
+from tests.gpu.fakes.fake_machine import GLOBAL
 from tests.support.images import pixels
 from tests.support.loading import crops_of, load_graph
 from tests.support.small_graphs import ENCODER, HEAD, SIDE, encode, write_encoder, write_head
@@ -57,6 +58,7 @@ class Session:
 
     machine: Any
     opened: list["Session"]
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)  # what happens while it records
     refuses = ""
 
     def __init__(self, path: str, settings: Any, providers: list[Any], enable_fallback: int = 1) -> None:
@@ -100,7 +102,8 @@ class Session:
         if key in self.recorded:
             self._fail()
         else:
-            self.stream.begin_capture()
+            self.stream.begin_capture(GLOBAL)
+            self.meanwhile()
             self._fail()
             self.stream.end_capture()
             self.recorded[key] = run
@@ -227,13 +230,56 @@ def test_another_thread_runs_without_the_graph(encoder: CudaEngine, sessions: li
     assert sessions[0].runs[1:] == [(4, NO_GRAPH), (4, "1")]
 
 
-def test_a_recording_that_another_thread_spoils(encoder: CudaEngine, sessions: list[Session]) -> None:
-    sessions[0].failures = [SPOILT]
+@pytest.mark.parametrize("message", [SPOILT, "CUDA failure 900: no", "CUDA failure 907: no ; GPU=0"])
+def test_a_recording_that_is_spoilt_is_made_again(encoder: CudaEngine, sessions: list[Session], message: str) -> None:
+    sessions[0].failures = [message]
     slot = encoder.acquire(4)
-    assert sessions[0].stream.recorded is None
+    assert recorded(slot)
+    check(slot, 1)
+    assert sessions[0].runs == [(4, "1"), (4, "2"), (4, "2")]
+
+
+def test_a_recording_that_is_spoilt_every_time(encoder: CudaEngine, sessions: list[Session]) -> None:
+    """Whatever the library says that stumbles over it."""
+    (session,), cublas = sessions, "CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED ; GPU=0"
+
+    def spoil() -> None:
+        session.stream.invalid = True
+        session.failures = [cublas]
+
+    session.meanwhile = spoil
+    slot = encoder.acquire(4)
+    assert session.stream.recorded is None
     assert not recorded(slot)
     check(slot, 1)
-    assert sessions[0].runs == [(4, "1"), (4, NO_GRAPH), (4, NO_GRAPH)]
+    assert session.runs == [(4, "1"), (4, "2"), (4, "3"), (4, NO_GRAPH), (4, NO_GRAPH)]
+
+
+def test_nobody_interferes_with_a_recording(encoder: CudaEngine, sessions: list[Session]) -> None:
+    """What other threads of the process do on GPUs would spoil it: they wait until it is made."""
+    (session,), failures, over = sessions, list[BaseException](), threading.Event()
+    session.meanwhile = lambda: over.wait(0.02)
+
+    def rival() -> None:
+        try:
+            slot = encoder.acquire(2)
+            while not over.is_set():
+                encoder.allocate((9, 9, 3))
+                check(slot, 1, 2)
+        except BaseException as error:
+            failures.append(error)
+
+    slots = [encoder.acquire(4)]
+    threads = [threading.Thread(target=rival) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    slots += [encoder.acquire(size) for size in (4, 3, 1)]
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert all(recorded(slot) for slot in slots)
+    assert len({graph for _, graph in session.runs} - {NO_GRAPH}) == len(slots) + len(threads)  # none was made twice
 
 
 def test_arrays(encoder: CudaEngine, sessions: list[Session]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.engines.cuda.gpu import import_cupy
+from spai_runtime.engines.cuda.gpu import failures, import_cupy
 from spai_runtime.errors import EngineError
 from spai_runtime.views import Padding
 
@@ -20,6 +20,10 @@ COLUMNS = 7  # of the table
 PADDINGS: Mapping[Padding, int] = {"reflect": 0, "zero": 1, "wrap": 2}
 
 _CODES = f"enum {{ {', '.join(f'{name.upper()} = {code}' for name, code in PADDINGS.items())} }};"
+
+# Of code that the driver does not take: CUDA_ERROR_INVALID_IMAGE, _NO_BINARY_FOR_GPU, _INVALID_PTX,
+# _JIT_COMPILER_NOT_FOUND, _UNSUPPORTED_PTX_VERSION and _JIT_COMPILATION_DISABLED.
+_REFUSED = {200, 209, 218, 221, 222, 223}
 
 # The coordinate of the pixel to show at a coordinate along one side; -1 is black.
 _SHOWN = """
@@ -62,9 +66,9 @@ def crop_kernel() -> Any:
     )
     try:
         _try_out(kernel)
-    except (cupy.cuda.runtime.CUDARuntimeError, MemoryError):
-        raise
     except Exception as error:  # whatever its compiler or the headers that it looks for come to
+        if isinstance(error, (MemoryError, *failures())) and getattr(error, "status", None) not in _REFUSED:
+            raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise EngineError(f"CuPy cannot compile for this GPU ({reason}): pip install 'spai-toolkit[gpu]'") from error
     return kernel

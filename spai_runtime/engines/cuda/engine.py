@@ -12,6 +12,7 @@ from spai_runtime.engines.cuda.crop import crop_kernel
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.pinned import pinned_pixels
 from spai_runtime.engines.cuda.program import Execution, Program, Shape, pair
+from spai_runtime.engines.cuda.recording import retried
 from spai_runtime.engines.cuda.slot import CudaImage, CudaSlot
 from spai_runtime.errors import EngineError
 
@@ -30,6 +31,7 @@ class CudaEngine:
         self._gpu, self._program, self._contract = gpu, program, contract
         self._lock = threading.RLock()  # of what follows: slots are their batcher's own
         self._free: list[CudaSlot] = []
+        self._closed = False
         with gpu:
             self._kernel = crop_kernel() if contract.input.dtype == "uint8" else None
             self._execution = program.execution(import_cupy().cuda.Stream(non_blocking=True))
@@ -45,12 +47,13 @@ class CudaEngine:
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """See `DeviceEngine`."""
-        return pinned_pixels(self._gpu.index, shape)
+        return pinned_pixels(self._gpu, shape)
 
     def run(self, batch: Array) -> list[Array]:
         """See `Engine`. :raises EngineError: see `run_all`"""
         return self.run_all([batch])[0]
 
+    @retried
     def run_all(self, batches: Sequence[Array]) -> list[list[Array]]:
         """See `Engine`. A batch that has more rows than the graph takes is run in parts.
 
@@ -74,13 +77,13 @@ class CudaEngine:
                     self._free.remove(slot)
                     return slot
             self._drop_free()  # those of another size may hold the memory that this one needs
-            return CudaSlot(self._gpu, self._program, self._contract, self._kernel, capacity)
+            return self._new_slot(capacity)
 
     def release(self, slot: Slot) -> None:
         """See `DeviceEngine`."""
         assert isinstance(slot, CudaSlot)
         with self._lock:
-            if slot.unfinished:
+            if slot.unfinished or self._closed:
                 slot.close()
             else:
                 self._free.append(slot)
@@ -89,13 +92,20 @@ class CudaEngine:
         """See `DeviceEngine`: it is the last."""
 
     def close(self) -> None:
-        """See `Engine`."""
+        """See `Engine`. Closing it again does nothing."""
         with self._lock:
             self._drop_free()
+            if self._closed:
+                return
+            self._closed = True
             with suppress(EngineError), self._gpu:
                 del self._execution
                 self._program.close()
                 self._gpu.free_unused()
+
+    @retried
+    def _new_slot(self, capacity: int) -> CudaSlot:
+        return CudaSlot(self._gpu, self._program, self._contract, self._kernel, capacity)
 
     def _drop_free(self) -> None:
         while self._free:

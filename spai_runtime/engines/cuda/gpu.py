@@ -1,4 +1,4 @@
-"""A GPU as CuPy sees it: which there are, and what goes wrong on one, as the two errors that an engine knows."""
+"""A GPU as CuPy sees it: which there are, and what goes wrong on one, as the errors that an engine knows."""
 
 import threading
 from contextlib import suppress
@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from spai_runtime.engines.base import DeviceLostError, DeviceMemoryError
+from spai_runtime.engines.base import DeviceBusyError, DeviceLostError, DeviceMemoryError
+from spai_runtime.engines.cuda.recording import RECORDINGS
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
 
-_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+# cudaErrorMemoryAllocation and cudaErrorStreamCapture…; CUDA_ERROR_OUT_OF_MEMORY and CUDA_ERROR_STREAM_CAPTURE_… of the
+# driver, in which kernels are launched, have the same numbers.
+_OUT_OF_MEMORY = 2
+CAPTURE_ERRORS = range(900, 909)
 
-_entered = threading.local()  # what every `with gpu:` of a thread has to leave again
+_entered = threading.local()  # the GPU that was the current one before each `with gpu:` of a thread
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Gpu:
 
     :param name: as its maker calls it, e.g. `NVIDIA H200`
     :param capability: its compute capability, e.g. `9.0`
-    :raises DeviceMemoryError, DeviceLostError: from within the `with`
+    :raises DeviceMemoryError, DeviceLostError, DeviceBusyError: from within the `with`
     """
 
     index: int
@@ -61,13 +65,16 @@ class Gpu:
         return DeviceMemoryError(f"{self.device} has too little memory, give a smaller --batch-size: {sentence}")
 
     def __enter__(self) -> Self:
-        device = import_cupy().cuda.Device(self.index)  # one a time: it remembers what was current before
-        try:
-            device.__enter__()
-        except Exception as error:
+        runtime = import_cupy().cuda.runtime
+        RECORDINGS.enter()
+        try:  # without CuPy's Device, whose `with` on a GPU that is lost leaves its stack of devices out of step
+            before = runtime.getDevice()
+            runtime.setDevice(self.index)
+        except BaseException as error:
+            RECORDINGS.leave()
             self._translate(error)
             raise
-        _stack().append(device)
+        _stack().append(before)
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -75,19 +82,27 @@ class Gpu:
             if error is not None:
                 self._translate(error)
         finally:
-            with suppress(import_cupy().cuda.runtime.CUDARuntimeError):  # of a GPU that was lost
-                _stack().pop().__exit__(None, None, trace)
+            with suppress(*failures()):  # of a GPU that was lost
+                import_cupy().cuda.runtime.setDevice(_stack().pop())
+            RECORDINGS.leave()
 
     def _translate(self, error: BaseException) -> None:
         """Raises what an engine knows instead of what CuPy says; other errors pass."""
-        cuda = import_cupy().cuda
-        full = isinstance(error, cuda.memory.OutOfMemoryError)
-        if full or (isinstance(error, cuda.runtime.CUDARuntimeError) and error.status == _OUT_OF_MEMORY):
-            with suppress(cuda.runtime.CUDARuntimeError):
+        status = getattr(error, "status", None) if isinstance(error, failures()) else None
+        if status == _OUT_OF_MEMORY or isinstance(error, import_cupy().cuda.memory.OutOfMemoryError):
+            with suppress(*failures()):
                 self.free_unused()
             raise self.full(error) from error
-        if isinstance(error, cuda.runtime.CUDARuntimeError):
+        if status in CAPTURE_ERRORS:
+            raise DeviceBusyError(self.device, str(error)) from error
+        if status is not None:
             raise DeviceLostError(self.device, str(error)) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """CUDA's errors in CuPy, which have a `status`: of its runtime, and of its driver, which launches kernels."""
+    cuda = import_cupy().cuda
+    return cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError
 
 
 def import_cupy() -> Any:
@@ -107,8 +122,8 @@ def _count() -> int:
         raise EngineError(f"no GPU can be used ({error}); check that there is one, with its driver") from error
 
 
-def _stack() -> list[Any]:
+def _stack() -> list[int]:
     if not hasattr(_entered, "devices"):
         _entered.devices = []
-    devices: list[Any] = _entered.devices
+    devices: list[int] = _entered.devices
     return devices

@@ -11,6 +11,7 @@ from spai_runtime.engines.base import Contract, Crop, DeviceImage
 from spai_runtime.engines.cuda.crop import COLUMNS, PADDINGS, Row, fill
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Program, pair, view_sizes
+from spai_runtime.engines.cuda.recording import retried
 from spai_runtime.errors import EngineError
 
 
@@ -41,7 +42,7 @@ class CudaSlot:
         self.device, self.capacity, self.unfinished = gpu.device, capacity, False
         self._gpu, self._kernel = gpu, kernel
         self._held: list[CudaImage] = []  # what the stream has yet to read
-        self._count = 0
+        self._count, self._closed = 0, False
         with gpu:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._cropped, self._ran, self._finish = (cupy.cuda.Event(disable_timing=True) for _ in range(3))
@@ -61,6 +62,7 @@ class CudaSlot:
         """
         return self._execution.recorded(self._views.shape, self._views.data.ptr, [self._features.data.ptr])
 
+    @retried
     def upload(self, pixels: NDArray[np.uint8]) -> DeviceImage:
         """See `Slot`."""
         cupy = import_cupy()
@@ -71,6 +73,7 @@ class CudaSlot:
             ready = self._stream.record(cupy.cuda.Event(disable_timing=True))
             return CudaImage(self.device, array, ready, pixels)
 
+    @retried
     def launch(self, crops: Sequence[Crop], bucket: int) -> None:
         """See `Slot`."""
         assert 0 < len(crops) <= bucket <= self.capacity
@@ -83,6 +86,7 @@ class CudaSlot:
             features.get(stream=self._stream, out=host, blocking=False)
             self._stream.record(self._finish)
 
+    @retried
     def wait(self) -> NDArray[np.float32]:
         """See `Slot`."""
         with self._gpu:
@@ -97,13 +101,21 @@ class CudaSlot:
             return bool(self._finish.done)
 
     def close(self) -> None:
-        """Frees what it holds, once the GPU is through with it or was lost."""
-        with suppress(EngineError), self._gpu:
-            self._stream.synchronize()
+        """Frees what it holds, once the GPU is through with it or was lost. Closing it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        with suppress(EngineError):
+            self._settle()
         with suppress(EngineError), self._gpu:
             del self._execution  # first: what it recorded runs on the buffers
             del self._table, self._table_host, self._features, self._features_host, self._views
             self._held.clear()
+
+    @retried
+    def _settle(self) -> None:
+        with self._gpu:
+            self._stream.synchronize()
 
     def _hold(self, crops: Sequence[Crop]) -> None:
         """Keeps the images until they have been read, and lets the stream wait until each is there."""

@@ -14,7 +14,16 @@ import pytest
 
 from tests.gpu.fakes.fake_arrays import alloc, asarray, empty, empty_pinned, ndarray
 from tests.gpu.fakes.fake_kernels import ElementwiseKernel
-from tests.gpu.fakes.fake_machine import CUDARuntimeError, Gpu, Machine, OutOfMemoryError
+from tests.gpu.fakes.fake_machine import (
+    GLOBAL,
+    RELAXED,
+    THREAD_LOCAL,
+    CUDADriverError,
+    CUDARuntimeError,
+    Gpu,
+    Machine,
+    OutOfMemoryError,
+)
 from tests.gpu.fakes.fake_streams import Event, Graph, Stream, of_machine
 
 
@@ -40,11 +49,13 @@ def modules(machine: Machine) -> list[ModuleType]:
     """As they are in CuPy, each an attribute of its parent."""
     array = of_machine(machine, ndarray)
     runtime = module("cupy.cuda.runtime", CUDARuntimeError=CUDARuntimeError, **runtime_functions(machine))
+    driver = module("cupy.cuda.driver", CUDADriverError=CUDADriverError)
     memory = module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
     classes = {kind.__name__: of_machine(machine, kind) for kind in (Device, Stream, Event)}
     cuda = module(
         "cupy.cuda",
         runtime=runtime,
+        driver=driver,
         memory=memory,
         Graph=Graph,
         alloc=functools.partial(alloc, machine),
@@ -57,11 +68,11 @@ def modules(machine: Machine) -> list[ModuleType]:
         empty=functools.partial(empty, machine, array),
         asarray=functools.partial(asarray, machine, array),
         ElementwiseKernel=of_machine(machine, ElementwiseKernel),
-        get_default_memory_pool=Pool,
-        get_default_pinned_memory_pool=Pool,
+        get_default_memory_pool=functools.partial(Pool, machine),
+        get_default_pinned_memory_pool=functools.partial(Pool, machine),
     )
     cupyx = module("cupyx", empty_pinned=functools.partial(empty_pinned, machine))
-    return [cupy, cuda, runtime, memory, cupyx]
+    return [cupy, cuda, runtime, driver, memory, cupyx]
 
 
 def module(name: str, **attributes: Any) -> ModuleType:
@@ -85,21 +96,35 @@ def runtime_functions(machine: Machine) -> dict[str, Any]:
         major, minor = gpu.capability
         return {"name": gpu.name.encode(), "major": major, "minor": minor, "totalGlobalMem": gpu.memory}
 
+    def device() -> int:
+        if not machine.gpus:
+            raise CUDARuntimeError(35)
+        return machine.current
+
     return {
         "getDeviceCount": device_count,
         "getDeviceProperties": properties,
         "driverGetVersion": lambda: 13000,  # 13.0
+        "getDevice": device,
+        "setDevice": machine.choose,
+        "streamCaptureModeGlobal": GLOBAL,
+        "streamCaptureModeThreadLocal": THREAD_LOCAL,
+        "streamCaptureModeRelaxed": RELAXED,
     }
 
 
 class Pool:
-    """Freed memory is free at once, so a pool holds none."""
+    """Freed memory is free at once, so a pool holds none; giving it back is a call to CUDA all the same."""
 
-    def free_all_blocks(self) -> None: ...
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def free_all_blocks(self) -> None:
+        self.machine.interrupt()
 
 
 class Device:
-    """cupy.cuda.Device; a lost one cannot be entered."""
+    """cupy.cuda.Device; one that was lost cannot be chosen, and then the GPU to go back to stays on CuPy's stack."""
 
     machine: ClassVar[Machine]
 
@@ -107,17 +132,17 @@ class Device:
         self.id = device
 
     def __enter__(self) -> Self:
-        self.machine.working(self.id)
-        self.machine.touched.add(self.id)  # choosing a GPU makes a context on it
-        self.machine.local.devices.append(self.id)
+        self.machine.local.devices.append(self.machine.current)
+        if self.id != self.machine.current:
+            self.machine.choose(self.id)
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.machine.local.devices.pop() == self.id
+        self.machine.choose(self.machine.local.devices.pop())
 
     def synchronize(self) -> None:
         self.machine.interrupt()
         self.machine.use(self.id)
         for stream in list(self.machine.streams.values()):
             if stream.device_id == self.id:
-                stream.run()
+                stream.synchronize()

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.gpu.fakes.fake_arrays import ndarray
-from tests.gpu.fakes.fake_machine import CUDARuntimeError, Machine
+from tests.gpu.fakes.fake_machine import CUDADriverError, CUDARuntimeError, Machine
 from tests.gpu.fakes.fake_streams import Stream, current_stream
 
 C_TYPES = {
@@ -67,8 +67,19 @@ class ElementwiseKernel:
     ) -> None:
         self.inputs, self.outputs = Parameter.parse(in_params), Parameter.parse(out_params)
         self.operation, self.name, self.preamble = operation, name, preamble
+        self._loaded: set[int] = set()
 
     def __call__(self, *args: Any, size: int | None = None) -> Any:
+        """Loads the kernel when it is called first on a GPU; the driver says what goes wrong."""
+        try:
+            if self.machine.current not in self._loaded:
+                self.machine.interrupt()
+                self._loaded.add(self.machine.current)
+            return self._launch(args, size)
+        except CUDARuntimeError as error:
+            raise CUDADriverError(error.status) from error
+
+    def _launch(self, args: tuple[Any, ...], size: int | None) -> Any:
         parameters = [*self.inputs, *self.outputs]
         assert len(args) == len(parameters), f"{self.name} takes {len(parameters)} arguments"
         stream = current_stream(self.machine)

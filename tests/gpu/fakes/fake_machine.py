@@ -4,7 +4,7 @@ import bisect
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,12 +18,17 @@ STATUSES = {
     35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version",
     46: "cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable",
     101: "cudaErrorInvalidDevice: invalid device ordinal",
+    222: "cudaErrorUnsupportedPtxVersion: the provided PTX was compiled with an unsupported toolchain.",
     400: "cudaErrorInvalidResourceHandle: invalid resource handle",
+    401: "cudaErrorIllegalState: the operation cannot be performed in the present state",
     700: "cudaErrorIllegalAddress: an illegal memory access was encountered",
     900: "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing",
     901: "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture",
     905: "cudaErrorStreamCaptureIsolation: dependency created on uncaptured work in another stream",
+    907: "cudaErrorCapturedEvent: operation not permitted on an event last recorded in a capturing stream",
+    908: "cudaErrorStreamCaptureWrongThread: attempt to terminate a thread-local capture sequence from another thread",
 }
+GLOBAL, THREAD_LOCAL, RELAXED = 0, 1, 2  # cupy.cuda.runtime.streamCaptureMode…
 
 
 class CUDARuntimeError(RuntimeError):
@@ -31,6 +36,14 @@ class CUDARuntimeError(RuntimeError):
 
     def __init__(self, status: int) -> None:
         super().__init__(STATUSES[status])
+        self.status = status
+
+
+class CUDADriverError(RuntimeError):
+    """cupy.cuda.driver.CUDADriverError, with which launching a kernel fails; it is no CUDARuntimeError."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"CUDA_ERROR_{status}: {STATUSES[status].partition(': ')[2]}")
         self.status = status
 
 
@@ -75,9 +88,22 @@ class Local(threading.local):
     """What CUDA and CuPy keep for each thread."""
 
     def __init__(self) -> None:
-        self.devices: list[int] = [0]
+        self.device = 0
+        self.devices: list[int] = []  # that CuPy's `with Device` goes back to
         self.streams: list[Stream] = []
-        self.capture: Stream | None = None
+
+
+class Capture(NamedTuple):
+    """One that has begun, and not ended."""
+
+    stream: "Stream"
+    mode: int
+    thread: int
+
+    @property
+    def forbids(self) -> bool:
+        """Whether the calling thread may make no call that might be unsafe."""
+        return self.mode == GLOBAL or (self.mode == THREAD_LOCAL and self.thread == threading.get_ident())
 
 
 class Machine:
@@ -88,6 +114,7 @@ class Machine:
         self.lock, self.local = threading.RLock(), Local()
         self.memories: list[Memory] = []  # by address, with those that were freed
         self.streams: dict[int, Stream] = {}  # by handle
+        self.open_captures: list[Capture] = []
         self.touched: set[int] = set()  # GPUs that hold a context of this process
         self.captures = self.graph_launches = self.kernel_launches = self.pageable_copies = 0
         self.broken: list[str] = []  # found where nothing can be raised
@@ -143,7 +170,13 @@ class Machine:
     @property
     def current(self) -> int:
         """The GPU that the calling thread has chosen."""
-        return self.local.devices[-1]
+        return self.local.device
+
+    def choose(self, device: int) -> None:
+        """Makes a GPU the thread's current one. :raises CUDARuntimeError: it is not there, or was lost"""
+        self.working(device)
+        self.touched.add(device)  # choosing a GPU makes a context on it
+        self.local.device = device
 
     def working(self, device: int) -> None:
         """:raises CUDARuntimeError: there is no such GPU, or it was lost"""
@@ -164,10 +197,13 @@ class Machine:
         return current
 
     def interrupt(self) -> None:
-        """Every call that a thread may not make while it captures."""
-        stream = self.local.capture
-        if stream is not None and self.gpus[stream.device_id].failed is None:
-            stream.invalid = True
+        """Every call that might be unsafe while somebody captures: it fails, and so does the capture."""
+        with self.lock:
+            spoilt = [capture.stream for capture in self.open_captures if capture.forbids]
+            spoilt = [stream for stream in spoilt if self.gpus[stream.device_id].failed is None]
+            for stream in spoilt:
+                stream.invalid = True
+        if spoilt:
             raise CUDARuntimeError(900)
 
     def allocate(self, device: int | None, nbytes: int) -> Memory:

@@ -3,11 +3,12 @@
 Nothing that is queued on a stream runs before somebody waits for it, so a wait that is missing is seen as poison.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
-from tests.gpu.fakes.fake_machine import CUDARuntimeError, Machine
+from tests.gpu.fakes.fake_machine import RELAXED, Capture, CUDARuntimeError, Machine
 
 Operation = Callable[[], None]
 
@@ -79,6 +80,9 @@ class Stream:
     def synchronize(self) -> None:
         self.machine.interrupt()
         self.machine.use(self.device_id)
+        if self.recorded is not None:  # of a capturing stream, in any mode
+            self.invalid = True
+            raise CUDARuntimeError(900)
         self.run()
 
     def record(self, event: "Event | None" = None) -> "Event":
@@ -96,15 +100,26 @@ class Stream:
         if event.marker is not None:
             self.enqueue(event.marker.reach)
 
-    def begin_capture(self) -> None:
-        self.machine.interrupt()
+    def begin_capture(self, mode: int | None = None) -> None:
+        """:param mode: CuPy's own is relaxed"""
         self.machine.use(self.device_id)
-        self.recorded, self.invalid, self.machine.local.capture = [], False, self
+        if self.recorded is not None:
+            raise CUDARuntimeError(401)
+        mode = RELAXED if mode is None else mode
+        with self.machine.lock:
+            self.recorded, self.invalid = [], False
+            self.machine.open_captures.append(Capture(self, mode, threading.get_ident()))
 
     def end_capture(self) -> "Graph":
-        recorded, self.recorded, self.machine.local.capture = self.recorded, None, None
-        assert recorded is not None, "no capture has begun"
+        recorded, self.recorded = self.recorded, None
+        with self.machine.lock:
+            ended = [capture for capture in self.machine.open_captures if capture.stream is self]
+            self.machine.open_captures = [capture for capture in self.machine.open_captures if capture not in ended]
         self.machine.use(self.device_id)
+        if recorded is None:
+            raise CUDARuntimeError(401)
+        if ended[0].mode != RELAXED and ended[0].thread != threading.get_ident():
+            raise CUDARuntimeError(908)
         if self.invalid:
             raise CUDARuntimeError(901)
         self.machine.captures += 1
@@ -150,7 +165,12 @@ class Event:
 
     @property
     def done(self) -> bool:
-        self.machine.working(self.device)
+        """CuPy makes no exception of what cudaEventQuery returns: whatever is not success is not done."""
+        try:
+            self.machine.interrupt()
+            self.machine.working(self.device)
+        except CUDARuntimeError:
+            return False
         return self.marker is None or self.marker.done
 
 
