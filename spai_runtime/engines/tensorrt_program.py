@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from spai_runtime.engines.base import Contract, Tensor
-from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
+from spai_runtime.engines.cuda.gpu import CAPTURE_ERRORS, Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Shape
+from spai_runtime.engines.cuda.recording import RECORDINGS
 from spai_runtime.engines.tensorrt_log import log_of
 from spai_runtime.errors import EngineError
-
-_CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCapture…
 
 
 class TensorRTProgram:
@@ -153,11 +152,12 @@ class TensorRTExecution:
         """A CUDA graph of a run, or None where TensorRT has a layer that cannot be recorded."""
         failed = import_cupy().cuda.runtime.CUDARuntimeError
         try:
-            self.stream.begin_capture()
-            recorded = context.execute_async_v3(self.stream.ptr)
-            graph = self.stream.end_capture()
+            with RECORDINGS.alone():
+                self.stream.begin_capture()
+                recorded = context.execute_async_v3(self.stream.ptr)
+                graph = self.stream.end_capture()
         except failed as error:
-            if error.status not in _CAPTURE_ERRORS:
+            if error.status not in CAPTURE_ERRORS:
                 raise
             return None
         return graph if recorded else None

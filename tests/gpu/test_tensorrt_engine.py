@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,26 @@ def test_a_network_that_cannot_be_recorded(encoder: CudaEngine, machine: Any, tr
     assert not recorded(slot)
     assert machine.graph_launches == 0
     assert [captured for _, _, captured in trt.executions] == [False, True, False]
+
+
+def test_nobody_uses_a_gpu_while_one_records(encoder: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A free of another thread's, for example, waits for all that runs on the GPU, and so for what is recorded."""
+    import cupy  # noqa: PLC0415  the fake
+
+    real, events = cupy.cuda.Stream.end_capture, list[str]()
+    thread = threading.Thread(target=lambda: (encoder.allocate((9, 9, 3)), events.append("allocated")))
+
+    def slowly(stream: Any) -> Any:
+        thread.start()
+        thread.join(0.1)
+        events.append("recorded")
+        return real(stream)
+
+    monkeypatch.setattr(cupy.cuda.Stream, "end_capture", slowly)
+    slot = encoder.acquire(4)
+    thread.join()
+    assert events == ["recorded", "allocated"]
+    assert recorded(slot)
 
 
 def test_arrays(encoder: CudaEngine) -> None:
