@@ -14,13 +14,9 @@ from spai_runtime.text import excerpt
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
+_FATAL = 4  # severity from which on ONNX Runtime writes to stderr, in colours; what matters is raised
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 _CAST_TO_BFLOAT16 = b"\n\x02to\x18\x10"  # an AttributeProto: name (1) "to", i (3) 16
-
-_INSTALL = {
-    CPU: "ONNX Runtime is not installed: pip install 'spai-toolkit[cpu]'",
-    CUDA: "this ONNX Runtime has no CUDA: pip install 'spai-toolkit[gpu]' in an environment without onnxruntime",
-}
 
 
 def import_runtime() -> Any:
@@ -32,7 +28,8 @@ def import_runtime() -> Any:
     try:
         import onnxruntime  # noqa: PLC0415
     except ImportError as error:
-        raise EngineError(_INSTALL[CPU]) from error
+        raise EngineError("ONNX Runtime is not installed: pip install 'spai-toolkit[cpu]'") from error
+    onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 
 
@@ -46,20 +43,12 @@ def has_cuda() -> bool:
     return installed() and CUDA in import_runtime().get_available_providers()
 
 
-def import_for_cuda() -> Any:
-    """ONNX Runtime, with the CUDA and cuDNN libraries that other packages bring. :raises EngineError: it has no CUDA"""
-    runtime = import_runtime()
-    if not has_cuda():
-        raise EngineError(_INSTALL[CUDA])
-    runtime.preload_dlls()
-    return runtime
-
-
 def open_session(
     path: Path, contract: Contract, provider: str, options: Mapping[str, str], *, rewrites: bool = True
 ) -> Any:
     """An InferenceSession.
 
+    :param provider: CUDA's may be left out by ONNX Runtime, see `cuda_libraries`
     :param options: of the provider
     :param rewrites: whether ONNX Runtime may fuse and move operators
     :raises EngineError: the file or the provider is refused, or the graph is not what detector.json implies
@@ -73,7 +62,7 @@ def open_session(
 def _session(path: Path, provider: str, options: Mapping[str, str], *, rewrites: bool) -> Any:
     runtime = import_runtime()
     settings = runtime.SessionOptions()
-    settings.log_severity_level = 4  # what matters is raised
+    settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = cores()  # ONNX Runtime itself counts, and pins to, cores that it may not use
     # Its threads would spin between two runs, on cores that could decode the next image or run another detector.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -81,12 +70,9 @@ def _session(path: Path, provider: str, options: Mapping[str, str], *, rewrites:
         settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     chosen = [(provider, dict(options))]
     try:  # without its fallback, which prints, and goes on without the provider
-        session = runtime.InferenceSession(str(path), settings, providers=chosen, enable_fallback=0)
+        return runtime.InferenceSession(str(path), settings, providers=chosen, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise _refusal(path, provider, str(error)) from error
-    if session.get_providers()[0] != provider:
-        raise EngineError(f"ONNX Runtime could not start {provider} for {path}; is the CUDA driver installed?")
-    return session
 
 
 def _refusal(path: Path, provider: str, error: str) -> EngineError:

@@ -22,7 +22,8 @@ from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.engines.cuda.gpu import CAPTURE_ERRORS, Gpu, import_cupy
 from spai_runtime.engines.cuda.program import Shape
 from spai_runtime.engines.cuda.recording import RECORDINGS
-from spai_runtime.engines.onnx_session import CUDA, import_for_cuda, import_runtime, open_session
+from spai_runtime.engines.cuda_libraries import check_provider, import_for_cuda
+from spai_runtime.engines.onnx_session import CUDA, import_runtime, open_session
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Artifact
 from spai_runtime.text import excerpt
@@ -30,6 +31,7 @@ from spai_runtime.text import excerpt
 # What its messages say: of its arena, CUDA, cuBLAS and cuDNN; of a call that CUDA refuses while somebody records.
 _OUT_OF_MEMORY = re.compile("failed to allocate memory|out of memory|alloc_failed", re.IGNORECASE)
 _CUDA_FAILED = re.compile("(cuda|cublas|cudnn) (failure|error)", re.IGNORECASE)
+_NO_CUDNN = re.compile("cudnn is (unavailable|not available)", re.IGNORECASE)
 _BUSY = re.compile(r"cuda failure 90[0-8]\b", re.IGNORECASE)
 _NO_GRAPH = "-1"
 RECORDING_ATTEMPTS = 3
@@ -73,18 +75,22 @@ class OnnxProgram:
             return DeviceBusyError(self.gpu.device, excerpt(text))
         if _OUT_OF_MEMORY.search(text):
             return self.gpu.full(text)
+        if _NO_CUDNN.search(text):
+            return EngineError("ONNX Runtime finds no cuDNN, which this graph needs: pip install 'spai-toolkit[gpu]'")
         if _CUDA_FAILED.search(text):
             return DeviceLostError(self.gpu.device, text)
         return EngineError(f"ONNX Runtime failed on {self.gpu.device}: {excerpt(text)}")
 
     def _open(self, path: Path) -> Any:
         try:
-            return open_session(path, self.contract, CUDA, self._options())
+            session = open_session(path, self.contract, CUDA, self._options())
         except EngineError as refusal:
             error = refusal.__cause__
             if isinstance(error, Exception) and _OUT_OF_MEMORY.search(str(error)):
                 raise self.error(error) from error
             raise
+        check_provider(path, session)
+        return session
 
     def _options(self) -> dict[str, str]:
         options = {

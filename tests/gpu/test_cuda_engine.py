@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -383,6 +384,18 @@ def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch, gpus: int, dev
 def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(EngineError, match=r"CuPy is not installed: pip install 'spai-toolkit\[gpu\]'"):
+        Gpu.find("cuda:0")
+
+
+def test_a_cupy_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed, for another CUDA or without its libraries."""
+    cause = "ImportError('libnvrtc.so.13: cannot open\\nmore')"
+    (tmp_path / "cupy.py").write_text(f"raise ImportError('\\n====\\nFailed to import CuPy.\\n') from {cause}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(
+        EngineError, match=r"CuPy cannot be imported \(libnvrtc\.so\.13: cannot open\): pip install 'spai"
+    ):
         Gpu.find("cuda:0")
 
 

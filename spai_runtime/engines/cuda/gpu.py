@@ -10,6 +10,7 @@ from spai_runtime.engines.base import DeviceBusyError, DeviceLostError, DeviceMe
 from spai_runtime.engines.cuda.recording import RECORDINGS
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
+from spai_runtime.text import excerpt
 
 # cudaErrorMemoryAllocation and cudaErrorStreamCapture…; CUDA_ERROR_OUT_OF_MEMORY and CUDA_ERROR_STREAM_CAPTURE_… of the
 # driver, in which kernels are launched, have the same numbers.
@@ -106,11 +107,13 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def import_cupy() -> Any:
-    """:raises EngineError: it is not installed"""
+    """:raises EngineError: it is not installed, or a library that it needs is missing"""
     try:
         import cupy  # noqa: PLC0415
     except ImportError as error:
-        raise EngineError("CuPy is not installed: pip install 'spai-toolkit[gpu]'") from error
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]  # CuPy puts a page around the cause
+        what = "is not installed" if error.name == "cupy" else f"cannot be imported ({excerpt(reason)})"
+        raise EngineError(f"CuPy {what}: pip install 'spai-toolkit[gpu]'") from error
     return cupy
 
 

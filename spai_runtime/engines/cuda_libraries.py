@@ -1,0 +1,56 @@
+"""The libraries of CUDA and cuDNN that ONNX Runtime needs: loaded quietly, and named where they cannot be."""
+
+import ctypes
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from spai_runtime.engines.onnx_session import CUDA, has_cuda, import_runtime
+from spai_runtime.errors import EngineError
+from spai_runtime.text import excerpt
+
+# Of Linux; Windows does not say which library is missing. The provider finds the functions of the first in the process.
+_PROVIDER = ("libonnxruntime_providers_shared.so", ctypes.RTLD_GLOBAL), ("libonnxruntime_providers_cuda.so", 0)
+
+
+def import_for_cuda() -> Any:
+    """ONNX Runtime, with the CUDA and cuDNN libraries that other packages bring. :raises EngineError: it has no CUDA
+
+    It prints which it does not find, on stdout, where results may be written; `check_provider` tells when it matters.
+    """
+    runtime = import_runtime()
+    if not has_cuda():
+        todo = "pip install 'spai-toolkit[gpu]' in an environment without onnxruntime"
+        raise EngineError(f"this ONNX Runtime has no CUDA: {todo}")
+    with redirect_stdout(io.StringIO()):
+        runtime.preload_dlls()
+    return runtime
+
+
+def check_provider(path: Path, session: Any) -> None:
+    """:param path: of its graph
+    :raises EngineError: ONNX Runtime made the session for the CPU, since it could not load the CUDA provider
+    """
+    if session.get_providers()[0] == CUDA:
+        return
+    reason = unloadable(import_runtime())
+    if reason is None:
+        raise EngineError(f"ONNX Runtime could not start {CUDA} for {path}; is the CUDA driver installed?")
+    todo = "install the GPU's driver" if reason.startswith("libcuda.so") else "pip install 'spai-toolkit[gpu]'"
+    raise EngineError(f"ONNX Runtime could not start {CUDA} ({reason}): {todo}")
+
+
+def unloadable(runtime: Any) -> str | None:
+    """Why the CUDA provider cannot be loaded, such as a library that is not there; None: it can, as far as is known.
+
+    ONNX Runtime goes on without the provider, and its reason is in a log alone.
+    """
+    folder = Path(runtime.__file__).parent / "capi"
+    for name, mode in _PROVIDER:
+        if (folder / name).exists():
+            try:
+                ctypes.CDLL(str(folder / name), mode)
+            except OSError as error:
+                return excerpt(str(error).removeprefix(f"{folder}/"))
+    return None
