@@ -222,6 +222,9 @@ class DeviceEngine(Engine, Protocol):
     def release(self, slot: Slot) -> None:
         """Gives a slot back for later, whose last launch has been waited for; one that failed is closed."""
 
+    def free_unused(self) -> None:
+        """Frees the memory of slots that were released, which something else needs."""
+
     def discard(self, device: str) -> None:
         """Counts a GPU out after it stopped working; the last one stays."""
 

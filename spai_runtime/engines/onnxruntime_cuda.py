@@ -122,6 +122,7 @@ class OnnxExecution:
         self.stream = program.stream
         self._program = program
         self._recorded = _Recorded()
+        self._graph_ids: list[int] = []
         self._options = _run_options(_NO_GRAPH if program.records else None)
 
     def prepare(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
@@ -147,6 +148,18 @@ class OnnxExecution:
         prepared = self._recorded.runs.get((shape, source, *targets))
         return prepared is not None and prepared.options is not self._options
 
+    def close(self) -> None:
+        """See `Execution`. Releases of ONNX Runtime that cannot give graphs back keep them until the session ends."""
+        release = getattr(self._program.session, "release_captured_graph", None)  # since 1.31
+        with self._program.lock:
+            while self._graph_ids:
+                graph = self._graph_ids.pop()
+                try:
+                    if release is not None:
+                        release(graph)
+                except Exception as error:  # ONNX Runtime's exceptions have no common base
+                    raise self._program.error(error) from error
+
     def _bind(self, shape: Shape, source: int, targets: Sequence[int]) -> Any:
         contract, index = self._program.contract, self._program.gpu.index
         binding = self._program.session.io_binding()
@@ -165,7 +178,8 @@ class OnnxExecution:
     def _record(self, binding: Any) -> Any:
         """A run that records, unless somebody who is no engine spoils it. :returns: the options to go on with"""
         for _ in range(RECORDING_ATTEMPTS):
-            options = _run_options(str(next(self._program.graph_ids)))
+            self._graph_ids.append(next(self._program.graph_ids))
+            options = _run_options(str(self._graph_ids[-1]))
             with RECORDINGS.alone():
                 if self._recorded_with(binding, options):
                     return options

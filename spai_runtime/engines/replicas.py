@@ -66,6 +66,11 @@ class Replicas:
             if engine.device == slot.device:
                 engine.release(slot)
 
+    def free_unused(self) -> None:
+        """See `DeviceEngine`."""
+        for engine in self.replicas:
+            engine.free_unused()
+
     def discard(self, device: str) -> None:
         """See `DeviceEngine`."""
         self._discard(device)

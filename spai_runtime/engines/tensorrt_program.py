@@ -124,6 +124,10 @@ class TensorRTExecution:
         """See `Execution`."""
         return (shape, source, *targets) in self._recordings
 
+    def close(self) -> None:
+        """See `Execution`."""
+        self._recordings.clear()
+
     def _bind(self, context: Any, shape: Shape, source: int, targets: Sequence[int]) -> None:
         """Shape first: the memory that a run takes follows from it."""
         contract, log = self._program.contract, self._program.log

@@ -163,11 +163,13 @@ class DeviceBatcher(Batcher):
             self._give_up_image(device, error)
 
     def _free_all(self) -> None:
-        """What still runs is waited for first."""
+        """What still runs is waited for first. Slots that earlier runs have left behind are freed, too."""
         while self._running:
             self._receive(self._running[0])
         while self._idle:
             self._idle.popleft().slot.close()
+        for replica in self._engine.replicas:
+            replica.free_unused()
 
     def _give_up_image(self, device: str, error: DeviceMemoryError) -> None:
         """Not even one view fits, and nothing else is in its way: it is its image that is too large, or it is hopeless.

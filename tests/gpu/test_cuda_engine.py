@@ -239,12 +239,49 @@ def test_memory_that_does_not_suffice(start: Start, machine: Any) -> None:
 
 
 def test_unused_slots_of_another_size_make_room(start: Start, machine: Any) -> None:
+    """Where there is none otherwise."""
     engine = start()
-    engine.release(engine.acquire(4))
     used = machine.gpus[0].used
+    engine.release(engine.acquire(4))
+    machine.gpus[0].memory = machine.gpus[0].used
     slot = engine.acquire(2)
     assert slot.capacity == 2
-    assert machine.gpus[0].used < used
+    assert used < machine.gpus[0].used < machine.gpus[0].memory
+    with pytest.raises(DeviceMemoryError):
+        engine.acquire(4)
+
+
+def test_sizes_in_turn_are_prepared_once(start: Start) -> None:
+    engine = start()
+    for _ in range(3):
+        for size in (4, 8):
+            slots = [engine.acquire(size) for _ in range(2)]
+            np.testing.assert_array_equal(launched(slots[0], pixels(16, 16)), expected(pixels(16, 16)))
+            for slot in slots:
+                engine.release(slot)
+    assert engine.program.prepared == [(size, SIDE, SIDE, 3) for size in (4, 4, 8, 8)]
+
+
+def test_few_slots_are_kept(start: Start, machine: Any) -> None:
+    """The last that were released."""
+    engine = start()
+    used = []
+    for size in (1, 2, 3, 4, 5, 6):
+        engine.release(engine.acquire(size))
+        used.append(machine.gpus[0].used)
+    assert engine.program.closed_executions == 2
+    assert [engine.acquire(size).capacity for size in (3, 4, 5, 6)] == [3, 4, 5, 6]
+    assert len(engine.program.prepared) == 6
+    engine.acquire(2)
+    assert len(engine.program.prepared) == 7
+
+
+def test_unused_slots_can_be_freed(start: Start, machine: Any) -> None:
+    engine = start()
+    used = machine.gpus[0].used
+    engine.release(engine.acquire(4))
+    engine.free_unused()
+    assert machine.gpus[0].used == used
 
 
 def test_a_failed_launch_is_made_good_by_the_next(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

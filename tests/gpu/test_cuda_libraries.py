@@ -94,7 +94,7 @@ def test_looking_for_libraries_prints_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Rows of results may go to stdout."""
-    called = []
+    called, severities = [], list[int]()
 
     def preload_dlls() -> None:
         called.append(1)
@@ -102,9 +102,11 @@ def test_looking_for_libraries_prints_nothing(
 
     monkeypatch.setattr(cuda_libraries, "has_cuda", lambda: True)
     monkeypatch.setattr(import_runtime(), "preload_dlls", preload_dlls)
+    monkeypatch.setattr(import_runtime(), "set_default_logger_severity", severities.append)
     import_for_cuda()
     print("header")  # noqa: T201
     assert called == [1]
+    assert set(severities) == {4}  # fatal: its errors are written, too
     assert capfd.readouterr() == ("header\n", "")
 
 

@@ -233,6 +233,15 @@ def test_slots_are_as_large_as_memory_allows(caplog: pytest.LogCaptureFixture) -
     ]
 
 
+def test_what_an_earlier_run_left_behind_is_freed_before_an_image_is_given_up() -> None:
+    gpu, taken = FakeGpu(), encodings([(24, 24)])
+    gpu.release(gpu.acquire(3))  # a size that this run does not come to
+    gpu.memory = 11 * gpu.view_bytes  # the image and two slots of a view each
+    assert gpu.memory == 24 * 24 * 3 + 2 * gpu.view_bytes
+    run(DeviceBatcher(gpu, 4), taken)
+    check(taken, [(24, 24)])
+
+
 def test_an_image_that_no_batch_leaves_room_for(caplog: pytest.LogCaptureFixture) -> None:
     """It alone is an error; the batches of the others are full again."""
     sizes = [(8, 32), (80, 80), (24, 24)]

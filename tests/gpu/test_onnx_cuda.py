@@ -68,6 +68,7 @@ class Session:
         self.name, self.failures = name, list[str]()
         self.runs: list[tuple[int, str | None]] = []  # views, and the graph that was asked for
         self.recorded: dict[tuple[int, str], Callable[[], None]] = {}
+        self.released: list[int] = []
         if name == "CPUExecutionProvider":
             return
         assert name == "CUDAExecutionProvider"
@@ -108,6 +109,14 @@ class Session:
             self.stream.end_capture()
             self.recorded[key] = run
         self.stream.enqueue(self.recorded[key], launch=True)  # whatever is bound now
+
+    def release_captured_graph(self, graph_annotation_id: int = 0) -> None:
+        """Of every thread; what was never recorded is no error."""
+        assert type(graph_annotation_id) is int
+        assert not self.stream.queue, "its runs are under way"
+        self.released.append(graph_annotation_id)
+        for key in [key for key in self.recorded if key[1] == str(graph_annotation_id)]:
+            del self.recorded[key]
 
     def _graph(self, options: Any) -> str | None:
         try:
@@ -298,6 +307,44 @@ def test_a_head_has_no_graphs(tmp_path: Path, sessions: list[Session]) -> None:
         np.testing.assert_allclose(logit, batch.mean((1, 2))[:, None], rtol=1e-5)
         np.testing.assert_allclose(attention, batch.mean(2), rtol=1e-5)
     assert engine.device == "cuda:1"
+
+
+def test_graphs_of_closed_slots_are_given_back(encoder: CudaEngine, sessions: list[Session]) -> None:
+    (session,), slots = sessions, [encoder.acquire(size) for size in (4, 4, 2)]
+    session.failures = [SPOILT]
+    slots.append(encoder.acquire(3))
+    assert len(session.recorded) == 4
+    launch(slots[1], 1, 4)
+    slots[1].close()
+    assert session.released == [2]
+    check(slots[0], 1)
+    for slot in slots:
+        slot.close()
+    assert sorted(session.released) == [1, 2, 3, 4, 5]  # the fourth was spoilt
+    assert session.recorded == {}
+
+
+def test_a_graph_that_cannot_be_given_back(
+    encoder: CudaEngine, sessions: list[Session], machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a GPU that was lost, for example: closing goes on."""
+    used, slot = machine.gpus[0].used, encoder.acquire(4)
+
+    def fails(_: int) -> None:
+        raise RuntimeError(LOST)
+
+    monkeypatch.setattr(sessions[0], "release_captured_graph", fails)
+    slot.close()
+    assert machine.gpus[0].used == used
+
+
+def test_a_release_that_gives_no_graphs_back(encoder: CudaEngine, sessions: list[Session]) -> None:
+    """Those before 1.31."""
+    slot = encoder.acquire(4)
+    sessions[0].release_captured_graph = None  # type: ignore[assignment,method-assign]
+    slot.close()
+    encoder.close()
+    slot.close()
 
 
 def test_closing(encoder: CudaEngine, machine: Any) -> None:

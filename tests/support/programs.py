@@ -24,7 +24,7 @@ class SumsProgram:
         self.stream = cupy.cuda.Stream(non_blocking=True) if own else None
         self.prepared: list[tuple[int, ...]] = []
         self.shapes: list[tuple[int, ...]] = []
-        self.closed = False
+        self.closed, self.closed_executions = False, 0
 
     def execution(self, stream: Any) -> "SumsExecution":
         return SumsExecution(self, self.stream or stream)
@@ -44,6 +44,9 @@ class SumsExecution:
 
     def recorded(self, shape: tuple[int, ...], source: int, targets: Sequence[int]) -> bool:  # noqa: ARG002
         return False
+
+    def close(self) -> None:
+        self.program.closed_executions += 1
 
     def enqueue(self, shape: tuple[int, ...], source: int, targets: Sequence[int]) -> None:
         machine, device = self.program.machine, self.stream.device_id

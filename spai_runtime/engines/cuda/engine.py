@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.engines.base import Array, Contract, Slot
+from spai_runtime.engines.base import Array, Contract, DeviceMemoryError, Slot
 from spai_runtime.engines.cuda.crop import crop_kernel
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
 from spai_runtime.engines.cuda.pinned import pinned_pixels
@@ -17,6 +17,8 @@ from spai_runtime.engines.cuda.slot import CudaImage, CudaSlot
 from spai_runtime.errors import EngineError
 
 __all__ = ["CudaEngine", "CudaImage", "CudaSlot", "Gpu"]
+
+SLOTS_KEPT = 4  # two batches in flight of two sizes, so that runs of either in turn record nothing anew
 
 
 class CudaEngine:
@@ -76,7 +78,10 @@ class CudaEngine:
                 if slot.capacity == capacity:
                     self._free.remove(slot)
                     return slot
-            self._drop_free()  # those of another size may hold the memory that this one needs
+            if self._free:  # of another size: they may hold the memory that this one needs
+                with suppress(DeviceMemoryError):
+                    return self._new_slot(capacity)
+                self.free_unused()
             return self._new_slot(capacity)
 
     def release(self, slot: Slot) -> None:
@@ -85,8 +90,19 @@ class CudaEngine:
         with self._lock:
             if slot.unfinished or self._closed:
                 slot.close()
-            else:
-                self._free.append(slot)
+                return
+            self._free.append(slot)
+            for oldest in self._free[:-SLOTS_KEPT]:
+                self._free.remove(oldest)
+                oldest.close()
+
+    def free_unused(self) -> None:
+        """See `DeviceEngine`."""
+        with self._lock:
+            while self._free:
+                self._free.pop().close()
+            with suppress(EngineError), self._gpu:
+                self._gpu.free_unused()
 
     def discard(self, device: str) -> None:
         """See `DeviceEngine`: it is the last."""
@@ -94,7 +110,7 @@ class CudaEngine:
     def close(self) -> None:
         """See `Engine`. Closing it again does nothing."""
         with self._lock:
-            self._drop_free()
+            self.free_unused()
             if self._closed:
                 return
             self._closed = True
@@ -105,13 +121,9 @@ class CudaEngine:
 
     @retried
     def _new_slot(self, capacity: int) -> CudaSlot:
-        return CudaSlot(self._gpu, self._program, self._contract, self._kernel, capacity)
-
-    def _drop_free(self) -> None:
-        while self._free:
-            self._free.pop().close()
-        with suppress(EngineError), self._gpu:
+        with self._gpu:
             self._gpu.free_unused()
+        return CudaSlot(self._gpu, self._program, self._contract, self._kernel, capacity)
 
     def _parts(self, batch: Array) -> list[Array]:
         most = self._program.largest[0] or len(batch)

@@ -34,6 +34,9 @@ class Execution(Protocol):
     def recorded(self, shape: Shape, source: int, targets: Sequence[int]) -> bool:
         """Whether `enqueue` of the same, in this thread, is one launch of a recorded CUDA graph."""
 
+    def close(self) -> None:
+        """Gives back what was recorded, once the stream is through with it; nothing is enqueued afterwards."""
+
 
 class Program(Protocol):
     """A graph loaded on a GPU; whoever calls has made that GPU the current one.

@@ -107,8 +107,10 @@ class CudaSlot:
         self._closed = True
         with suppress(EngineError):
             self._settle()
+        with suppress(EngineError), self._gpu:  # first: what it recorded runs on the buffers
+            self._execution.close()
         with suppress(EngineError), self._gpu:
-            del self._execution  # first: what it recorded runs on the buffers
+            del self._execution
             del self._table, self._table_host, self._features, self._features_host, self._views
             self._held.clear()
 

@@ -130,9 +130,11 @@ class FakeGpu(HostEngine):
     def discard(self, device: str) -> None:
         raise AssertionError(f"{device} is the last")
 
-    def close(self) -> None:
+    def free_unused(self) -> None:
         while self.free:
             self.free.pop().close()
+
+    close = free_unused
 
     def step(self, name: str) -> None:
         """Fails if this is the one that shall."""
@@ -157,7 +159,7 @@ class FakeGpu(HostEngine):
         try:
             return FakeSlot(self, capacity)
         except DeviceMemoryError:
-            self.close()
+            self.free_unused()
             return FakeSlot(self, capacity)
 
 
@@ -182,9 +184,11 @@ class FakeReplicas(HostEngine):
         assert len(self.replicas) > 1
         self.replicas = [gpu for gpu in self.replicas if gpu.device != device]
 
-    def close(self) -> None:
+    def free_unused(self) -> None:
         for gpu in self.replicas:
-            gpu.close()
+            gpu.free_unused()
+
+    close = free_unused
 
 
 def view(crop: Crop, side: int) -> NDArray[np.uint8]:
