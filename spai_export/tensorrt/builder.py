@@ -142,7 +142,11 @@ class PlanBuilder:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what `inspect` reads
         profile = self._builder.create_optimization_profile()
         profile.set_shape(shape.name, shape.min, shape.opt, shape.max)
-        config.add_optimization_profile(profile)
+        if config.add_optimization_profile(profile) < 0:  # else the build would say that there is none
+            wrong = f"{shape.name} from {shape.min} over {shape.opt} to {shape.max}"
+            raise ExportError(
+                f"TensorRT takes no {wrong}: the least must not be above the best, nor that above the most"
+            )
         self._timings.attach(config)
         return config
 

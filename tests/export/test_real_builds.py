@@ -184,11 +184,6 @@ def test_what_is_no_graph(tmp_path: Path) -> None:
         built(tmp_path / "encoder.onnx", views())
 
 
-def test_a_profile_upside_down_is_found_by_the_build(graphs: Graphs) -> None:
-    with pytest.raises(ExportError, match=r"^TensorRT could not build fp16\.onnx: .*profile"):
-        built(graphs(Precision.FP16, False), InputShape("views", (9, 224, 224, 3), (8, 224, 224, 3), (8, 224, 224, 3)))
-
-
 def test_a_plan_without_a_listing_says_nothing_of_its_layers(graphs: Graphs) -> None:
     wanted = Wanted.of(graphs(Precision.FP16, False))
     assert layers_in(b"TensorRT of another day" * 100).summary(wanted) == [UNREADABLE]
