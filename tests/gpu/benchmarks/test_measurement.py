@@ -1,12 +1,12 @@
 """What a whole measurement takes on, by the parts that the settings want."""
 
+import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from gpu import measurement
 
 from tests.support.desk import Desk
@@ -44,8 +44,12 @@ def test_parts_of_a_measurement(
     assert found == order
 
 
-def test_a_cupy_that_nobody_imported_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cupy_that_nobody_imported_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of PyTorch do not fail where CuPy cannot be used."""
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setitem(sys.modules, "cupy", None)
+    (tmp_path / "cupy.py").write_text("def get_default_memory_pool():\n    raise RuntimeError('no driver')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
     measurement.free()
+    monkeypatch.setitem(sys.modules, "cupy", importlib.import_module("cupy"))
+    with pytest.raises(RuntimeError, match="no driver"):
+        measurement.free()
