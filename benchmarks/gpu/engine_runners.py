@@ -8,7 +8,7 @@ from models import exported
 
 from gpu.contender import BatchInFlight, Contender, Features, Tiles
 from gpu.plans import planned
-from spai_export.choices import Precision
+from spai_export.choices import Precision, TrtFor
 from spai_runtime.detector import Detector, demo_directory
 from spai_runtime.engines.base import Crop
 from spai_runtime.engines.cuda.slot import CudaSlot
@@ -77,6 +77,9 @@ def engine_contenders(model: str, batch: int) -> list[Contender]:
         _tensorrt(model, Precision.BF16, batch),
         _tensorrt(model, Precision.INT8, batch),
         _tensorrt(model, Precision.FP32, batch),
+        _tensorrt(model, Precision.FP16, batch, TrtFor.RTX),
+        _tensorrt(model, Precision.FP8, batch, TrtFor.RTX),
+        _tensorrt(model, Precision.INT8, batch, TrtFor.RTX),
     ]
 
 
@@ -91,8 +94,8 @@ def _onnx(model: str, precision: Precision, *, fused: bool) -> Contender:
     return Contender("ONNX Runtime", precision, loaded, prepared, "fused attention" if fused else "plain attention")
 
 
-def _tensorrt(model: str, precision: Precision, batch: int) -> Contender:
-    plan = cache(lambda size: planned(model, precision, size, DEVICE))
+def _tensorrt(model: str, precision: Precision, batch: int, trt_for: TrtFor = TrtFor.GPU) -> Contender:
+    plan = cache(lambda size: planned(model, precision, size, DEVICE, trt_for))
 
     def prepared(size: int) -> Path:
         return plan(max(size, batch))
@@ -100,7 +103,7 @@ def _tensorrt(model: str, precision: Precision, batch: int) -> Contender:
     def loaded(tiles: Tiles) -> EngineRunner:
         return EngineRunner(_load(prepared(len(tiles))), tiles)
 
-    return Contender("TensorRT", precision, loaded, prepared)
+    return Contender("TensorRT for RTX" if trt_for is TrtFor.RTX else "TensorRT", precision, loaded, prepared)
 
 
 def _load(graph: Path) -> Detector:

@@ -12,6 +12,7 @@ Row = dict[str, Any]
 Result = dict[str, Any]
 
 ENGINES = ("ONNX Runtime", "TensorRT")
+RTX = "TensorRT for RTX"  # whose plans few GPUs of a data centre run: it counts where it has run
 NOT_RUN = "not run"
 PUBLISHED = "vitb"  # results of any other model are told apart by the file's name, and no table takes them
 
@@ -39,6 +40,11 @@ class Goal:
     most: bool = False
     engines: Sequence[str] = ENGINES
 
+    def engines_of(self, result: Result) -> Sequence[str]:
+        """Those that the goal is for on the result's GPU."""
+        ran = any(row["backend"] == RTX and "tiles_per_s" in row for row in result["rows"])
+        return [*self.engines, RTX] if ran else self.engines
+
     def met(self, value: float | None) -> bool | None:
         """None where there is no value."""
         if value is None:
@@ -50,7 +56,7 @@ def summary(result: Result) -> list[dict[str, Any]]:
     """One entry a goal and engine: `value`, `met`, and in words `measured`."""
     found = []
     for goal in GOALS:
-        for engine in goal.engines:
+        for engine in goal.engines_of(result):
             figure = goal.figure(result, engine)
             entry = {"goal": goal.what, "asked": goal.asked, "engine": engine, "value": figure.value}
             found.append({**entry, "met": goal.met(figure.value), "measured": figure.text})
@@ -83,7 +89,7 @@ def is_of(row: Row, backend: str, precision: str) -> bool:
 def whole(row: Row) -> bool:
     """Whether everything about it was measured, on what users get."""
     measured = "tiles_per_s" in row or "images_per_s" in row
-    recorded = row["backend"] not in ENGINES or row.get("graph") is True
+    recorded = row["backend"] not in (*ENGINES, RTX) or row.get("graph") is True
     return measured and recorded and "error" not in row and "missing" not in row
 
 
@@ -170,7 +176,7 @@ GOALS = (
         "ViT-B/16 encoder in fp16, against upstream's formulation in eager fp32 PyTorch, tiles/s", "≥ 8 ×", 8, _speed_up
     ),
     Goal("the same, as a share of the GPU's own rate of an fp16 matrix product", "≥ 50%", 0.5, _of_ceiling),
-    Goal("fp8 against fp16, TensorRT, tiles/s", "≥ 1.4 ×", 1.4, _fp8, engines=("TensorRT",)),
+    Goal("fp8 against fp16, TensorRT, tiles/s", "≥ 1.4 ×", 1.4, _fp8, engines=ENGINES[1:]),
     Goal("`spai-run` from JPEGs on disk, as a share of its encoder's own rate", "≥ 90%", 0.9, _end_to_end),
     Goal("GPU memory at the default batch, fp16", "< 8 GB", 8, _memory, most=True),
 )

@@ -24,7 +24,11 @@ from gpu.settings import END_TO_END, ROWS, Settings
 from gpu.torch_runners import torch_contenders
 from spai_train.detectors.spai.model import SPAI
 
-RUN = ("ONNX Runtime fp16 fused attention", "TensorRT fp16")  # contenders that are run end to end too
+RUN = (
+    "ONNX Runtime fp16 fused attention",
+    "TensorRT fp16",
+    "TensorRT for RTX fp16",
+)  # contenders that are run end to end too
 
 
 def measure(settings: Settings, folder: Path | None) -> Results:

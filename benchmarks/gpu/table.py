@@ -34,7 +34,7 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def _figures(result: Result, goal: Goal) -> str:
-    return "; ".join(f"{engine} {goal.figure(result, engine).text}" for engine in goal.engines)
+    return "; ".join(f"{engine} {goal.figure(result, engine).text}" for engine in goal.engines_of(result))
 
 
 def _contenders(result: Result) -> list[str]:

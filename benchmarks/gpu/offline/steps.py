@@ -49,7 +49,7 @@ def _measurement(contenders: str, parts: str, model: Mapping[str, str]) -> Comma
 SMOKE = Command(("-m", "gpu.offline.smoke", FOLDER))
 # Without the project's addopts: these want plugins of pytest that such a machine need not have.
 TESTS = Command(("-m", "pytest", "-m", "gpu", "-q", "-rs", "-o", "addopts=", "-p", "no:cacheprovider", "tests/gpu"))
-RUN = _measurement("ONNX Runtime fp16 fused,TensorRT fp16", "end-to-end", PUBLISHED)
+RUN = _measurement("ONNX Runtime fp16 fused,TensorRT fp16,TensorRT for RTX fp16", "end-to-end", PUBLISHED)
 
 STEPS = (
     Step("smoke", "the demo detector's logits of examples/, GPU and CPU", 120, [SMOKE]),

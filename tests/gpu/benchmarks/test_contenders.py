@@ -110,9 +110,9 @@ def test_what_is_missing_is_said_by_the_back_end_itself(real: Desk, tmp_path: Pa
     """On a machine without a GPU, every engine's row is a sentence, and nothing is exported for it."""
     contenders = engine_contenders("tiny", 4)
     real.bench.run(contenders, 4)
-    assert len(real.results.rows) == len(contenders) == 9
+    assert len(real.results.rows) == len(contenders) == 12
     assert all(found.keys() == {"backend", "precision", "form", "batch", "missing"} for found in real.results.rows)
-    assert len({contender.name for contender in contenders}) == 9
+    assert len({contender.name for contender in contenders}) == 12
     assert not (tmp_path / "spai-benchmarks").exists()
 
 

@@ -55,6 +55,18 @@ def test_goals_of_nothing_are_not_met(result: dict[str, Any]) -> None:
     assert len(found) == 9
 
 
+def test_tensorrt_for_rtx_counts_where_it_has_run(result: dict[str, Any]) -> None:
+    row = {**result["rows"][2], "backend": "TensorRT for RTX"}
+    result["rows"].append({**row, "missing": "the GPU is none of its own"})
+    del result["rows"][-1]["tiles_per_s"]
+    assert len(values(result)) == 9
+    result["rows"].append(row)
+    assert values(result)["≥ 8 ×", "TensorRT for RTX"] == values(result)["≥ 8 ×", "ONNX Runtime"]
+    assert len(values(result)) == 14
+    result["rows"][-1]["graph"] = False
+    assert values(result)["≥ 8 ×", "TensorRT for RTX"] == (None, None)
+
+
 def test_a_row_whose_graph_was_spoilt_meets_no_goal(result: dict[str, Any]) -> None:
     result["rows"][2]["graph"] = False
     assert values(result)["≥ 8 ×", "ONNX Runtime"] == (None, None)

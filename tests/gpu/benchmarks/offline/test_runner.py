@@ -112,7 +112,7 @@ def test_the_order_of_steps() -> None:
     ("step", "contenders"),
     [
         ("torch", {"PyTorch fp32 upstream", "torch.compile bf16 reduce-overhead"}),
-        ("end-to-end", {"ONNX Runtime fp16 fused attention", "TensorRT fp16"}),
+        ("end-to-end", {"ONNX Runtime fp16 fused attention", "TensorRT fp16", "TensorRT for RTX fp16"}),
     ],
 )
 def test_contenders_of_a_step(step: str, contenders: set[str]) -> None:
