@@ -214,8 +214,14 @@ def test_what_was_not_tried_with_tensorrt_is_told(
             "a plan is built on one GPU, and cuda:0,1 is not one: give --device cuda:0",
         ),
         (["--trt", "--device", "auto"], "a plan is built on one GPU, and auto is not one"),
-        (["--precision", "fp16", "--images", "absent"], "there is no file, folder or match for absent"),
-        (["--precision", "fp16", "--images", "."], "no image of .* can be scored; give --images"),
+        (
+            ["--precision", "fp16", "--attention", "plain", "--images", "absent"],
+            "there is no file, folder or match for absent",
+        ),
+        (
+            ["--precision", "fp16", "--attention", "plain", "--images", "."],
+            "no image of .* can be scored; give --images",
+        ),
     ],
 )
 def test_errors(

@@ -158,7 +158,7 @@ def test_an_old_name_of_an_option(
     tiny_checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--ckpt", str(tiny_checkpoint), "--output", str(tmp_path / "m"), "--calibrate", str(photographs)]
-    assert main([*arguments, "--precision", "fp16", "--precision", "fp32"]) == 0
+    assert main([*arguments, "--attention", "plain", "--precision", "fp16", "--precision", "fp32"]) == 0
     captured = capsys.readouterr()
     assert captured.err == "spai-export: --calibrate is now --images\n"
     assert "fp16: |Δscore| from fp32: " in captured.out
