@@ -18,9 +18,9 @@ class MemoryPointer:
         self.mem, self.ptr = mem, ptr
 
 
-def alloc(machine: Machine, nbytes: int) -> MemoryPointer:
+def alloc(machine: Machine, size: int) -> MemoryPointer:
     """cupy.cuda.alloc: poison."""
-    block = Block(machine, machine.current, nbytes)
+    block = Block(machine, machine.current, size)
     return MemoryPointer(block, block.memory.address)
 
 
@@ -125,11 +125,11 @@ def empty(machine: Machine, kind: type[ndarray], shape: Any, dtype: Any = float)
     return kind(block.memory, block.memory.view(block.memory.address, shape, dtype), block)
 
 
-def asarray(machine: Machine, kind: type[ndarray], source: Any) -> ndarray:
+def asarray(machine: Machine, kind: type[ndarray], a: Any) -> ndarray:
     """cupy.asarray, of what lies on the GPU already."""
-    if isinstance(source, ndarray):
-        return source
-    described = source.__cuda_array_interface__
+    if isinstance(a, ndarray):
+        return a
+    described = a.__cuda_array_interface__
     pointer = described["data"][0]
     memory = machine.find(pointer)
     assert memory is not None and not memory.freed and memory.device is not None, "no memory of a GPU"
@@ -138,7 +138,7 @@ def asarray(machine: Machine, kind: type[ndarray], source: Any) -> ndarray:
         machine.streams[described["stream"]].synchronize()
     assert described.get("strides") is None, "contiguous arrays only"
     shape, dtype = tuple(described["shape"]), described["typestr"]
-    return kind(memory, machine.view(pointer, shape, dtype, memory.device), source)
+    return kind(memory, machine.view(pointer, shape, dtype, memory.device), a)
 
 
 class Pinned:
