@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from spai_export import artifacts, verify
+from spai_export import artifacts, directory, verify
+from spai_export.choices import Settings
 from spai_export.cli import main
 from spai_export.directory import ExportReport, export
 from spai_export.onnx import ExportError, check_graph, export_encoder
+from spai_export.source import Source
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Manifest, Threshold
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
@@ -120,6 +123,20 @@ def test_manifest_says_where_everything_came_from(golden: ExportReport) -> None:
     assert verified["largest_difference"].keys() == verified["tolerance"].keys()
     assert all(0 < value < verified["tolerance"][name] for name, value in verified["largest_difference"].items())
     assert "not calibrated" in manifest.threshold.source
+
+
+def test_onnx_runtime_for_gpus_has_a_version_too(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its package is onnxruntime-gpu, none is called onnxruntime."""
+    real = directory.version
+
+    def version(name: str) -> str:
+        if name.startswith("onnxruntime"):
+            raise PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(directory, "version", version)
+    tools = directory._provenance(Source.load(tiny, Settings()))["tools"]
+    assert tools["onnxruntime"] == onnxruntime.__version__
 
 
 def test_card_reaches_the_manifest(tiny_exported: ExportReport) -> None:

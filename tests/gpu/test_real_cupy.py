@@ -107,3 +107,16 @@ def test_errors_say_the_same() -> None:
     assert errors == list(STATUSES.values())
     assert full == str(Full(512, 1024, 2048))
     assert modes == [0, 1, 2]
+
+
+def test_the_cropping_kernel_is_cuda() -> None:
+    """NVIDIA's compiler needs no GPU: the oldest that this CUDA knows, data-centre and consumer GPUs of today."""
+    architectures = ["sm_75", "sm_80", "sm_90", "sm_120"]
+    command = [sys.executable, "-m", "tests.support.crop_by_nvrtc", *architectures]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "no NVRTC: " in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    sizes = dict(line.split() for line in done.stdout.splitlines())
+    assert [*sizes] == architectures
+    assert all(int(size) > 1000 for size in sizes.values())
