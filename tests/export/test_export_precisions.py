@@ -220,7 +220,7 @@ def test_what_was_not_tried_with_tensorrt_is_told(
         ),
         (
             ["--precision", "fp16", "--attention", "plain", "--images", "."],
-            "no image of .* can be scored; give --images",
+            "no image of .* can be scored: give a folder of photographs",
         ),
     ],
 )
