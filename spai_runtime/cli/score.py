@@ -25,7 +25,7 @@ from spai_runtime.files.sinks import Sink, Stream
 from spai_runtime.files.sources import Sources
 from spai_runtime.fusion import Fusion
 from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
-from spai_runtime.manifest import ONNX
+from spai_runtime.manifest import PLANS
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
 from spai_runtime.scoring.pipeline import open_file, score_items
 from spai_runtime.text import visible
@@ -95,7 +95,7 @@ def _remarks(options: Options, detectors: Sequence[Detector]) -> Iterator[str]:
     """What must be known of the plans that run: which `auto` has taken, and which no GPU has scored."""
     for detector, path in zip(detectors, options.engines, strict=False):
         assert detector.artifact is not None, "it was loaded from a directory"
-        if path.is_dir() and detector.artifact.kind != ONNX and options.backend is None:
+        if path.is_dir() and detector.artifact.kind in PLANS and options.backend is None:
             plan = path / detector.artifact.encoder.file
             yield f"auto takes {plan}, native code of whoever exported it; --backend onnxruntime takes a graph"
         if said := remark(detector, path):
