@@ -58,11 +58,13 @@ $(DEV_ENV)/ready: pyproject.toml
 	$(DEV_ENV)/bin/pip install --quiet --editable '.[dev]'
 	touch $@
 
-bindings: $(BINDINGS)/10.12/ready $(BINDINGS)/11.4/ready  ## what the code calls of TensorRT is tested against these
+bindings: $(BINDINGS)/10.12/ready $(BINDINGS)/11.4/ready $(BINDINGS)/cupy/ready  ## what the code calls of TensorRT and CuPy is tested against these
 
-# TensorRT's bindings without its libraries, for the oldest and the latest release. Where they cannot be had, tests say so.
+# TensorRT's bindings without its libraries, for the oldest and the latest release, and CuPy, none of them where the tests
+# would import it by themselves. Where they cannot be had, tests say so.
 $(BINDINGS)/10.12/ready: PACKAGE := tensorrt-cu12-bindings==10.12.0.36
 $(BINDINGS)/11.4/ready: PACKAGE := tensorrt-cu13-bindings==11.4.0.106
+$(BINDINGS)/cupy/ready: PACKAGE := cupy-cuda13x==14.2.0
 $(BINDINGS)/%/ready: | $(DEV_ENV)/ready
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
 		$(BIN)/pip install --quiet --no-deps --only-binary :all: --upgrade --target $(@D) $(PACKAGE) && touch $@ || \

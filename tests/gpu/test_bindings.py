@@ -1,7 +1,6 @@
 """What the code uses of TensorRT is in the real bindings of 10.12, 11.4 and TensorRT for RTX, and so are the fakes."""
 
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,23 +14,13 @@ from tests.support.bindings import releases
 from tests.support.bindings.api import MODULE, Api, Arguments, Use
 from tests.support.bindings.inference import Inference
 from tests.support.bindings.program import Program
-from tests.support.bindings.releases import RELEASES, RTX, api_of, environment, missing, run
+from tests.support.bindings.releases import RELEASES, RTX, api_of, available, environment, run
 
 ROOT = Path(__file__).parents[2]
 MODULES = (*RELEASES, RTX)
 USES_TENSORRT = re.compile(r"^\s*import tensorrt|\b_?trt\.\w", re.MULTILINE)
 
 Apis = Callable[[str], Api]
-
-
-def available(name: str) -> str:
-    """The name; what is missing is an error in CI, and elsewhere a reason to skip."""
-    reason = missing(name)
-    if reason and os.environ.get("CI") and not reason.startswith("the bindings are for"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-    return name
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,15 @@
 """The fake of CuPy is a part of the real one: every name, parameter and default that our code can use without a GPU.
 
-What our code uses, the fake has, or our tests would not run; so a name that CuPy lacks is found here, where CuPy is
-installed. No GPU and no driver is needed: `pip install --no-deps --target DIR cupy-cuda13x`, and DIR on PYTHONPATH.
+What our code uses, the fake has, or our tests would not run; so a name that CuPy lacks is found here. No GPU and no
+driver is needed. `make bindings` puts CuPy where no other test imports it.
 """
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from tests.gpu.fakes import fake_cupy
 from tests.gpu.fakes.fake_machine import STATUSES, Machine
 from tests.gpu.fakes.fake_machine import OutOfMemoryError as Full
+from tests.support.bindings.releases import CUPY, FOLDER, available
 
 ROOT = Path(__file__).parents[2]
 OURS = {"machine", "enqueue", "run"}  # through which fakes and tests queue what they do
@@ -28,7 +29,14 @@ OF_OBJECTS = [  # attributes that objects of the fake get when they are made
     "cupy.cuda.MemoryPointer.ptr",
 ]
 
-pytestmark = pytest.mark.skipif(find_spec("cupy") is None, reason="CuPy is not installed")
+
+@pytest.fixture(scope="module", autouse=True)
+def path() -> Iterator[None]:
+    """Other processes find CuPy."""
+    available(CUPY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(FOLDER / CUPY), os.environ.get("PYTHONPATH", ""))))
+        yield
 
 
 def public(value: object) -> Iterator[tuple[str, Any]]:
@@ -55,7 +63,7 @@ def fakes() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def real(fakes: dict[str, Any]) -> dict[str, Any]:
+def real(fakes: dict[str, Any], path: None) -> dict[str, Any]:  # noqa: ARG001
     """Of the same names; see `tests.support.real_cupy`."""
     command = [sys.executable, "-m", "tests.support.real_cupy", *fakes, *OF_OBJECTS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

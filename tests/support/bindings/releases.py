@@ -13,11 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from platform import machine
 
+import pytest
+
 from tests.support.bindings import dump
 from tests.support.bindings.api import Api
 
 RELEASES = ("10.12", "11.4")  # the oldest that is supported, and the latest: see BINDINGS in the Makefile
-RTX = "tensorrt_rtx"
+RTX, CUPY = "tensorrt_rtx", "cupy"
 FOLDER = Path(sys.prefix) / "bindings"
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 ASKED_FOR = re.compile(
@@ -26,14 +28,26 @@ ASKED_FOR = re.compile(
 
 
 def missing(name: str) -> str | None:
-    """What has to be there first, for a release or RTX; None: nothing."""
+    """What has to be there first, for a release, RTX or CUPY; None: nothing."""
     if (sys.platform, machine()) != ("linux", "x86_64"):
         return "the bindings are for Linux on x86-64"
     if name == RTX:
         return None if find_spec(RTX) else f"{RTX} is not installed: pip install tensorrt-rtx"
+    if name == CUPY:
+        return None if (FOLDER / CUPY / CUPY).is_dir() else f"CuPy is not in {FOLDER / CUPY}: run `make bindings`"
     if not (FOLDER / name / "tensorrt_bindings").is_dir():
         return f"the bindings of TensorRT {name} are not in {FOLDER / name}: run `make bindings`"
     return None if compiler() else "there is no C compiler: install gcc"
+
+
+def available(name: str) -> str:
+    """The name; what is missing is an error in CI, and elsewhere a reason to skip."""
+    reason = missing(name)
+    if reason and os.environ.get("CI") and not reason.startswith("the bindings are for"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    return name
 
 
 def compiler() -> str | None:
