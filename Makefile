@@ -6,6 +6,7 @@ DEV_ENV := .venv
 GPU_ENV := .venv-gpu
 BIN := $(DEV_ENV)/bin
 DEMO := runs/demo
+IN_PARALLEL := -n auto --maxprocesses 8 --dist loadfile  # a process takes up to 2 GB, and makes what a file shares once
 BINDINGS := $(DEV_ENV)/bindings
 
 .PHONY: demo test bindings lint bench bench-gpu demo-detector clean
@@ -14,7 +15,7 @@ demo: $(RUN_ENV)/ready  ## score the example images with the demo detector, on t
 	$(RUN_ENV)/bin/spai-run examples --format table
 
 test: $(DEV_ENV)/ready bindings  ## every test that needs no GPU
-	$(DEV_ENV)/bin/python -m pytest
+	$(DEV_ENV)/bin/python -m pytest $(IN_PARALLEL)
 
 lint: $(DEV_ENV)/ready  ## style and types
 	$(DEV_ENV)/bin/ruff check .
