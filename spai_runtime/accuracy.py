@@ -15,7 +15,7 @@ LIMIT = 0.01  # of |Δscore|, for a graph or plan that may be called verified
 
 
 class AccuracyError(UserError):
-    """Scores that cannot be compared, or that differ too much; why, in one sentence."""
+    """Scores that cannot be compared; why, in one sentence."""
 
 
 class AccuracyCheck:

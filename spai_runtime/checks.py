@@ -1,13 +1,12 @@
 """What `spai-run --check` found of an artifact on this machine: kept in the user's cache, for later runs."""
 
-import hashlib
 from pathlib import Path
 
 import msgspec
 
 from spai_runtime.errors import OutputError
 from spai_runtime.files.atomic import atomic_write
-from spai_runtime.files.cache import cache_folder
+from spai_runtime.files.cache import cached
 from spai_runtime.manifest import Accuracy, Artifact
 
 
@@ -35,5 +34,4 @@ def keep(artifact: Artifact, engine: str, accuracy: Accuracy) -> None:
 
 
 def _path(artifact: Artifact, engine: str) -> Path:
-    key = "\0".join((artifact.encoder.sha256, artifact.head.sha256, engine))
-    return cache_folder() / "checks" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    return cached("checks", artifact.encoder.sha256, artifact.head.sha256, engine).with_suffix(".json")

@@ -13,3 +13,8 @@ def excerpt(text: str) -> str:
     """What a file or a library says, as a part of a sentence of ours: short and visible."""
     shown = visible(text[: _LONGEST_EXCERPT + 1])
     return shown if len(shown) <= _LONGEST_EXCERPT else shown[:_LONGEST_EXCERPT] + "…"
+
+
+def sentence(text: str) -> str:
+    """What a library says over lines, in one and without its full stop."""
+    return " ".join(text.split()).removesuffix(".")

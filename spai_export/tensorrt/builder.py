@@ -14,8 +14,9 @@ from spai_export.choices import TrtFor
 from spai_export.onnx import ExportError
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.engines.devices import gpus
-from spai_runtime.engines.tensorrt_log import log_of, sentence
+from spai_runtime.engines.tensorrt_log import log_of
 from spai_runtime.files.atomic import atomic_write
+from spai_runtime.text import sentence
 
 # Pillow decodes at most 178,956,970 pixels, and none are padded to more: 3,566 tiles of 224 × 224.
 HEAD_VIEWS = 4096

@@ -1,6 +1,5 @@
 """The ONNX graphs of an exported directory → plans, by the TensorRT that is there."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +10,11 @@ from spai_export.choices import file_name, labelled
 from spai_export.tensorrt import lint
 from spai_export.tensorrt.builder import BuildOptions, InputShape, PlanBuilder
 from spai_export.tensorrt.inspector import Wanted
-from spai_export.tensorrt.platforms import Platform, TensorRTMissingError, choose
-from spai_runtime.manifest import ONNX, Artifact, Graph, Manifest
+from spai_export.tensorrt.platforms import Platform, choose
+from spai_runtime.manifest import ONNX, Artifact, Graph, Manifest, Precision
 from spai_runtime.views import ViewShape
 
-__all__ = ["ENCODER_PLAN", "HEAD_PLAN", "LAYERS", "BuildOptions", "Built", "TensorRTMissingError", "build"]
+__all__ = ["ENCODER_PLAN", "HEAD_PLAN", "LAYERS", "BuildOptions", "Built", "build"]
 
 ENCODER_PLAN, HEAD_PLAN, LAYERS = "model.plan", "head.plan", "model.layers.json"
 HEAD_OPT = 16  # views that the head is tuned for: an image of 896 × 896
@@ -35,7 +34,6 @@ class Built:
 
     artifacts: Sequence[Artifact]
     notes: Sequence[str]
-    seconds: float
 
 
 def build(directory: Path, manifest: Manifest, folder: Path, options: BuildOptions) -> Built:
@@ -47,7 +45,6 @@ def build(directory: Path, manifest: Manifest, folder: Path, options: BuildOptio
     :raises ExportError: TensorRT or a GPU is missing, a graph is refused, or no kernel fits
     :raises OSError: `folder` cannot be written
     """
-    started = time.perf_counter()
     platform = choose(options)
     sources = [artifact for artifact in manifest.artifacts if artifact.kind == ONNX]
     for name in dict.fromkeys(name for source in sources for name in source.files):
@@ -62,27 +59,27 @@ def build(directory: Path, manifest: Manifest, folder: Path, options: BuildOptio
         for source in sources:
             names = (file_name(name, source.precision, first=source is sources[0]) for name in (ENCODER_PLAN, LAYERS))
             plan, report = (folder / name for name in names)
-            found = _build_encoder(platform, builder, (directory, source), encoder, (plan, report))
+            graph = directory / source.encoder.file
+            found = _build_encoder(platform, builder, graph, source.precision, encoder, plan, report)
             notes += labelled(found, source.precision, alone=len(sources) == 1)
             target = platform.target(source.precision, encoder.max[0], options)
-            artifacts.append(_artifact(platform.kind, source, plan, dict(target), options))
-    return Built(artifacts, [*notes, *builder.notes()], time.perf_counter() - started)
+            artifacts.append(_artifact(platform.kind, source, plan, target, options))
+    return Built(artifacts, [*notes, *builder.notes()])
 
 
 def _build_encoder(
     platform: Platform,
     builder: PlanBuilder,
-    made_of: tuple[Path, Artifact],
+    graph: Path,
+    precision: Precision,
     shape: InputShape,
-    files: tuple[Path, Path],
+    plan: Path,
+    report: Path,
 ) -> list[str]:
-    """:param made_of: a directory, and the artifact in it whose graph it is
-    :param files: where the plan goes, and the report on its layers if there is one
+    """:param plan, report: where it goes, and what its layers were read from, if there is anything
     :returns: what became of the graph's products and attentions
     """
-    directory, source = made_of
-    graph, (plan, report) = directory / source.encoder.file, files
-    content = builder.build(graph, shape, partial(platform.configure, source.precision))
+    content = builder.build(graph, shape, partial(platform.configure, precision))
     plan.write_bytes(content)
     layers, text = platform.layers(builder, content, shape)
     if text:

@@ -1,7 +1,7 @@
 """Which TensorRT builds plans, and for which GPUs: TensorRT for the one here, or TensorRT for RTX for many."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -14,8 +14,8 @@ from spai_export.tensorrt.inspector import Layers
 from spai_export.tensorrt.lint import VERSIONS
 from spai_export.tensorrt.listing import layers_in
 from spai_runtime.engines.cuda.gpu import Gpu
-from spai_runtime.engines.installed import is_installed
-from spai_runtime.engines.tensorrt_log import sentence
+from spai_runtime.engines.installed import absence, is_installed
+from spai_runtime.engines.tensorrt_rtx import import_rtx
 from spai_runtime.engines.tensorrt_target import RtxTarget, Target
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import TENSORRT, TENSORRT_RTX, Precision
@@ -51,7 +51,7 @@ class Platform(Protocol):
     def label(self, precisions: Collection[Precision]) -> str:
         """The TensorRT, and the GPUs that plans of these precisions are for, for people."""
 
-    def building(self) -> Any:
+    def building(self) -> AbstractContextManager[object]:
         """A context in which plans are built."""
 
     def configure(self, precision: Precision, config: Any) -> None:
@@ -60,7 +60,7 @@ class Platform(Protocol):
     def layers(self, builder: PlanBuilder, plan: bytes, shape: InputShape) -> tuple[Layers, str]:
         """The plan's layers, and the report that they were read from, "" if there is none."""
 
-    def target(self, precision: Precision, batch_size: int, options: BuildOptions) -> Mapping[str, Any]:
+    def target(self, precision: Precision, batch_size: int, options: BuildOptions) -> dict[str, Any]:
         """What detector.json says that the plans were built for."""
 
 
@@ -103,7 +103,7 @@ class ThisGpu:
         report = builder.inspect(plan, shape)
         return Layers.of(report), report
 
-    def target(self, precision: Precision, batch_size: int, options: BuildOptions) -> Mapping[str, Any]:  # noqa: ARG002
+    def target(self, precision: Precision, batch_size: int, options: BuildOptions) -> dict[str, Any]:  # noqa: ARG002
         """See `Platform`."""
         gpu, compatible = self.gpu, options.version_compatible
         return _fields(Target(self.trt.__version__, gpu.name, gpu.capability, batch_size, compatible))
@@ -120,11 +120,9 @@ class Rtx:
     def find(cls) -> "Rtx":
         """:raises TensorRTMissingError: it is not there"""
         try:
-            import tensorrt_rtx  # noqa: PLC0415
-        except (ImportError, OSError) as error:  # OSError: a library that it loads by itself
-            what = absence(error, "tensorrt_rtx", "TensorRT for RTX")
-            raise TensorRTMissingError(f"{what}: pip install 'spai-toolkit[rtx]'") from error
-        return cls(tensorrt_rtx)
+            return cls(import_rtx())
+        except EngineError as error:
+            raise TensorRTMissingError(str(error)) from error
 
     @property
     def release(self) -> str:
@@ -138,10 +136,9 @@ class Rtx:
         fp8 = f"; those of fp8 for {_listed(FP8_CAPABILITIES)} alone" if "fp8" in precisions else ""
         return f"{name}: plans for {every}{fp8}"
 
-    @contextmanager
-    def building(self) -> Iterator[None]:
-        """See `Platform`."""
-        yield
+    def building(self) -> AbstractContextManager[object]:
+        """See `Platform`: any."""
+        return nullcontext()
 
     def configure(self, precision: Precision, config: Any) -> None:
         """See `Platform`."""
@@ -158,7 +155,7 @@ class Rtx:
         """See `Platform`: as the plan itself says, since loading it for the engine inspector takes a driver."""
         return layers_in(plan), ""
 
-    def target(self, precision: Precision, batch_size: int, options: BuildOptions) -> Mapping[str, Any]:  # noqa: ARG002
+    def target(self, precision: Precision, batch_size: int, options: BuildOptions) -> dict[str, Any]:  # noqa: ARG002
         """See `Platform`."""
         capabilities = FP8_CAPABILITIES if precision == "fp8" else CAPABILITIES
         return _fields(RtxTarget(self.trt.__version__, capabilities, batch_size))
@@ -198,17 +195,10 @@ def _tensorrt() -> Any:
     return trt
 
 
-def absence(error: Exception, module: str, name: str) -> str:
-    """Not installed, or installed without the libraries that it loads."""
-    if getattr(error, "name", None) == module:
-        return f"{name} is not installed"
-    return f"{name} cannot be loaded ({sentence(str(error))})"
-
-
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
-def _fields(target: Target | RtxTarget) -> Mapping[str, Any]:
-    fields: Mapping[str, Any] = msgspec.json.decode(msgspec.json.encode(target))  # as it will be read again
+def _fields(target: Target | RtxTarget) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(target))  # as it will be read again
     return fields

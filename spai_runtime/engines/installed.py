@@ -1,6 +1,8 @@
-"""Whether a back end's library is there, found out without loading it."""
+"""Whether a back end's library is there, found out without loading it; and what is said of one that is not."""
 
 from importlib.util import find_spec
+
+from spai_runtime.text import sentence
 
 
 def is_installed(module: str) -> bool:
@@ -9,3 +11,14 @@ def is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # an import system that refuses it; a module that names no file
         return False
+
+
+def absence(error: Exception, module: str, name: str) -> str:
+    """Why it could not be imported: it is not installed, or lacks the libraries that it loads.
+
+    :param error: of the import
+    :param name: of the library, for people
+    """
+    if getattr(error, "name", None) == module:
+        return f"{name} is not installed"
+    return f"{name} cannot be loaded ({sentence(str(error))})"

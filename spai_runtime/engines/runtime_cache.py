@@ -4,7 +4,6 @@ It is native code, and belongs to one plan, GPU, driver and release. So it never
 and is read from nowhere that another user could have written to.
 """
 
-import hashlib
 import logging
 import os
 import stat
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spai_runtime.files.atomic import atomic_write
-from spai_runtime.files.cache import cache_folder
+from spai_runtime.files.cache import cached
 
 _FILE = "kernels"
 _PRIVATE = 0o700
@@ -37,9 +36,8 @@ class RuntimeCache:
         :param plan: its sha256
         :param machine: release, GPU, compute capability and driver
         """
-        key = hashlib.sha256("\0".join((plan, *machine)).encode()).hexdigest()
         try:
-            return cls(cache_folder() / "tensorrt-rtx" / key[:32])
+            return cls(cached("tensorrt-rtx", plan, *machine))
         except RuntimeError:  # no home folder
             return cls(None)
 

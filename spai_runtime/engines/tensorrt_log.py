@@ -3,6 +3,8 @@
 from functools import cache
 from typing import Any
 
+from spai_runtime.text import sentence
+
 
 @cache
 def log_of(trt: Any) -> Any:
@@ -39,8 +41,3 @@ def log_of(trt: Any) -> Any:
                 self.messages.append(sentence(msg))
 
     return Log()
-
-
-def sentence(text: str) -> str:
-    """In one line, without its full stop."""
-    return " ".join(text.split()).removesuffix(".")

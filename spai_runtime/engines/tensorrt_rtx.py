@@ -10,9 +10,8 @@ from typing import Any
 from spai_runtime.engines.base import Contract
 from spai_runtime.engines.cuda.engine import CudaEngine
 from spai_runtime.engines.cuda.gpu import Gpu, import_cupy
-from spai_runtime.engines.installed import is_installed
+from spai_runtime.engines.installed import absence, is_installed
 from spai_runtime.engines.runtime_cache import RuntimeCache
-from spai_runtime.engines.tensorrt_log import sentence
 from spai_runtime.engines.tensorrt_program import TensorRTProgram
 from spai_runtime.engines.tensorrt_target import RtxTarget
 from spai_runtime.errors import EngineError
@@ -30,7 +29,9 @@ def available() -> bool:
 
 def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> CudaEngine:
     """See `Backend`. A plan is native code: whoever calls has checked its digest."""
-    target, trt, gpu = RtxTarget.of(path, artifact), _import(), Gpu.find(device)
+    if not is_installed("cupy"):
+        raise EngineError(f"CuPy is not installed: {_INSTALL}")
+    target, trt, gpu = RtxTarget.of(path, artifact), import_rtx(), Gpu.find(device)
     (graph,) = (graph for graph in (artifact.encoder, artifact.head) if graph.file == path.name)
     driver = int(import_cupy().cuda.runtime.driverGetVersion())
     cache = RuntimeCache.of(graph.sha256, trt.__version__, gpu.name, gpu.capability, str(driver))
@@ -114,13 +115,10 @@ class RtxProgram(TensorRTProgram):
         }
 
 
-def _import() -> Any:
-    if not is_installed("cupy"):
-        raise EngineError(f"CuPy is not installed: {_INSTALL}")
+def import_rtx() -> Any:
+    """The module. :raises EngineError: it is not there"""
     try:
         import tensorrt_rtx  # noqa: PLC0415
     except (ImportError, OSError) as error:  # OSError: a library that it loads by itself
-        absent = getattr(error, "name", None) == "tensorrt_rtx"
-        what = "is not installed" if absent else f"cannot be loaded ({sentence(str(error))})"
-        raise EngineError(f"TensorRT for RTX {what}: {_INSTALL}") from error
+        raise EngineError(f"{absence(error, 'tensorrt_rtx', 'TensorRT for RTX')}: {_INSTALL}") from error
     return tensorrt_rtx

@@ -1,5 +1,6 @@
 """The folder that keeps what can be made again, and costs time to make."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -21,3 +22,11 @@ def cache_folder() -> Path:
         return Path.home() / "Library" / "Caches" / _OURS
     given = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / _OURS  # as XDG asks
+
+
+def cached(kind: str, *belongs_to: str) -> Path:
+    """Where in that folder something of a kind lies that belongs to all of these; nothing may be there yet.
+
+    :raises RuntimeError: there is no home folder
+    """
+    return cache_folder() / kind / hashlib.sha256("\0".join(belongs_to).encode()).hexdigest()[:32]

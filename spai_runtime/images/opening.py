@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from spai_runtime.errors import ImageError
 from spai_runtime.images.formats import FORMATS
+from spai_runtime.text import sentence
 
 LARGEST_WHOLE = 128 << 20  # bytes, that a decoding thread may read before it asks the budget; honest files are smaller
 PATIENCE = 10.0  # seconds, in which a machine that is busy starts a process, which takes most of few open files
@@ -117,4 +118,4 @@ def _is_read_whole(path: Path) -> bool:
 
 
 def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+    return sentence(str(error)) or type(error).__name__

@@ -68,9 +68,23 @@ def test_mutated_settings_of_upstreams(tmp_path: Path, tiny_model: SPAI) -> None
 
 
 def test_mutated_header_of_ours(tmp_path: Path, tiny_model: SPAI, tiny_checkpoint: Path) -> None:
-    with safe_open(tiny_checkpoint, framework="pt") as file:
+    mutate_header(tiny_checkpoint, tiny_model, tmp_path / "a.safetensors")
+
+
+def test_mutated_header_of_a_probe(tmp_path: Path) -> None:
+    """Which names the network that is built."""
+    model = Probe(ProbeConfig.of("test_resnet"))
+    save_checkpoint(tmp_path / "good.safetensors", model, Card())
+    mutate_header(tmp_path / "good.safetensors", model, tmp_path / "a.safetensors")
+
+
+def mutate_header(good: Path, model: torch.nn.Module, path: Path) -> None:
+    """:param good: the model's checkpoint
+    :param path: of the others, one after the other
+    """
+    with safe_open(good, framework="pt") as file:
         header = json.loads(file.metadata()["spai"])
-    state, path = tiny_model.state_dict(), tmp_path / "a.safetensors"
+    state = model.state_dict()
 
     @limits(examples=150)
     @given(made=changes())
@@ -112,22 +126,5 @@ def test_mutated_pickle_of_torchscript(tmp_path: Path) -> None:
             for name, content in parts.items():
                 archive.writestr(name, mutated(content, made) if name == pickled else content)
         attempt(WITH_TOWER[0], path)
-
-    fuzz()
-
-
-def test_mutated_header_of_a_probe(tmp_path: Path) -> None:
-    """Which names the network that is built."""
-    model = Probe(ProbeConfig.of("test_resnet"))
-    save_checkpoint(tmp_path / "good.safetensors", model, Card())
-    with safe_open(tmp_path / "good.safetensors", framework="pt") as file:
-        header = json.loads(file.metadata()["spai"])
-    state, path = model.state_dict(), tmp_path / "a.safetensors"
-
-    @limits(examples=150)
-    @given(made=changes())
-    def fuzz(made: list[Change]) -> None:
-        path.write_bytes(save(state, {"spai": as_json(changed(header, made))}))
-        attempt(path)
 
     fuzz()

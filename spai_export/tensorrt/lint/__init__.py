@@ -47,9 +47,9 @@ def check(path: Path, versions: Iterable[str] = VERSIONS) -> list[str]:
     :returns: a sentence on the operators that the table does not speak of, if there are any: TensorRT may take them
     :raises LintError: naming the first finding, how many more there are, and for which version
     """
-    model = onnx.load(str(path), load_external_data=False)
+    model = _with_types(onnx.load(str(path), load_external_data=False))
     for version in versions:
-        findings = lint(model, version)
+        findings = _findings(model, version)
         if findings:
             more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
             raise LintError(f"{path.name} has what TensorRT {version} does not import: {findings[0]}{more}")
@@ -61,15 +61,18 @@ def lint(model: onnx.ModelProto | Path, version: str | Version = VERSIONS[0]) ->
     """What in `model` TensorRT `version`, 10.12 or later, is known not to take, in the order of its nodes."""
     if isinstance(model, Path):
         model = onnx.load(str(model), load_external_data=False)
-    target = _parsed(version)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in AI_ONNX), 1)
-    graph = _with_types(model).graph
-    return [*_opset_findings(opset, target), *_graph_findings(graph, opset, target)]
+    return _findings(_with_types(model), version)
 
 
 def unknown(model: onnx.ModelProto) -> list[str]:
     """The operators in `model` that the table does not speak of, each once."""
     return list(dict.fromkeys(node.op_type for node in model.graph.node if known(node) is None))
+
+
+def _findings(typed: onnx.ModelProto, version: str | Version) -> list[Finding]:
+    target = _parsed(version)
+    opset = next((entry.version for entry in typed.opset_import if entry.domain in AI_ONNX), 1)
+    return [*_opset_findings(opset, target), *_graph_findings(typed.graph, opset, target)]
 
 
 def _parsed(version: str | Version) -> Version:

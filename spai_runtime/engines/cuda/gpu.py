@@ -10,7 +10,7 @@ from spai_runtime.engines.base import DeviceBusyError, DeviceLostError, DeviceMe
 from spai_runtime.engines.cuda.recording import RECORDINGS
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
-from spai_runtime.text import excerpt
+from spai_runtime.text import excerpt, sentence
 
 # cudaErrorMemoryAllocation and cudaErrorStreamCapture…; CUDA_ERROR_OUT_OF_MEMORY and CUDA_ERROR_STREAM_CAPTURE_… of the
 # driver, in which kernels are launched, have the same numbers.
@@ -62,8 +62,8 @@ class Gpu:
 
     def full(self, reason: object) -> DeviceMemoryError:
         """What to raise when something does not fit."""
-        sentence = " ".join(str(reason).split()).removesuffix(".")
-        return DeviceMemoryError(f"{self.device} has too little memory, give a smaller --batch-size: {sentence}")
+        said = sentence(str(reason))
+        return DeviceMemoryError(f"{self.device} has too little memory, give a smaller --batch-size: {said}")
 
     def __enter__(self) -> Self:
         runtime = import_cupy().cuda.runtime
