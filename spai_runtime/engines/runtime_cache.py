@@ -23,7 +23,7 @@ class RuntimeCache:
     """TensorRT for RTX's IRuntimeCache, in a file.
 
     :param folder: that is the user's alone, made if it is not there; None keeps nothing
-    :ivar known: whether something was compiled before
+    :ivar known: whether something was compiled before, by this process too
     """
 
     def __init__(self, folder: Path | None) -> None:

@@ -79,6 +79,7 @@ class RtxProgram(TensorRTProgram):
         if not known:
             log.info("compiling %s for %s, once", self._path, self.gpu.name)
         yield
+        self._cache.known = True
         self._cache.save()
         if not known:
             log.info("compiled %s in %.0f s", self._path, time.perf_counter() - started)

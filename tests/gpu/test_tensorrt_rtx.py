@@ -193,6 +193,23 @@ def test_what_was_compiled_is_kept(plan: Path, tmp_path: Path, rtx: FakeRtx, cap
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_several_batches_in_flight_are_one_compilation(
+    plan: Path, rtx: FakeRtx, kept: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not kept:
+        monkeypatch.setenv("SPAI_CACHE", str(plan))  # which is a file
+    caplog.set_level(logging.INFO, "spai_runtime")
+    engine = load(plan)
+    slots = [engine.acquire(4) for _ in range(3)]  # type: ignore[attr-defined]
+    assert len(slots) == 3 and rtx.compiled == [SHAPE.format(4)]
+    assert [message.split()[0] for message in caplog.messages if "compil" in message.split()[0]] == [
+        "compiling",
+        "compiled",
+    ]
+    engine.close()
+
+
 def with_slot(plan: Path, capacity: int = 4) -> None:
     """Loads it, runs a batch of that size, and closes it."""
     engine = load(plan)
