@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+from spai_runtime.errors import EngineError, GraphRefusedError
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 # Message → field number → message, for every way from a model to a tensor (onnx/onnx.proto, IR version 11).
@@ -28,6 +30,20 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # TensorProto
 
 _DEEPEST = 100  # messages in messages; protobuf itself reads no more (C++ `SetRecursionLimit`)
 _MOST_FIELDS = 2_000_000  # seconds of this walk; a detector of 24 blocks has some 30,000
+
+
+def refuse_external_data(path: Path) -> None:
+    """:raises EngineError: a tensor of the model lies outside the file; or it cannot be read, or is no ONNX graph"""
+    try:
+        external = has_external_data(path)
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise EngineError(f"{path} is not an ONNX graph: {error}") from error
+    if external:
+        raise GraphRefusedError(
+            f"{path} keeps tensors in other files, which is refused: export it again as a single file"
+        )
 
 
 def has_external_data(path: Path) -> bool:

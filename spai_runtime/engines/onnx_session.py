@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from spai_runtime.engines.base import Contract, Tensor
-from spai_runtime.engines.external import has_external_data
+from spai_runtime.engines.cores import cores
+from spai_runtime.engines.external import refuse_external_data
 from spai_runtime.engines.installed import is_installed
-from spai_runtime.errors import EngineError, GraphRefusedError
+from spai_runtime.errors import EngineError
 from spai_runtime.text import excerpt
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -53,7 +54,7 @@ def open_session(
     :param rewrites: whether ONNX Runtime may fuse and move operators
     :raises EngineError: the file or the provider is refused, or the graph is not what detector.json implies
     """
-    _refuse_external_data(path)
+    refuse_external_data(path)
     session = _session(path, provider, options, rewrites=rewrites)
     _check_contract(path, session, contract)
     return session
@@ -100,24 +101,6 @@ def _holds_bfloat16(path: Path) -> bool:
     """Whether anything is cast to it; pixels and features are not."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(_CAST_TO_BFLOAT16) >= 0
-
-
-def cores() -> int:
-    """Cores that this process may use, which a container may have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _refuse_external_data(path: Path) -> None:
-    try:
-        external = has_external_data(path)
-    except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise EngineError(f"{path} is not an ONNX graph: {error}") from error
-    if external:
-        raise GraphRefusedError(
-            f"{path} keeps tensors in other files, which is refused: export it again as a single file"
-        )
 
 
 def _check_contract(path: Path, session: Any, contract: Contract) -> None:

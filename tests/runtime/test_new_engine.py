@@ -90,7 +90,10 @@ def test_what_it_cannot_do_is_said(directory: Path, run: Any, photo: Any, tiny_d
     ran = run(image, "--engine", directory, "--device", "cuda:0")
     assert (ran.code, "has nothing for what runs on cuda:0; it has numpy fp32" in ran.stderr) == (2, True)
     ran = run(image, "--engine", directory, "--backend", "nunpy")
-    assert (ran.code, "--backend takes one of tensorrt, tensorrt-rtx, onnxruntime, numpy" in ran.stderr) == (2, True)
+    assert (ran.code, "--backend takes one of tensorrt, tensorrt-rtx, onnxruntime, openvino, numpy" in ran.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_a_precision_that_it_does_not_run_is_no_candidate(directory: Path, run: Any, photo: Any) -> None:

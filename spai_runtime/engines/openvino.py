@@ -1,0 +1,121 @@
+"""OpenVINO on the CPU."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from spai_runtime.engines.base import Array, Contract, HostEngine, Tensor
+from spai_runtime.engines.cores import cores
+from spai_runtime.engines.external import refuse_external_data
+from spai_runtime.engines.installed import is_installed
+from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Artifact
+from spai_runtime.text import excerpt
+
+CPU_BATCH_SIZE = 2  # that of ONNX Runtime; larger ones were not faster (the demo detector, two cores)
+_DTYPES = {"u8": "uint8", "f32": "float32"}
+
+
+def available() -> bool:
+    """Whether OpenVINO is installed."""
+    return is_installed("openvino")
+
+
+def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> "OpenVinoEngine":  # noqa: ARG001
+    """See `Backend`."""
+    return OpenVinoEngine(path, contract)
+
+
+class OpenVinoEngine(HostEngine):
+    """A graph in OpenVINO, which computes in fp32 whatever the processor has besides.
+
+    A view's features are the same bits whatever else is in its batch, so an interrupted run resumes to the same digits.
+
+    :raises EngineError: OpenVINO is missing, or the graph is refused
+    """
+
+    device = "cpu"
+    batch_size = CPU_BATCH_SIZE
+
+    def __init__(self, path: Path, contract: Contract) -> None:
+        openvino = _import()
+        self.label = f"OpenVINO {openvino.__version__.partition('-')[0]}, cpu"
+        refuse_external_data(path)
+        model = _read(path)
+        _check_contract(path, model, contract)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
+            "INFERENCE_NUM_THREADS": cores(),  # it counts those that this process may not use
+            "ENABLE_CPU_PINNING": False,  # so that a decoder, or another detector, may have a core meanwhile
+        }
+        try:
+            self._compiled: Any = openvino.Core().compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO refuses {path}: {_reason(error)}") from error
+        self._path, self._contract = path, contract
+        self._requests = threading.local()  # which one thread at a time may use
+
+    def run(self, batch: Array) -> list[Array]:
+        """:raises EngineError: the graph fails on this batch, or does not give what it should"""
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        try:
+            results = self._requests.own.infer({self._contract.input.name: batch})
+        except RuntimeError as error:
+            raise EngineError(f"{self._path} fails in OpenVINO: {_reason(error)}") from error
+        outputs: list[Array] = [results[output.name] for output in self._contract.outputs]
+        self._contract.check(self._path, outputs, batch.shape)
+        return outputs
+
+    def close(self) -> None:
+        del self._requests
+        del self._compiled
+
+
+def _import() -> Any:
+    try:
+        import openvino  # noqa: PLC0415
+    except ImportError as error:
+        raise EngineError("OpenVINO is not installed: pip install 'spai-toolkit[openvino]'") from error
+    return openvino
+
+
+def _read(path: Path) -> Any:
+    """The file as an ONNX graph, and as nothing else that OpenVINO reads."""
+    from openvino.frontend import FrontEndManager  # noqa: PLC0415
+
+    onnx = FrontEndManager().load_by_framework("onnx")
+    try:
+        return onnx.convert(onnx.load(str(path)))
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO refuses {path}: {_reason(error)}") from error
+
+
+def _check_contract(path: Path, model: Any, contract: Contract) -> None:
+    """:raises EngineError: inputs or outputs are not those that detector.json implies"""
+    found = {value.any_name: value for value in (*model.inputs, *model.outputs)}
+    for tensor in (contract.input, *contract.outputs):
+        value = found.get(tensor.name)
+        if value is None or not _fits(value, tensor):
+            has = _shown(value) if value is not None else f"none (it has {', '.join(found)})"
+            raise EngineError(f"{path} does not match detector.json: it should have {tensor}, and has {excerpt(has)}")
+    if extra := [value.any_name for value in model.inputs if value.any_name != contract.input.name]:
+        raise EngineError(f"{path} does not match detector.json: it also wants {excerpt(', '.join(extra))}")
+
+
+def _fits(value: Any, tensor: Tensor) -> bool:
+    """What is dynamic in the contract must be dynamic in the graph, and what is fixed must be that number."""
+    axes = [None if axis.is_dynamic else axis.get_length() for axis in value.partial_shape]
+    wanted = [axis if isinstance(axis, int) else None for axis in tensor.shape]
+    return _DTYPES.get(value.element_type.get_type_name()) == tensor.dtype and axes == wanted
+
+
+def _shown(value: Any) -> str:
+    return f"{value.any_name} {value.element_type.get_type_name()} {value.partial_shape}"
+
+
+def _reason(error: Exception) -> str:
+    """The last line that says something: those before name places in OpenVINO's source."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    return excerpt(lines[-1] if lines else "it gives no reason")
