@@ -95,22 +95,20 @@ BACKENDS: list[Backend] = [
         "spai_runtime.engines.onnxruntime_cuda:load",
     ),
     Backend(
-        "onnxruntime",
-        "cpu",
-        (ONNX,),
-        ("fp32", "fp16", "int8", "bf16", "fp8"),
-        "spai_runtime.engines.onnx_session:installed",
-        "spai_runtime.engines.onnxruntime:load",
-    ),
-    # Behind ONNX Runtime until its scores were compared on more than the demo and golden detectors: `auto` takes it
-    # where ONNX Runtime is missing, and --backend always.
-    Backend(
         "openvino",
         "cpu",
         (ONNX,),
         ("fp32", "fp16"),
         "spai_runtime.engines.openvino:available",
         "spai_runtime.engines.openvino:load",
+    ),
+    Backend(
+        "onnxruntime",
+        "cpu",
+        (ONNX,),
+        ("fp32", "fp16", "int8", "bf16", "fp8"),
+        "spai_runtime.engines.onnx_session:installed",
+        "spai_runtime.engines.onnxruntime:load",
     ),
 ]
 

@@ -1,6 +1,8 @@
 """OpenVINO on the CPU."""
 
+import sys
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ class OpenVinoEngine(HostEngine):
             "ENABLE_CPU_PINNING": False,  # so that a decoder, or another detector, may have a core meanwhile
         }
         try:
-            self._compiled: Any = openvino.Core().compile_model(model, "CPU", settings)
+            self._compiled: Any = _core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO refuses {path}: {_reason(error)}") from error
         self._path, self._contract = path, contract
@@ -74,11 +76,32 @@ class OpenVinoEngine(HostEngine):
 
 
 def _import() -> Any:
+    """OpenVINO, which sends nothing home: its import would send an event, and keep a number for the machine.
+
+    :raises EngineError: it is not installed
+    """
+    silenced = "openvino_telemetry" not in sys.modules
+    if silenced:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if it were not there
     try:
         import openvino  # noqa: PLC0415
     except ImportError as error:
         raise EngineError("OpenVINO is not installed: pip install 'spai-toolkit[openvino]'") from error
+    finally:
+        if silenced:
+            del sys.modules["openvino_telemetry"]
     return openvino
+
+
+@cache
+def _core() -> Any:
+    """The one Core of the process, which is never freed.
+
+    Each sets an alternate stack for signals, and puts the one before it back when it is freed. Of two that are freed in
+    the order in which they were made, the second puts back a stack that is unmapped by then: the next signal, such as
+    that of a child that ended, is written over whatever lies there.
+    """
+    return _import().Core()
 
 
 def _read(path: Path) -> Any:

@@ -24,7 +24,7 @@ print(*names)
 SCORE_PLAINLY = """
 import sys
 from spai_runtime import Detector
-with Detector.load(sys.argv[1], device="cpu") as detector:
+with Detector.load(sys.argv[1], device="cpu", backend=sys.argv[3]) as detector:
     detector.score(sys.argv[2])
 """
 
@@ -37,12 +37,15 @@ assert not Block.asked, Block.asked
 """
 
 
-def test_onnx_runtime_sends_nothing_home(tiny_detector: Path, photo: Write, tmp_path: Path) -> None:
-    """Else it keeps what it will send, and a number for the machine, below the home folder."""
-    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_engines_send_nothing_home(tiny_detector: Path, photo: Write, tmp_path: Path, backend: str) -> None:
+    """Else they keep what they will send, and a number for the machine, below the home folder."""
+    pytest.importorskip(backend)
+    opted_out = "ORT_DISABLE_TELEMETRY", "CI"  # in CI, OpenVINO sends nothing anyway
+    environment = {name: value for name, value in os.environ.items() if name not in opted_out}
     home = tmp_path / "home"
     home.mkdir()
-    arguments = "-c", SCORE_PLAINLY, str(tiny_detector), str(photo("a.png", 60, 60))
+    arguments = "-c", SCORE_PLAINLY, str(tiny_detector), str(photo("a.png", 60, 60)), backend
     subprocess.run([sys.executable, *arguments], check=True, env={**environment, "HOME": str(home)})
     assert [*home.rglob("*")] == []
 

@@ -14,7 +14,7 @@ from tests.support.images import Write
 from tests.support.manifests import edit
 
 MIB = 1 << 20
-CONSTANT = 60 * MIB  # what decoders and batches may add to the pixels themselves
+CONSTANT = 80 * MIB  # what decoders, batches and allocators may add to the pixels themselves
 
 # The high-water mark of this very process: getrusage would report that of the parent it was forked from.
 WRITE_PEAK = """
@@ -68,7 +68,7 @@ def test_a_hundred_megapixels(engine: Path, photo: Write, tmp_path: Path) -> Non
     small = peak(engine, photo("small.jpg", 64, 64), rows=1)
     large = peak(engine, flat(tmp_path / "large.jpg", 10_000, 10_000), rows=1)
     print(f"{small / MIB:.1f} MiB, {large / MIB:.1f} MiB: {(large - small - 4e8) / MIB:.1f} beside the pixels")  # noqa: T201
-    assert 4e8 <= large - small <= 4e8 + CONSTANT
+    assert 0.99 * 4e8 <= large - small <= 4e8 + CONSTANT
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """OpenVINO runs the exported graphs as ONNX Runtime does, and refuses in one sentence what it should not run."""
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -109,12 +110,12 @@ def test_any_thread_may_run_it(tmp_path: Path) -> None:
             np.testing.assert_allclose(features, encode(batch), rtol=1e-6)
 
 
-def test_auto_takes_onnx_runtime_first(tiny_detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_it_where_it_is_installed(tiny_detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Detector.load(tiny_detector, device="cpu") as detector:
-        assert detector.encoder.label.startswith("ONNX Runtime")
-    monkeypatch.setattr("spai_runtime.engines.onnx_session.is_installed", lambda _: False)
-    with Detector.load(tiny_detector) as detector:
         assert detector.encoder.label.startswith("OpenVINO")
+    monkeypatch.setattr("spai_runtime.engines.openvino.is_installed", lambda _: False)
+    with Detector.load(tiny_detector) as detector:
+        assert detector.encoder.label.startswith("ONNX Runtime")
 
 
 # ---- what is refused
@@ -173,3 +174,31 @@ def test_without_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match=r"^OpenVINO is not installed: pip install 'spai-toolkit\[openvino\]'$"):
         load(write_encoder(tmp_path / "encoder.onnx"), ENCODER)
+
+
+_ALTERNATE_STACK = """
+import ctypes, sys
+from pathlib import Path
+from spai_runtime.detector import Detector
+
+class Stack(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+detectors = [Detector.load(sys.argv[1], backend="openvino") for _ in range(2)]
+for detector in detectors:
+    detector.close()
+del detector, detectors
+stack = Stack()
+assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+maps = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines()]
+print(not stack.base or any(int(low, 16) <= stack.base < int(high, 16) for low, high in maps))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO sets an alternate stack on Linux alone")
+def test_signals_find_a_stack_after_engines_are_closed(tiny_detector: Path) -> None:
+    """Else the next signal, such as that of a data loader's worker that ends, overwrites memory of somebody else's."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _ALTERNATE_STACK, tiny_detector], capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout.strip(), ran.stderr) == ("True", "")

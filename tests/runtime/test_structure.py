@@ -99,7 +99,8 @@ def test_few_calls_lie_between_the_command_and_the_engine(
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", counted)
     photo("a.png", 70, 90)
     folder = photo("b.png", 90, 130).parent
-    ran = run(folder, "--engine", tiny_detector, "--output", folder / "scores.csv", "--batch-size", 3)
+    options = "--backend", "onnxruntime", "--device", "cpu", "--batch-size", 3
+    ran = run(folder, "--engine", tiny_detector, "--output", folder / "scores.csv", *options)
     assert ran.code == 0, ran.stderr
     assert len(depths) >= 4, "batches, one that is flushed, and the head"
     assert 0 < max(depths) <= DEEPEST, "of the encoder or the head"
