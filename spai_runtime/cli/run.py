@@ -83,9 +83,9 @@ def run(
         str,
         typer.Option(
             help="cpu, cuda:0, or several GPUs, cuda:0,1; auto is the best that loads: TensorRT, TensorRT for RTX, "
-            "ONNX Runtime on CUDA, OpenVINO on the CPU, ONNX Runtime on the CPU, and of each the fastest precision whose "
-            "accuracy check passed. On a terminal the summary says which; with --output, the .run.json too. Where auto "
-            "takes a plan, which is native code of whoever exported it, a line on stderr says so."
+            "ONNX Runtime on CUDA, OpenVINO on the CPU, ONNX Runtime on the CPU, and of each the fastest precision "
+            "whose accuracy check passed. On a terminal the summary says which; with --output, the .run.json too. "
+            "Where auto takes a plan, which is native code of whoever exported it, a line on stderr says so."
         ),
     ] = "auto",
     backend: Annotated[
