@@ -14,7 +14,8 @@ from spai_export.modelopt import require_modelopt
 from spai_export.onnx import ExportError
 from spai_export.precision import cast
 from spai_export.verify import AGAINST
-from spai_runtime.accuracy import LIMIT, AccuracyCheck, examples, sentence
+from spai_runtime.accuracy import LIMIT, examples, sentence
+from spai_runtime.accuracy_check import AccuracyCheck
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Accuracy, Manifest

@@ -1,5 +1,6 @@
-"""What `spai-run --check` found of an artifact on this machine: kept in the user's cache, for later runs."""
+"""How far scores of an artifact were found to be from those of fp32 on this machine: kept in the user's cache."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,17 @@ def found(artifact: Artifact, engine: str) -> Accuracy | None:
         return msgspec.json.decode(_path(artifact, engine).read_bytes(), type=Accuracy)
     except (OSError, RuntimeError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def prepare() -> None:
+    """Makes the folder that `keep` writes into. :raises OutputError: it cannot be written"""
+    try:
+        folder = cached("checks").parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"no right to write into {folder}")
+    except (OSError, RuntimeError) as error:
+        raise OutputError(str(error)) from error
 
 
 def keep(artifact: Artifact, engine: str, accuracy: Accuracy) -> None:

@@ -1,5 +1,6 @@
 """A detector: a manifest and two engines, which make a score of the features of an image's views."""
 
+import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -8,16 +9,21 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from spai_runtime.accuracy import accuracy, examples
 from spai_runtime.calibration import decimal, log_odds, probability
+from spai_runtime.choice import Requested
 from spai_runtime.closing import Closing
 from spai_runtime.engines.base import Array, DeviceLostError, Engine
 from spai_runtime.errors import EngineError, ImageError, UserError
+from spai_runtime.exported import Exported
 from spai_runtime.images import FORMATS, Picture, Source
-from spai_runtime.loading import Exported, load_engines
-from spai_runtime.manifest import FILE_NAME, Artifact, Manifest, Threshold
+from spai_runtime.loading import Engines, load_engines
+from spai_runtime.manifest import FILE_NAME, Accuracy, Artifact, Manifest, Precision, Threshold
 from spai_runtime.results import Score
 from spai_runtime.scoring.batchers import encode
 from spai_runtime.views import Layout
+
+log = logging.getLogger("spai_runtime")
 
 ImageSource = Source | NDArray[np.uint8]
 
@@ -47,6 +53,7 @@ class Detector(Closing):
         *,
         device: str = "auto",
         backend: str | None = None,
+        precision: Precision | None = None,
         threshold: float | None = None,
         untrusted: bool = False,
     ) -> Self:
@@ -55,15 +62,27 @@ class Detector(Closing):
         :param path: the directory or a graph in it; None is the demo detector, whose scores are no verdict
         :param device: `auto` (the best that loads), `cpu`, `cuda:0`, or several GPUs, `cuda:0,1`
         :param backend: one of the table of engines, e.g. `onnxruntime`; None is any
+        :param precision: that the encoder's large products are computed in; None is the fastest whose scores are those
+            of fp32: a graph in fp32 may run in bf16 then, whose scores are compared on the example images once
         :param threshold: in [0, 1]; None is that of detector.json
         :param untrusted: whoever made the directory is not trusted: its graphs run on the CPU, in child processes with
             limits on memory and time (`engines/isolated.py`), and plans, which are native code, are refused
         :raises UserError: what is missing, refused or does not fit, in one sentence
         """
         exported = Exported.open(demo_directory() if path is None else Path(path))
-        engines, manifest = load_engines(exported, device, backend, untrusted=untrusted), exported.manifest
+        manifest = exported.manifest
         chosen = manifest.threshold if threshold is None else Threshold.given(threshold)
+
+        def compare(*both: Engines) -> Accuracy:
+            return _compared(*(cls(manifest, one.encoder, one.head, chosen, one.artifact) for one in both))
+
+        engines = load_engines(exported, Requested(device, backend, precision, untrusted), compare)
         return cls(manifest, engines.encoder, engines.head, chosen, engines.artifact)
+
+    @property
+    def precision(self) -> Precision | None:
+        """That the encoder's large products are computed in; None of a detector that is no directory."""
+        return self.encoder.computes or (self.artifact.precision if self.artifact else None)
 
     def score(self, image: ImageSource, formats: Collection[str] = FORMATS) -> Score:
         """Scores one image.
@@ -134,6 +153,18 @@ class Detector(Closing):
         """Frees the engines."""
         self.encoder.close()
         self.head.close()
+
+
+def _compared(detector: Detector, reference: Detector) -> Accuracy:
+    """How far their scores are apart on the example images. :raises EngineError: an image has no score"""
+    paths = sorted(path for path in examples().glob("*.*") if path.suffix in (".jpg", ".png"))
+    log.info("comparing %s with %s on %d example images, once", detector.precision, reference.precision, len(paths))
+    try:
+        expected, found = ([one.score(path) for path in paths] for one in (reference, detector))
+        against = f"{reference.precision} in {reference.encoder.label}"
+        return accuracy(found, expected, detector.encoder.label, "the examples", against)
+    except (ImageError, ValueError) as error:  # ValueError: there are no examples
+        raise EngineError(f"the example images cannot be scored in {detector.precision}: {error}") from error
 
 
 def demo_directory() -> Path:

@@ -36,6 +36,7 @@ Positive = Annotated[str, Meta(pattern=r"^(?!(real|error)\Z)[a-z][a-z0-9_-]{0,31
 # Kinds of artifacts: two ONNX graphs, or two plans.
 ONNX, TENSORRT, TENSORRT_RTX = "onnx", "tensorrt", "tensorrt-rtx"
 PLANS = TENSORRT, TENSORRT_RTX  # which are native code
+DEVICE = "device"  # the key of `target` that says what a graph was made for, `cpu` or `cuda`, and runs on alone
 GIVEN = "given by the user"  # where a threshold came from that is not detector.json's
 
 

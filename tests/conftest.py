@@ -18,6 +18,33 @@ from tests.support.images import Write, pixels
 from tests.support.models import TINY
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests keep in the user's cache is not the user's; processes that they start see it too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPAI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _plain_processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs in fp32 run in fp32 on every machine, but in tests that ask for the fixture `bf16`."""
+    if "bf16" not in request.fixturenames:
+        monkeypatch.setattr("spai_runtime.engines.openvino.has_bf16", lambda: False)
+
+
+@pytest.fixture
+def bf16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A processor that multiplies bf16, and a cache that is empty; where there is none, OpenVINO rounds to bf16 all the same.
+
+    :returns: the cache
+    """
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'spai-toolkit[openvino]'")
+    monkeypatch.setattr("spai_runtime.engines.openvino.has_bf16", lambda: True)
+    monkeypatch.setenv("SPAI_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> SPAIConfig:
     return TINY

@@ -11,9 +11,11 @@ from spai_export.source import Source
 from spai_export.tensorrt.builder import BuildOptions
 from spai_export.tensorrt.plans import build
 from spai_runtime.accuracy import sentence
+from spai_runtime.choice import Requested
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError
-from spai_runtime.loading import Exported, load_engines
+from spai_runtime.exported import Exported
+from spai_runtime.loading import load_engines
 from spai_runtime.manifest import ONNX, TENSORRT_RTX, Accuracy, Artifact, Manifest
 
 UNSCORED = "not scored on a GPU yet"
@@ -69,7 +71,7 @@ def _checked(source: Source, folder: Path, manifest: Manifest, artifact: Artifac
     """
     exported = Exported(folder, replace(manifest, artifacts=(artifact,)), artifact.encoder.file)
     try:
-        engines = load_engines(exported, device)
+        engines = load_engines(exported, Requested(device))
     except EngineError:
         if artifact.kind != TENSORRT_RTX:
             raise

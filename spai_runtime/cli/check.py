@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spai_runtime import checks
-from spai_runtime.accuracy import AccuracyCheck, examples, sentence
+from spai_runtime.accuracy import examples, sentence
+from spai_runtime.accuracy_check import AccuracyCheck
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, show
 from spai_runtime.cli.options import Options
 from spai_runtime.detector import Detector
@@ -23,11 +24,13 @@ def check(options: Options) -> int:
     paths = [item.path for item in Sources(options.inputs or [str(examples())], options.split)]
     source, passed = "the INPUT" if options.inputs else "the examples", True
     for path in options.engines:
-        with Detector.load(path, device=options.device, backend=options.backend) as detector:
+        with Detector.load(
+            path, device=options.device, backend=options.backend, precision=options.precision
+        ) as detector:
             accuracy = _compared(path, detector, paths, source)
             assert detector.artifact is not None, "it was loaded from a directory"
             checks.keep(detector.artifact, detector.encoder.label, accuracy)
-            show(f"{path}: {detector.artifact.precision} in {detector.encoder.label}: {verdict(accuracy)}")
+            show(f"{path}: {detector.precision} in {detector.encoder.label}: {verdict(accuracy)}")
         passed &= accuracy.passed
     return 0 if passed else EXIT_SOME_ERRORS
 

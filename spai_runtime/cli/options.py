@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spai_runtime.errors import EngineError, OutputError, SourceError
 from spai_runtime.fusion import UNCALIBRATED, Fusion, Rule
-from spai_runtime.manifest import Threshold
+from spai_runtime.manifest import Precision, Threshold
 
 
 class Form(StrEnum):
@@ -38,6 +38,7 @@ class Options:
     form: Form
     device: str
     backend: str | None
+    precision: Precision | None
     untrusted_engine: bool
     decode: Decode
     batch_size: int | None

@@ -15,6 +15,7 @@ from spai_runtime.engines import BACKENDS
 from spai_runtime.engines.isolated import COPIES, MEMORY, SECONDS, SECONDS_OF_A_CORE
 from spai_runtime.fusion import Rule
 from spai_runtime.images import UNTRUSTED_FORMATS
+from spai_runtime.manifest import Precision
 
 _BACKENDS = list(dict.fromkeys(row.name for row in BACKENDS))
 
@@ -92,6 +93,14 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help=f"Run by this back end and no other: {', '.join(_BACKENDS)}."),
     ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Compute the encoder's large products in this precision and no other. Left out: the fastest whose "
+            "scores are those of fp32. On a CPU that multiplies bf16 in hardware, OpenVINO runs a graph in fp32 so, "
+            "after its scores were compared on the example images, once; a graph that --engine names runs as it is."
+        ),
+    ] = None,
     untrusted_engine: Annotated[
         bool,
         typer.Option(
@@ -168,6 +177,7 @@ def run(
         form,
         device,
         backend,
+        precision,
         untrusted_engine,
         decode,
         batch_size,

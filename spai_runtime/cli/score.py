@@ -86,6 +86,7 @@ def _load(options: Options) -> Iterator[Detector]:
             path,
             device=options.device,
             backend=options.backend,
+            precision=options.precision,
             threshold=threshold,
             untrusted=options.untrusted_engine,
         )
@@ -163,6 +164,7 @@ def _identity_of(detector: Detector) -> dict[str, object]:
         **({} if manifest.positive == "ai" else {"positive": manifest.positive}),
         "encoder_sha256": artifact.encoder.sha256,
         "head_sha256": artifact.head.sha256,
+        **({} if detector.precision == artifact.precision else {"precision": detector.precision}),
         "threshold": threshold.value,
         "threshold_source": threshold.source,
         "calibration": json.loads(msgspec.json.encode(manifest.calibration)),
@@ -183,6 +185,6 @@ def _summary(options: Options, detectors: Sequence[Detector], labels: Counter[st
     counts = ", ".join(f"{labels[name]} {name}" for name in names if labels[name])
     limit = options.fusion.threshold if options.fusion else detectors[0].threshold
     ran = dict.fromkeys(
-        f"{detector.encoder.label}, {detector.artifact.precision}" for detector in detectors if detector.artifact
+        f"{detector.encoder.label}, {detector.precision}" for detector in detectors if detector.artifact
     )
     return f"{counts}; threshold {limit.value:g}: {limit.source}; {'; '.join(ran)}"

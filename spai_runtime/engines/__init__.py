@@ -14,7 +14,7 @@ from typing import cast
 from spai_runtime.engines.base import Contract, DeviceEngine, Engine
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
-from spai_runtime.manifest import ONNX, TENSORRT, TENSORRT_RTX, Artifact, Precision
+from spai_runtime.manifest import DEVICE, ONNX, TENSORRT, TENSORRT_RTX, Artifact, Precision
 
 Load = Callable[[Path, Contract, str, Artifact], Engine]
 
@@ -31,6 +31,8 @@ class Backend:
         loading can tell
     :param load: `module:function` of (path of a graph or plan, what it takes and gives, `cpu` or `cuda:<index>`, the
         artifact that it belongs to) → Engine, or an EngineError that says in one sentence what to do
+    :param computes: the precision that it lowers the large products of an encoder to; None leaves them as they are
+    :param own: whether it runs only what was made for its device, as the artifact's `target` says
     """
 
     name: str
@@ -39,6 +41,14 @@ class Backend:
     precisions: tuple[Precision, ...]
     probe: str
     load: str
+    computes: Precision | None = None
+    own: bool = False
+
+    def runs(self, artifact: Artifact) -> bool:
+        """Whether it is for such an artifact. What was made for a device runs on no other."""
+        device = artifact.target.get(DEVICE)
+        made_for = device == self.device or (device is None and not self.own)
+        return artifact.kind in self.kinds and artifact.precision in self.precisions and made_for
 
     def available(self) -> bool:
         """What its probe says."""
@@ -68,7 +78,8 @@ class Backend:
 _FASTEST_FIRST: tuple[Precision, ...] = ("fp8", "int8", "fp16", "bf16", "fp32")
 
 # In the order of `auto`. Precisions stand in the order in which their products are expected to be fast, which no
-# benchmark of a GPU has shown yet. On a CPU, ONNX Runtime multiplies fp16 in fp32, and its int8 was slower than fp32.
+# benchmark of a GPU has shown yet; on a CPU `make bench-cpu` has. There, an int8 graph that was made for GPUs is slower
+# than fp32, and ONNX Runtime multiplies fp16 in fp32.
 BACKENDS: list[Backend] = [
     Backend(
         "tensorrt",
@@ -98,6 +109,33 @@ BACKENDS: list[Backend] = [
         "openvino",
         "cpu",
         (ONNX,),
+        ("int8",),
+        "spai_runtime.engines.openvino:available",
+        "spai_runtime.engines.openvino:load",
+        own=True,
+    ),
+    Backend(
+        "openvino",
+        "cpu",
+        (ONNX,),
+        ("bf16", "fp32"),
+        "spai_runtime.engines.openvino:has_bf16",
+        "spai_runtime.engines.openvino:load_bf16",
+        computes="bf16",
+    ),
+    Backend(
+        "onnxruntime",
+        "cpu",
+        (ONNX,),
+        ("int8",),
+        "spai_runtime.engines.onnx_session:has_int8",
+        "spai_runtime.engines.onnxruntime:load",
+        own=True,
+    ),
+    Backend(
+        "openvino",
+        "cpu",
+        (ONNX,),
         ("fp32", "fp16"),
         "spai_runtime.engines.openvino:available",
         "spai_runtime.engines.openvino:load",
@@ -117,7 +155,7 @@ BACKENDS: list[Backend] = [
 ISOLATED: list[Backend] = [
     replace(row, load="spai_runtime.engines.isolated:load")
     for row in BACKENDS
-    if (row.name, row.device) == ("onnxruntime", "cpu")
+    if (row.name, row.device, row.own) == ("onnxruntime", "cpu", False)
 ]
 
 

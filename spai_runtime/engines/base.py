@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Precision
 from spai_runtime.views import Padding, ViewShape
 
 GPU_BATCH_SIZE = 32  # views; ViT-B/16 multiplies 18,912 rows at once then, which no GPU was at hand to measure
@@ -107,11 +108,13 @@ class Engine(Protocol):
     :param device: it runs on: `cpu`, `cuda:<index>`, or `cuda:<index>,<index>`
     :param label: what runs where, for people: `ONNX Runtime 1.31.1, cpu`
     :param batch_size: views at once that it is fastest with
+    :param computes: the precision of its large products, where it is not that of the graph
     """
 
     device: str
     label: str
     batch_size: int
+    computes: Precision | None
 
     @property
     def as_device_engine(self) -> "DeviceEngine | None":
@@ -133,6 +136,7 @@ class HostEngine:
     """What engines have in common that take arrays one after the other."""
 
     as_device_engine: "DeviceEngine | None" = None
+    computes: Precision | None = None
 
     def run(self, batch: Array) -> list[Array]:
         raise NotImplementedError

@@ -10,6 +10,7 @@ from spai_runtime.engines.base import Contract, Tensor
 from spai_runtime.engines.cores import cores
 from spai_runtime.engines.external import refuse_external_data
 from spai_runtime.engines.installed import is_installed
+from spai_runtime.engines.processor import multiplies_int8
 from spai_runtime.errors import EngineError
 from spai_runtime.text import excerpt
 
@@ -37,6 +38,11 @@ def import_runtime() -> Any:
 def installed() -> bool:
     """Whether ONNX Runtime is there."""
     return is_installed("onnxruntime")
+
+
+def has_int8() -> bool:
+    """Whether it is there, and this processor multiplies int8 faster than fp32."""
+    return installed() and multiplies_int8()
 
 
 def has_cuda() -> bool:

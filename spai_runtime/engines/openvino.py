@@ -10,6 +10,7 @@ from spai_runtime.engines.base import Array, Contract, HostEngine, Tensor
 from spai_runtime.engines.cores import cores
 from spai_runtime.engines.external import refuse_external_data
 from spai_runtime.engines.installed import is_installed
+from spai_runtime.engines.openvino_bf16 import lower
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Artifact
 from spai_runtime.text import excerpt
@@ -23,30 +24,46 @@ def available() -> bool:
     return is_installed("openvino")
 
 
+def has_bf16() -> bool:
+    """Whether it is there, and this processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+    return available() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> "OpenVinoEngine":  # noqa: ARG001
     """See `Backend`."""
     return OpenVinoEngine(path, contract)
 
 
+def load_bf16(path: Path, contract: Contract, device: str, artifact: Artifact) -> "OpenVinoEngine":  # noqa: ARG001
+    """See `Backend`: of a graph in fp32, the encoder's large products in bf16; a graph in bf16 as it is."""
+    lowered = artifact.precision == "fp32" and path.name == artifact.encoder.file
+    return OpenVinoEngine(path, contract, bf16=lowered)
+
+
 class OpenVinoEngine(HostEngine):
-    """A graph in OpenVINO, which computes in fp32 whatever the processor has besides.
+    """A graph in OpenVINO, which computes in the types that the graph has.
 
     A view's features are the same bits whatever else is in its batch, so an interrupted run resumes to the same digits.
 
+    :param bf16: whether the large products of an encoder in fp32 are computed in bf16, as `openvino_bf16` says
     :raises EngineError: OpenVINO is missing, or the graph is refused
     """
 
     device = "cpu"
     batch_size = CPU_BATCH_SIZE
 
-    def __init__(self, path: Path, contract: Contract) -> None:
+    def __init__(self, path: Path, contract: Contract, *, bf16: bool = False) -> None:
         openvino = _import()
         self.label = f"OpenVINO {openvino.__version__.partition('-')[0]}, cpu"
         refuse_external_data(path)
         model = _read(path)
         _check_contract(path, model, contract)
+        if bf16 and lower(model):
+            # What is rounded, and how products add up, is the processor's.
+            self.label += f" ({_core().get_property('CPU', 'FULL_DEVICE_NAME').strip()})"
+            self.computes = "bf16"
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "f32",  # else it computes in bf16 what the graph has in fp32
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
             "INFERENCE_NUM_THREADS": cores(),  # it counts those that this process may not use
             "ENABLE_CPU_PINNING": False,  # so that a decoder, or another detector, may have a core meanwhile

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from spai_runtime.engines.base import Array, DeviceEngine, DeviceLostError, Slot
 from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Precision
 
 log = logging.getLogger("spai_runtime")
 
@@ -19,6 +20,8 @@ class Replicas:
 
     :param engines: of the same graph, one a GPU
     """
+
+    computes: Precision | None = None
 
     def __init__(self, engines: Sequence[DeviceEngine]) -> None:
         first = engines[0]

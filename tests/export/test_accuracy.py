@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from spai_export.accuracy import sample
-from spai_runtime.accuracy import LIMIT, AccuracyCheck, AccuracyError, accuracy, examples, sentence
+from spai_runtime.accuracy import LIMIT, accuracy, examples, sentence
+from spai_runtime.accuracy_check import AccuracyCheck, AccuracyError
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Accuracy, Spread
 from spai_runtime.results import Score

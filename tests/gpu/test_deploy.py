@@ -12,7 +12,7 @@ from PIL import Image
 
 from spai_export import verify
 from spai_export.cli import main
-from spai_runtime.accuracy import AccuracyCheck
+from spai_runtime.accuracy_check import AccuracyCheck
 from spai_runtime.cli.commands import EXIT_REFUSED
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Accuracy, Artifact, Manifest

@@ -27,8 +27,10 @@ from spai_export.tensorrt.inspector import UNREADABLE, Wanted
 from spai_export.tensorrt.listing import layers_in
 from spai_export.tensorrt.plans import BuildOptions, Built, build
 from spai_export.tensorrt.platforms import TensorRTMissingError, ThisGpu
+from spai_runtime.choice import Requested
 from spai_runtime.errors import EngineError, ImageError, UserError
-from spai_runtime.loading import Exported, load_engines
+from spai_runtime.exported import Exported
+from spai_runtime.loading import load_engines
 from spai_runtime.manifest import Artifact, Graph, Manifest, Threshold
 from spai_runtime.views import Tiles, WholeImage
 from tests.gpu import real_builder
@@ -228,7 +230,7 @@ def test_whole_images_come_one_by_one_in_any_size(real: Builds, whole: Path) -> 
 
 def test_whole_images_of_any_size_are_run(written: Written, whole: Path) -> None:
     manifest = replace(Manifest.load(whole), artifacts=built(whole, batch_size=24).artifacts)
-    engines = load_engines(Exported(whole, manifest, "model.plan"), "cuda:0")
+    engines = load_engines(Exported(whole, manifest, "model.plan"), Requested("cuda:0"))
     for height, width in ((1, 1), (70, 31), (40, 220)):
         views = pixels(height, width)[None]
         np.testing.assert_allclose(engines.encoder.run(views)[0], encode(views), rtol=1e-6)

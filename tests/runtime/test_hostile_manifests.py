@@ -10,7 +10,8 @@ import pytest
 
 from spai_runtime import Detector
 from spai_runtime.errors import EngineError, ImageError, ManifestError, UserError
-from spai_runtime.loading import Exported, load_engines
+from spai_runtime.exported import Exported
+from spai_runtime.loading import load_engines
 from spai_runtime.manifest import FILE_NAME, LARGEST_FILE, Manifest
 from spai_runtime.views.policy import MOST_VIEWS
 from tests.support.commands import Run
@@ -138,7 +139,7 @@ def test_what_is_none_of_the_files_business_ends_elsewhere(tmp_path: Path, name:
         assert 4 * len(layout) * manifest.features <= 1 << 30
         assert len(layout) <= MOST_VIEWS
     with pytest.raises(EngineError):
-        load_engines(Exported.open(tmp_path), "auto")
+        load_engines(Exported.open(tmp_path))
 
 
 def test_a_file_without_end(tmp_path: Path) -> None:

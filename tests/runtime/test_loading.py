@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from spai_runtime.choice import Requested
 from spai_runtime.engines import Backend
 from spai_runtime.engines.base import Contract, HostEngine
 from spai_runtime.errors import EngineError
-from spai_runtime.loading import Exported, load_engines
+from spai_runtime.exported import Exported
+from spai_runtime.loading import load_engines
 from spai_runtime.manifest import FILE_NAME, Accuracy, Artifact, Graph, Manifest, Precision, Spread
 
 
@@ -77,7 +79,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
             return started[-1]
 
         monkeypatch.setattr(Backend, "open", start)
-        engines = load_engines(Exported.open(path), device, backend)
+        engines = load_engines(Exported.open(path), Requested(device, backend))
         assert [engine for engine in started if not engine.closed] == [engines.encoder, engines.head]
         assert list(engines.artifact.files) == [engine.path.name for engine in started if not engine.closed]
         return started

@@ -15,6 +15,7 @@ from spai_runtime.engines.cuda.program import Execution, Program, Shape, pair
 from spai_runtime.engines.cuda.recording import retried
 from spai_runtime.engines.cuda.slot import CudaImage, CudaSlot
 from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Precision
 
 __all__ = ["CudaEngine", "CudaImage", "CudaSlot", "Gpu"]
 
@@ -27,6 +28,8 @@ class CudaEngine:
     :param label: of the back end, e.g. `TensorRT 11.4.0.106`
     :param batch_size: views at once that it is fastest with
     """
+
+    computes: Precision | None = None  # a plan says itself what it computes in
 
     def __init__(self, gpu: Gpu, program: Program, contract: Contract, label: str, batch_size: int) -> None:
         self.device, self.label, self.batch_size = gpu.device, f"{label}, {gpu.device}", batch_size

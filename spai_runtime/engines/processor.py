@@ -1,0 +1,31 @@
+"""What the processor has."""
+
+import platform
+import sys
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+# Instructions that multiply int8 and add up in int32, as the kernel names them on x86 and on Arm.
+_INT8 = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"))
+
+
+def multiplies_int8() -> bool:
+    """Whether it has instructions for dot products of int8; without them int8 may be slower than fp32.
+
+    Where nothing tells, which is on Windows and on Intel Macs, it counts as having none. Every Mac of Apple's own has
+    them.
+    """
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return not _INT8.isdisjoint(flags())
+
+
+def flags() -> frozenset[str]:
+    """Of the first processor, in Linux's names; none on other systems."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(found, ()))
