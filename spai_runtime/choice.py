@@ -46,11 +46,12 @@ class Candidate:
         return self.precision != self.artifact.precision
 
 
-def candidates(exported: Exported, wanted: Requested) -> Sequence[Candidate]:
+def candidates(exported: Exported, wanted: Requested, *, here: bool = True) -> Sequence[Candidate]:
     """All that could run, from the best to the last, in the order of the table of engines.
 
     A back end that is not here is passed over where another one runs the artifact, unless GPUs were asked for by name.
 
+    :param here: whether that is so; else they are among the others
     :raises EngineError: there is none
     :raises GraphRefusedError: nothing that was asked for can be held within limits
     """
@@ -62,7 +63,7 @@ def candidates(exported: Exported, wanted: Requested) -> Sequence[Candidate]:
         for artifact in _runnable(row, exported.artifacts)
     ]
     found = [one for one in pairs if _asked_for(one, exported, wanted)]
-    if device != "cuda":
+    if here and device != "cuda":
         found = [one for one in found if one is found[-1] or _worth_trying(one, found)]
     if not found:
         raise _untrusted(exported, wanted) if wanted.untrusted else _nothing_runs(exported, wanted)

@@ -35,7 +35,7 @@ def _plain_processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def bf16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A processor that multiplies bf16, and a cache that is empty; where there is none, OpenVINO rounds to bf16 all the same.
+    """A processor that multiplies bf16, and a cache that is empty. OpenVINO rounds to bf16 on any processor.
 
     :returns: the cache
     """

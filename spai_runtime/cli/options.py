@@ -50,6 +50,7 @@ class Options:
     spreadsheet: bool
     quiet: bool
     check: bool = False
+    explain: bool = False
 
     def __post_init__(self) -> None:
         """:raises UserError: options that do not go together"""
@@ -57,7 +58,9 @@ class Options:
             raise EngineError("--check compares an exported detector with its graphs: name it with --engine")
         if self.check and (self.output or self.untrusted_engine):
             raise EngineError("--check writes no rows and runs plans: leave --output and --untrusted-engine out")
-        if not (self.inputs or self.check):
+        if self.explain and (self.inputs or self.output or self.check or self.detectors):
+            raise EngineError("--explain scores nothing: leave INPUT, --output, --check and --detector out")
+        if not (self.inputs or self.check or self.explain):
             raise SourceError("there is nothing to score: name images, folders, globs, a .csv or a .txt as INPUT")
         if self.resume and self.output is None:
             raise OutputError("--resume goes on with a file: name it with --output")

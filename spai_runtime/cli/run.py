@@ -9,6 +9,7 @@ import typer
 
 from spai_runtime.cli.check import check as compare
 from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption, execute
+from spai_runtime.cli.explain import explain as show_choices
 from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.score import score
 from spai_runtime.engines import BACKENDS
@@ -162,6 +163,14 @@ def run(
             "no GPU had scored counts as scored on this one. Exit code 3: a score is off by more than 0.01.",
         ),
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Score nothing: show all that could run each --engine, or the demo detector, on this machine, from "
+            "what is taken first to what is taken last, with a quick measurement of each, and what runs.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary on stderr.")] = False,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
     version: VersionOption = False,  # noqa: ARG001
@@ -189,8 +198,9 @@ def run(
         spreadsheet,
         quiet,
         check,
+        explain,
     )
-    return compare(options) if check else score(options)
+    return compare(options) if check else show_choices(options) if explain else score(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,12 +2,14 @@
 
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 # Instructions that multiply int8 and add up in int32, as the kernel names them on x86 and on Arm.
 _INT8 = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"))
+_BF16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def multiplies_int8() -> bool:
@@ -19,6 +21,11 @@ def multiplies_int8() -> bool:
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
     return not _INT8.isdisjoint(flags())
+
+
+def fast_flags() -> Sequence[str]:
+    """Names of the instructions for products of bf16 and int8 that it has, sorted."""
+    return sorted(flags() & (_INT8 | _BF16))
 
 
 def flags() -> frozenset[str]:
