@@ -19,18 +19,15 @@ from tests.support.models import TINY
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tests keep in the user's cache is not the user's; processes that they start see it too."""
+def _every_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests keep in the user's cache is not the user's; processes that they start see it too.
+
+    Graphs in fp32 run in fp32 on every processor, but in tests that ask for the fixture `bf16`.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPAI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("spai_runtime.engines.openvino.has_bf16", lambda: False)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _plain_processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs in fp32 run in fp32 on every machine, but in tests that ask for the fixture `bf16`."""
-    if "bf16" not in request.fixturenames:
-        monkeypatch.setattr("spai_runtime.engines.openvino.has_bf16", lambda: False)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ NO_ARTIFACT = Artifact("onnx", "fp32", Graph("a.onnx", "0" * 64), Graph("a.onnx"
 
 def load(path: Path, contract: Contract) -> Engine:
     """By the table of engines."""
-    (row,) = (row for row in BACKENDS if row.name == "openvino")
+    (row,) = (row for row in BACKENDS if row.name == "openvino" and "fp32" in row.precisions and row.computes is None)
     return row.open(path, contract, "cpu", NO_ARTIFACT)
 
 
