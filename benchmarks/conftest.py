@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from spai_runtime.cores import cores
+
 LIBRARIES = (
     "cupy-cuda13x",
     "numpy",
@@ -67,7 +69,7 @@ def machine() -> dict[str, Any]:
         "architecture": platform.machine(),
         "cpu_features": _cpu_features(),
         "cores": os.cpu_count(),
-        "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores_allowed": cores(),
         "torch_threads": torch.get_num_threads(),
         "load_average_1min": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),

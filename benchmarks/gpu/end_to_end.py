@@ -1,6 +1,5 @@
 """`spai-run` from JPEGs on disk, beside its encoder alone and decoding alone: which of them sets the pace?"""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from gpu.contender import Contender
 from gpu.engine_runners import EngineRunner
 from gpu.results import Row, named
 from gpu.timing import steady, warm_up
+from spai_runtime.cores import cores
 from spai_runtime.detector import Detector
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
@@ -80,7 +80,7 @@ def _in_turns(bench: Bench, runner: EngineRunner, batch: int, photographs: Photo
     """Seconds an image: of the run, of decoding, and of the encoder on as many tiles."""
     detector, tiles = runner.detector, photographs.tiles(runner.detector)
     items = photographs.items(_times(bench, detector, batch, photographs))
-    each, workers = tiles / len(photographs.paths), min(GPU_WORKERS, os.cpu_count() or 1)
+    each, workers = tiles / len(photographs.paths), min(GPU_WORKERS, cores())
     launches = ceil(len(items) * each / batch)
     turns: dict[str, Callable[[], object]] = {
         "run": lambda: run(detector, items, batch),

@@ -9,9 +9,9 @@ from spai_runtime import checks
 from spai_runtime.choice import Candidate, Requested, candidates
 from spai_runtime.cli.commands import show
 from spai_runtime.cli.options import Options
+from spai_runtime.cores import cores
 from spai_runtime.detector import Detector, demo_directory
 from spai_runtime.engines.base import Engine
-from spai_runtime.engines.cores import cores
 from spai_runtime.engines.processor import fast_flags
 from spai_runtime.errors import EngineError
 from spai_runtime.exported import Exported

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from spai_runtime.child import Child, ChildError, ChildMemoryError, ChildTimeError, Limits
+from spai_runtime.cores import cores
 from spai_runtime.engines.base import Array, Contract, HostEngine
-from spai_runtime.engines.cores import cores
 from spai_runtime.engines.onnx_session import import_runtime
 from spai_runtime.engines.onnxruntime import CPU_BATCH_SIZE
 from spai_runtime.errors import EngineError

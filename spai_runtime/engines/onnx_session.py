@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spai_runtime.cores import cores
 from spai_runtime.engines.base import Contract, Tensor
-from spai_runtime.engines.cores import cores
 from spai_runtime.engines.external import refuse_external_data
 from spai_runtime.engines.installed import is_installed
 from spai_runtime.engines.processor import multiplies_int8

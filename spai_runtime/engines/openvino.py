@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from spai_runtime.cores import cores
 from spai_runtime.engines.base import Array, Contract, HostEngine, Tensor
-from spai_runtime.engines.cores import cores
 from spai_runtime.engines.external import refuse_external_data
 from spai_runtime.engines.installed import is_installed
 from spai_runtime.engines.openvino_bf16 import lower

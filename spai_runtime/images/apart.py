@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spai_runtime.child import Child, ChildError, ChildMemoryError, ChildStartError, ChildTimeError, Limits
+from spai_runtime.cores import cores
 from spai_runtime.errors import ImageError
 from spai_runtime.images import modes
 from spai_runtime.images.opening import PAUSE, Source, compressed_nbytes
@@ -149,6 +150,6 @@ class _Children:
 
 _SERVICE = "spai_runtime.images.decoder:decoder"
 _LIMITS = Limits(memory=1 << 40, cpu_seconds=1 << 20, seconds=SECONDS)  # the service sets those of each image
-_children = _Children(min(CHILDREN, os.cpu_count() or 1))
+_children = _Children(min(CHILDREN, cores()))
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_children.forget)

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import chain, islice, takewhile
 from pathlib import Path
 
+from spai_runtime.cores import cores
 from spai_runtime.detector import Detector
 from spai_runtime.engines.base import Array, DeviceLostError
 from spai_runtime.errors import ImageError, UserError
@@ -158,7 +159,7 @@ def _last(detectors: Sequence[Detector], pending: deque[ReadImage], lost: str) -
 
 def _workers(detectors: Sequence[Detector]) -> int:
     most = GPU_WORKERS if _gpus(detectors) else WORKERS
-    return min(most, os.cpu_count() or 1)
+    return min(most, cores())
 
 
 def _pixel_bytes(detectors: Sequence[Detector]) -> int:

@@ -1,6 +1,5 @@
 """The pipeline around an encoder on GPUs: the host's results, in order, in bounded memory, whatever stops working."""
 
-import os
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -244,8 +243,8 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(threads, *arguments, **options)
 
     monkeypatch.setattr("spai_runtime.scoring.reading.ThreadPoolExecutor", Pool)
-    for cores, host, device in ((None, 1, 1), (4, 4, 4), (96, 8, 32)):
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+    for cores, host, device in ((1, 1, 1), (4, 4, 4), (96, 8, 32)):
+        monkeypatch.setattr("spai_runtime.scoring.pipeline.cores", lambda cores=cores: cores)
         assert [list(score_items(detector(encoder), [])) for encoder in (Sums(), gpu())] == [[], []]
         assert (asked.pop(0), asked.pop(0)) == (host, device)
 
