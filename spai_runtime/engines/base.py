@@ -109,12 +109,14 @@ class Engine(Protocol):
     :param label: what runs where, for people: `ONNX Runtime 1.31.1, cpu`
     :param batch_size: views at once that it is fastest with
     :param computes: the precision of its large products, where it is not that of the graph
+    :param streams: batches that `run` takes at the same time, each from a thread of its own
     """
 
     device: str
     label: str
     batch_size: int
     computes: Precision | None
+    streams: int
 
     @property
     def as_device_engine(self) -> "DeviceEngine | None":
@@ -133,8 +135,9 @@ class Engine(Protocol):
 
 
 class HostEngine:
-    """What engines have in common that take arrays one after the other."""
+    """What engines have in common that take arrays; one with several streams says so."""
 
+    streams: int = 1
     as_device_engine: "DeviceEngine | None" = None
     computes: Precision | None = None
 

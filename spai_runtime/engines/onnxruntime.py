@@ -6,13 +6,14 @@ import numpy as np
 
 from spai_runtime.engines.base import Array, Contract, HostEngine
 from spai_runtime.engines.onnx_session import CPU, failure, import_runtime, open_session
+from spai_runtime.engines.streams import share_of
 from spai_runtime.manifest import Artifact
 
 CPU_BATCH_SIZE = 2  # larger ones leave the cache (benchmarks/test_encoder.py, two cores)
 
 
 class OnnxEngine(HostEngine):
-    """A graph in ONNX Runtime.
+    """A graph in ONNX Runtime, whose batches that run at the same time share one pool of threads.
 
     :param rewrites: see `open_session`
     :raises EngineError: ONNX Runtime is missing, or the graph is refused
@@ -23,6 +24,7 @@ class OnnxEngine(HostEngine):
 
     def __init__(self, path: Path, contract: Contract, *, rewrites: bool = True) -> None:
         self.label = f"ONNX Runtime {import_runtime().__version__}, cpu"
+        self.streams = share_of(contract).streams
         self._session = open_session(path, contract, CPU, {}, rewrites=rewrites)
         self._path, self._contract = path, contract
         self._outputs = [output.name for output in contract.outputs]

@@ -22,6 +22,7 @@ class Replicas:
     """
 
     computes: Precision | None = None
+    streams = 1
 
     def __init__(self, engines: Sequence[DeviceEngine]) -> None:
         first = engines[0]

@@ -32,7 +32,7 @@ class Batcher(Closing, Protocol):
         """Takes all views of an image that is decoded; full batches run on the way."""
 
     def advance(self) -> bool:
-        """Takes the features of the batch that runs longest, waiting for them; False where none runs."""
+        """Takes the features of the batch that runs longest, waiting for them; False where none holds pixels."""
 
     def flush(self) -> None:
         """Runs what is left: every encoding that was added is done."""
@@ -53,7 +53,7 @@ class HostBatcher(Batcher):
 
     def __init__(self, encoder: Engine, shape: tuple[int, int], batch_size: int) -> None:
         self._encoder = encoder
-        self._buffer = _buffer(batch_size, shape)
+        self._buffer = batch_buffer(batch_size, shape)
         self._views: list[tuple[Encoding, int]] = []  # whose view lies at each place of the buffer
 
     def ready(self) -> None:
@@ -124,7 +124,8 @@ class WholeImageBatcher(Batcher):
         """See `Batcher`: it holds nothing."""
 
 
-def _buffer(batch_size: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def batch_buffer(batch_size: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """(batch_size, H, W, 3), not initialised. :raises EngineError: there is no memory for it"""
     try:
         return np.empty((batch_size, *shape, 3), np.uint8)
     except (MemoryError, OverflowError, ValueError) as error:  # what NumPy raises of sizes beyond 64 bits

@@ -11,7 +11,7 @@ from pathlib import Path
 from spai_runtime.cores import cores
 from spai_runtime.detector import Detector
 from spai_runtime.engines.base import Array, DeviceLostError
-from spai_runtime.errors import ImageError, UserError
+from spai_runtime.errors import EngineError, ImageError, UserError
 from spai_runtime.files.sources import Item, printable
 from spai_runtime.images import FORMATS, Picture
 from spai_runtime.results import Result, Score
@@ -98,6 +98,16 @@ def score_items(
         except DeviceLostError as lost:
             yield from _last(detectors, pending, str(lost))
             raise
+        except EngineError:  # of a batch; those before it may have been done since the last image
+            yield from _rest(detectors, pending)
+            raise
+
+
+def _rest(detectors: Sequence[Detector], pending: deque[ReadImage]) -> Iterator[Result]:
+    """What is done where a run ends early."""
+    for done in _done(pending):
+        scores = [detector.score_features(*_features(done, of)) for of, detector in enumerate(detectors)]
+        yield from _results(detectors, done, scores)
 
 
 def _done(pending: deque[ReadImage]) -> Iterator[Sequence[ReadImage]]:
@@ -149,9 +159,7 @@ def _result(
 def _last(detectors: Sequence[Detector], pending: deque[ReadImage], lost: str) -> Iterator[Result]:
     """What is done, and then what went with the last GPU."""
     with suppress(DeviceLostError):  # the heads', too
-        for done in _done(pending):
-            scores = [detector.score_features(*_features(done, of)) for of, detector in enumerate(detectors)]
-            yield from _results(detectors, done, scores)
+        yield from _rest(detectors, pending)
     for image in pending:
         errors = (one.error for one in image.encodings if isinstance(one, Encoding) and one.error)
         yield _result(detectors, image, (), next(errors, lost))

@@ -17,6 +17,7 @@ class Sums(HostEngine):
     label: str = "sums, cpu"
     batch_size: int = 8
     batches: list[int] = field(default_factory=list)
+    streams: int = 1
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
         self.batches.append(len(batch))

@@ -30,6 +30,7 @@ class CudaEngine:
     """
 
     computes: Precision | None = None  # a plan says itself what it computes in
+    streams = 1  # for arrays; slots have streams of their own
 
     def __init__(self, gpu: Gpu, program: Program, contract: Contract, label: str, batch_size: int) -> None:
         self.device, self.label, self.batch_size = gpu.device, f"{label}, {gpu.device}", batch_size
