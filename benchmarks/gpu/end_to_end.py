@@ -21,7 +21,7 @@ from spai_runtime.cores import cores
 from spai_runtime.detector import Detector
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
-from spai_runtime.scoring.pipeline import GPU_WORKERS, score_items
+from spai_runtime.scoring.pipeline import WORKERS, score_items
 
 # Width, height and number of files; a file is read as often as it takes to fill the time, from the page cache.
 SETS = {
@@ -80,7 +80,7 @@ def _in_turns(bench: Bench, runner: EngineRunner, batch: int, photographs: Photo
     """Seconds an image: of the run, of decoding, and of the encoder on as many tiles."""
     detector, tiles = runner.detector, photographs.tiles(runner.detector)
     items = photographs.items(_times(bench, detector, batch, photographs))
-    each, workers = tiles / len(photographs.paths), min(GPU_WORKERS, cores())
+    each, workers = tiles / len(photographs.paths), min(WORKERS, cores())
     launches = ceil(len(items) * each / batch)
     turns: dict[str, Callable[[], object]] = {
         "run": lambda: run(detector, items, batch),

@@ -121,7 +121,7 @@ def run(
         int | None, typer.Option(min=1, help="Views that the encoder is given at once. Left out: as suits the engine.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads. Left out: one a core, at most 8 (32 with a GPU).")
+        int | None, typer.Option(min=1, help="Decoding threads. Left out: one a core, at most 32.")
     ] = None,
     threshold: Annotated[
         float | None,

@@ -23,8 +23,8 @@ from spai_runtime.scoring.reading import OpenItem, Reader, ReadImage, read_ahead
 from spai_runtime.views import Layout
 
 GPU_PIXEL_BYTES = 512 << 20  # the same for each GPU, whose batches hold on to their images until they are through
-WORKERS = 8  # decoding threads at most
-GPU_WORKERS = 32
+THREADS_OF_PIXELS = 8  # decoding threads that PIXEL_BYTES are for; more have as much each
+WORKERS = 32  # decoding threads at most
 SCORED_AT_ONCE = 64  # images that a head is given
 
 
@@ -64,7 +64,7 @@ def score_items(
 
     :param detector: one, or several
     :param batch_size: views that an encoder is given at once; None is what its engine is fastest with
-    :param workers: decoding threads; None is one a core, WORKERS at most, or GPU_WORKERS where a GPU waits for them
+    :param workers: decoding threads; None is one a core, WORKERS at most
     :param open_item: an item → its picture, not decoded yet; called in a decoding thread, may raise ImageError
     :param decode_on_gpu: of JPEGs, on the encoders' GPU; None is Pillow
     :raises DeviceLostError: the last GPU stopped working; the images that were on it are results that say so, and those
@@ -78,8 +78,9 @@ def score_items(
             stack.enter_context(batcher_of(detector.encoder, detector.manifest.views.shape, batch_size))
             for detector in detectors
         ]
-        reader = Reader(detectors, batchers, Budget(_pixel_bytes(detectors)), open_item, decode_on_gpu)
-        images = stack.enter_context(read_ahead(reader, items, workers or _workers(detectors)))
+        workers = workers or _workers()
+        reader = Reader(detectors, batchers, Budget(_pixel_bytes(detectors, workers)), open_item, decode_on_gpu)
+        images = stack.enter_context(read_ahead(reader, items, workers))
         for batcher in batchers:
             batcher.ready()  # before the first image is asked for, and with it the first thread starts
         try:
@@ -165,13 +166,19 @@ def _last(detectors: Sequence[Detector], pending: deque[ReadImage], lost: str) -
         yield _result(detectors, image, (), next(errors, lost))
 
 
-def _workers(detectors: Sequence[Detector]) -> int:
-    most = GPU_WORKERS if _gpus(detectors) else WORKERS
-    return min(most, cores())
+def _workers() -> int:
+    """One a core, beside an engine that computes on all of them.
+
+    A decoder that is far enough ahead sleeps, so decoding takes the processor time that it needs, however many threads
+    there are. For SPAI that is a hundredth of the encoder's, and 1, 2 or 4 threads on two cores make no difference; a
+    fast detector of one view an image needs them all.
+    """
+    return min(WORKERS, cores())
 
 
-def _pixel_bytes(detectors: Sequence[Detector]) -> int:
-    return GPU_PIXEL_BYTES * len(_gpus(detectors)) or PIXEL_BYTES
+def _pixel_bytes(detectors: Sequence[Detector], workers: int) -> int:
+    on_host = PIXEL_BYTES * max(workers, THREADS_OF_PIXELS) // THREADS_OF_PIXELS
+    return GPU_PIXEL_BYTES * len(_gpus(detectors)) or on_host
 
 
 def _gpus(detectors: Sequence[Detector]) -> set[str]:

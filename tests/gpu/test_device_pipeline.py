@@ -243,10 +243,10 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(threads, *arguments, **options)
 
     monkeypatch.setattr("spai_runtime.scoring.reading.ThreadPoolExecutor", Pool)
-    for cores, host, device in ((1, 1, 1), (4, 4, 4), (96, 8, 32)):
+    for cores, threads in ((1, 1), (4, 4), (96, 32)):
         monkeypatch.setattr("spai_runtime.scoring.pipeline.cores", lambda cores=cores: cores)
         assert [list(score_items(detector(encoder), [])) for encoder in (Sums(), gpu())] == [[], []]
-        assert (asked.pop(0), asked.pop(0)) == (host, device)
+        assert (asked.pop(0), asked.pop(0)) == (threads, threads)
 
 
 @pytest.mark.parametrize("devices", [["cuda:0"], ["cuda:0", "cuda:1"]], ids=len)

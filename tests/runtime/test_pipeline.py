@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spai_runtime import Detector, Result, Threshold, score_all
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
+from spai_runtime.scoring.budget import Budget
 from spai_runtime.scoring.pipeline import score_items
 from tests.support.engines import Mean, Sums
 from tests.support.images import Write, pixels, write_bad_images, write_odd_images
@@ -116,6 +117,14 @@ def test_pixels_in_flight_stay_within_the_budget(
     assert len(list(score_items(detector, wanted, batch_size=2, workers=6))) == len(wanted)
     assert 64 * 64 * 4 <= watch.peak <= budget
     assert watch.live == 0
+
+
+def test_more_threads_may_hold_more_pixels(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else photographs of 12 megapixels would be decoded two at a time, however many cores there are."""
+    limits: list[int] = []
+    monkeypatch.setattr("spai_runtime.scoring.pipeline.Budget", lambda limit: limits.append(limit) or Budget(limit))
+    assert [list(score_items(detector, [], workers=workers)) for workers in (1, 8, 16, 32)] == [[]] * 4
+    assert limits == [128 << 20, 128 << 20, 256 << 20, 512 << 20]
 
 
 def test_an_image_above_the_budget_goes_alone(
