@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from spai_runtime.cores import cores
 from spai_runtime.engines.base import Array, Contract, HostEngine, Tensor
 from spai_runtime.engines.external import refuse_external_data
 from spai_runtime.engines.installed import is_installed
 from spai_runtime.engines.openvino_bf16 import lower
+from spai_runtime.engines.streams import share_of
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Artifact
 from spai_runtime.text import excerpt
@@ -62,17 +62,18 @@ class OpenVinoEngine(HostEngine):
             # What is rounded, and how products add up, is the processor's.
             self.label += f" ({_core().get_property('CPU', 'FULL_DEVICE_NAME').strip()})"
             self.computes = "bf16"
+        share = share_of(contract)
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # else it computes in bf16 what the graph has in fp32
-            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
-            "INFERENCE_NUM_THREADS": cores(),  # it counts those that this process may not use
+            "NUM_STREAMS": share.streams,
+            "INFERENCE_NUM_THREADS": share.streams * share.threads,  # it counts cores that this process may not use
             "ENABLE_CPU_PINNING": False,  # so that a decoder, or another detector, may have a core meanwhile
         }
         try:
             self._compiled: Any = _core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO refuses {path}: {_reason(error)}") from error
-        self._path, self._contract = path, contract
+        self.streams, self._path, self._contract = share.streams, path, contract
         self._requests = threading.local()  # which one thread at a time may use
 
     def run(self, batch: Array) -> list[Array]:

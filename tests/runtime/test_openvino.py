@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,22 @@ def test_auto_takes_it_where_it_is_installed(tiny_detector: Path, monkeypatch: p
         assert detector.encoder.label.startswith("ONNX Runtime")
 
 
+def test_many_cores_run_several_batches(tiny_detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that has 16 of them, as far as it is told; digits are those of one batch after the other."""
+    batches = [np.stack([pixels(32, 32, 3 * seed + view) for view in range(3)]) for seed in range(6)]
+    with Detector.load(tiny_detector, device="cpu", precision="fp32", backend="openvino") as few:
+        expected = [few.encoder.run(batch)[0] for batch in batches]
+    monkeypatch.setattr("spai_runtime.engines.streams.cores", lambda: 16)
+    with Detector.load(tiny_detector, device="cpu", precision="fp32", backend="openvino") as many:
+        assert (many.encoder.streams, many.head.streams) == (4, 1)
+        compiled = many.encoder._compiled  # type: ignore[attr-defined]
+        assert (compiled.get_property("NUM_STREAMS"), compiled.get_property("INFERENCE_NUM_THREADS")) == (4, 16)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda batch: many.encoder.run(batch)[0], batches))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 # ---- what is refused
 
 
@@ -178,6 +195,7 @@ def test_without_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 _ALTERNATE_STACK = """
 import ctypes, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from spai_runtime.detector import Detector
 
