@@ -9,13 +9,13 @@ from statistics import median
 from typing import Any
 
 from measure import Times, take_turns
+from reference import Reference
+from text import first_line, pathless
 
 from gpu.contender import Contender, Runner
 from gpu.memory import Peak
-from gpu.reference import Reference
 from gpu.results import Results, Row, failed
 from gpu.settings import Settings
-from gpu.text import first_line, pathless
 from gpu.timing import latencies, percentiles, steady, warm_up
 from spai_runtime.engines.base import DeviceLostError, DeviceMemoryError
 from spai_runtime.errors import UserError

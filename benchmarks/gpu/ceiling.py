@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from text import first_line
 from torch import Tensor
-
-from gpu.text import first_line
 
 SIDE = 8192
 OPERATIONS = 2 * SIDE**3

@@ -4,11 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Tiles = NDArray[np.uint8]
-Features = NDArray[np.float32]
+from reference import Features, Tiles
 
 
 class BatchInFlight(Protocol):

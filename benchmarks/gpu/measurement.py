@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from conftest import machine
 from models import random_model
+from reference import Reference
 
 from gpu.bench import Bench, Gpu
 from gpu.ceiling import device_facts, exact_fp32, matmul_rates, used_memory, uuid
@@ -18,7 +19,6 @@ from gpu.contender import Contender
 from gpu.end_to_end import SETS, Photographs, end_to_end
 from gpu.engine_runners import engine_contenders
 from gpu.memory import peaks
-from gpu.reference import Reference
 from gpu.results import Results
 from gpu.settings import END_TO_END, ROWS, Settings
 from gpu.torch_runners import torch_contenders

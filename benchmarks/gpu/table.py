@@ -4,14 +4,17 @@ Every figure is made of rows of a result file; where there is none, the cell say
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # where this package lies
 
-from gpu import json_files
-from gpu.goals import GOALS, NOT_RUN, PUBLISHED, Goal, Result, Row, number, whole, why
+import json_files
+from goals import NOT_RUN, PUBLISHED, Goal, Result, Row, number
+from pipe_tables import table
+
+from gpu.goals import GOALS, whole, why
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -25,25 +28,22 @@ def markdown(results: Sequence[Result]) -> str:
     """:param results: those of the published model are shown, a column each; none is a column of `not run`"""
     shown = [result for result in results if result["model"] == PUBLISHED]
     columns = [_device(result) for result in shown] or ["measured"]
-    goals = [
-        _line([goal.what, goal.asked, *([_figures(result, goal) for result in shown] or [NOT_RUN])]) for goal in GOALS
-    ]
-    parts = [[_line(["", "asked for", *columns]), "|---" * (2 + len(columns)) + "|", *goals]]
+    goals = [[goal.what, goal.asked, *([_figures(result, goal) for result in shown] or [NOT_RUN])] for goal in GOALS]
+    parts = [table(["", "asked for", *columns], goals)]
     parts += [part for result in shown for part in (_contenders(result), _runs(result)) if part]
-    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def _figures(result: Result, goal: Goal) -> str:
     return "; ".join(f"{engine} {goal.figure(result, engine).text}" for engine in goal.engines_of(result))
 
 
-def _contenders(result: Result) -> list[str]:
+def _contenders(result: Result) -> str:
     """Every contender at the first batch size, and whatever could not be run. Upstream takes part in several steps."""
     batch = result["settings"]["batches"][0]
     rows = {_name(row): row for row in reversed(result["rows"]) if row["batch"] == batch}
     head = [f"{_device(result)}, {batch} tiles a launch", "p50 / p99", "tiles/s", "of matmul", "memory", "differs by"]
-    found = [_line([name, *_cells(row)]) for name, row in reversed(rows.items())]
-    return [_line(head), "|---" * len(head) + "|", *found] if rows else []
+    return table(head, ([name, *_cells(row)] for name, row in reversed(rows.items()))) if rows else ""
 
 
 def _cells(row: Row) -> list[str]:
@@ -59,11 +59,11 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _runs(result: Result) -> list[str]:
+def _runs(result: Result) -> str:
     """From JPEGs on disk: the run, its encoder alone, decoding alone."""
     rows = result["end_to_end"]
     head = [f"{_device(result)}, images/s from JPEGs", "`spai-run`", "encoder alone", "decoding alone", "threads"]
-    return [_line(head), "|---" * len(head) + "|", *(_line(_run(row)) for row in rows)] if rows else []
+    return table(head, map(_run, rows)) if rows else ""
 
 
 def _run(row: Row) -> list[str]:
@@ -83,10 +83,6 @@ def _name(row: Row) -> str:
 
 def _device(result: Result) -> str:
     return f"{result['device']['name']}{'' if result['complete'] else ' (run cut short)'}"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import torch
 from gpu.bench import Bench, Gpu
 from gpu.contender import Contender
 from gpu.memory import Compared
-from gpu.reference import Reference
 from gpu.results import Results
 from gpu.settings import Settings
 from numpy.typing import NDArray
+from reference import Reference
 
 from spai_train.detectors.spai.model import SPAI
 

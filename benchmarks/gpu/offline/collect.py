@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gpu import json_files
-from gpu.goals import PUBLISHED, Result, summary
+import json_files
+from goals import PUBLISHED, Result
+
+from gpu.goals import summary
 from gpu.offline.runner import STATE
 from gpu.offline.steps import STEPS
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from gpu import json_files
-from gpu.goals import lines
+import json_files
+from goals import lines
+
 from gpu.offline.collect import collect
 from gpu.offline.device import Device, NoGpuError, first
 from gpu.offline.environment import environment

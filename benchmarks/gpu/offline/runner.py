@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gpu import json_files
+import json_files
+from text import pathless
+
 from gpu.offline.pack import ROOT
 from gpu.offline.steps import FOLDER, Command, Step
-from gpu.text import pathless
 
 MARGIN = 40  # seconds before a step's limit after which a measurement begins nothing new
 STATE = "step.json"

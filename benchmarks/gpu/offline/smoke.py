@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import json_files
 import onnxruntime
 
-from gpu import json_files
 from gpu.offline.pack import ROOT
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpu.contender import Contender
-from gpu.reference import DisagreementError
 from gpu.results import Results
+from reference import DisagreementError
 
 from spai_runtime.engines.base import DeviceMemoryError
 from spai_runtime.errors import EngineError

@@ -21,8 +21,8 @@ from gpu.end_to_end import Photographs, end_to_end
 from gpu.engine_runners import engine_contenders
 from gpu.memory import Compared
 from gpu.settings import Settings
-from gpu.text import first_line, pathless, slug
 from gpu.torch_runners import recorded, torch_contenders
+from text import first_line, pathless, slug
 
 from tests.gpu.fakes import fake_cupy, plan_writer
 from tests.gpu.fakes.fake_tensorrt_types import FakeTensorRT

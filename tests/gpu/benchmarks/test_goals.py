@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from gpu.goals import GOALS, lines, summary
+from goals import lines
+from gpu.goals import GOALS, summary
 
 
 def row(backend: str, precision: str, rate: float, *, graph: bool = True, **more: Any) -> dict[str, Any]:

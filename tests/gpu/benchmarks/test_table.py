@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from gpu import table
-from gpu.text import slug
+from text import slug
 
 ROOT = Path(__file__).parents[3]
 MARKER = "<!-- from benchmarks/results/gpu-*.json -->"

@@ -4,9 +4,9 @@ import statistics
 
 import numpy as np
 import pytest
-from gpu.reference import Reference
 from gpu.timing import FEWEST, latencies, percentiles, steady
 from numpy.typing import NDArray
+from reference import Reference
 
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from tests.support.desk import Clock, FakeLane

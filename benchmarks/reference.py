@@ -4,10 +4,13 @@ import functools
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpu.contender import Features, Tiles
 from spai_train.detectors.spai.model import SPAI
+
+Tiles = NDArray[np.uint8]  # (N, S, S, 3)
+Features = NDArray[np.float32]  # (N, D)
 
 COMPARED = 8  # tiles at the start of every batch
 
