@@ -11,24 +11,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from conftest import Report
 from measure import Times, ratio, take_turns
 from models import exported_detector
-from numpy.typing import NDArray
 from photographs import write_photographs
+from runs import encode, run, views_of
 
 from spai_runtime.detector import Detector
 from spai_runtime.files.sources import Item
-from spai_runtime.images import Picture
-from spai_runtime.scoring.pipeline import score_items
 
 WIDTH, HEIGHT = 1152, 864  # pixels: a megapixel, 15 tiles of SPAI
 IMAGES = {"spai": 1, "rine": 4, "clipdet": 4, "community-forensics": 12, "dda": 3}  # of a round: seconds each
 PAIR, PAIR_IMAGES, PAIR_TARGET = ("clipdet", "community-forensics"), 8, 1.05
 ROUNDS = int(os.environ.get("SPAI_BENCH_ROUNDS", "3"))
-
-Views = list[NDArray[np.uint8]]  # batches, (N, S, S, 3) each
 
 
 def test_detectors(benchmark: Any, report: Report, tmp_path: Path) -> None:
@@ -36,11 +31,11 @@ def test_detectors(benchmark: Any, report: Report, tmp_path: Path) -> None:
     items = [Item(path, path.name) for path in paths]
     with ExitStack() as stack:
         detectors = {name: stack.enter_context(Detector.load(exported_detector(name), device="cpu")) for name in IMAGES}
-        contenders = {name: partial(_run, [detectors[name]], items[:count]) for name, count in IMAGES.items()}
+        contenders = {name: partial(run, [detectors[name]], items[:count]) for name, count in IMAGES.items()}
         for name, count in IMAGES.items():
-            contenders[f"{name} encoder"] = partial(_encode, detectors[name], _views(detectors[name], items[:count]))
+            contenders[f"{name} encoder"] = partial(encode, detectors[name], views_of(detectors[name], items[:count]))
         for detector in detectors.values():
-            _encode(detector, _views(detector, items[:1]))
+            encode(detector, views_of(detector, items[:1]))
         times: dict[str, Times] = benchmark.pedantic(take_turns, args=(contenders, ROUNDS), rounds=1)
     per_image = {name: median(times[name].wall) / count for name, count in IMAGES.items()}
     spai = [seconds / IMAGES["spai"] for seconds in times["spai"].wall]
@@ -62,14 +57,14 @@ def test_two_detectors(benchmark: Any, report: Report, tmp_path: Path) -> None:
     items = [Item(path, path.name) for path in paths]
     with ExitStack() as stack:
         both = [stack.enter_context(Detector.load(exported_detector(name), device="cpu")) for name in PAIR]
-        views = [_views(detector, items) for detector in both]
+        views = [views_of(detector, items) for detector in both]
 
         def encoders() -> None:
             for detector, batches in zip(both, views, strict=True):
-                _encode(detector, batches)
+                encode(detector, batches)
 
         encoders()
-        contenders = {"run": partial(_run, both, items), "encoders": encoders}
+        contenders = {"run": partial(run, both, items), "encoders": encoders}
         times: dict[str, Times] = benchmark.pedantic(take_turns, args=(contenders, ROUNDS), rounds=1)
     report(
         "detectors-pair",
@@ -82,23 +77,3 @@ def test_two_detectors(benchmark: Any, report: Report, tmp_path: Path) -> None:
         images=PAIR_IMAGES,
         rounds=ROUNDS,
     )
-
-
-def _run(detectors: list[Detector], items: list[Item]) -> None:
-    assert not any(result.error for result in score_items(detectors, items))
-
-
-def _encode(detector: Detector, batches: Views) -> None:
-    for views in batches:
-        detector.encoder.run(views)
-
-
-def _views(detector: Detector, items: list[Item]) -> Views:
-    """All views of all images, in batches as the pipeline makes them."""
-    found, resize = [], detector.manifest.views.resize
-    for item in items:
-        picture = Picture.open(item.path).load()
-        layout = detector.layout(picture.height, picture.width)
-        found.append(layout.stack(picture.resized(layout.height, layout.width, resize.filter) if resize else picture))
-    views, size = np.concatenate(found), detector.encoder.batch_size
-    return [views[start : start + size] for start in range(0, len(views), size)]

@@ -11,6 +11,7 @@ from statistics import median
 from measure import ratio, take_turns
 from photographs import write_photographs
 from PIL import Image
+from runs import run
 
 from gpu.bench import Bench
 from gpu.contender import Contender
@@ -21,7 +22,7 @@ from spai_runtime.cores import cores
 from spai_runtime.detector import Detector
 from spai_runtime.files.sources import Item
 from spai_runtime.images import Picture
-from spai_runtime.scoring.pipeline import WORKERS, score_items
+from spai_runtime.scoring.pipeline import WORKERS
 
 # Width, height and number of files; a file is read as often as it takes to fill the time, from the page cache.
 SETS = {
@@ -109,12 +110,6 @@ def _times(bench: Bench, detector: Detector, batch: int, photographs: Photograph
     start = bench.clock()
     run(detector, photographs.items(1), batch)
     return max(1, round(2 * bench.settings.seconds / (bench.clock() - start)))
-
-
-def run(detector: Detector, items: Sequence[Item], batch: int) -> None:
-    """What `spai-run` does with a folder."""
-    errors = [result.error for result in score_items(detector, items, batch_size=batch) if result.error]
-    assert not errors, errors[0]
 
 
 def decode(items: Sequence[Item], workers: int) -> None:

@@ -1,0 +1,36 @@
+"""What `spai-run` does with a folder, and its encoder alone on the same views, which were cropped beforehand."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spai_runtime.detector import Detector
+from spai_runtime.files.sources import Item
+from spai_runtime.images import Picture
+from spai_runtime.scoring.pipeline import score_items
+
+Views = list[NDArray[np.uint8]]  # batches, (N, S, S, 3) each
+
+
+def run(detectors: Detector | Sequence[Detector], items: Sequence[Item], batch: int | None = None) -> None:
+    """:param batch: views that an encoder is given at once; None is what its engine is fastest with"""
+    errors = [result.error for result in score_items(detectors, items, batch_size=batch) if result.error]
+    assert not errors, errors[0]
+
+
+def encode(detector: Detector, batches: Views) -> None:
+    """The encoder on one batch after the other."""
+    for views in batches:
+        detector.encoder.run(views)
+
+
+def views_of(detector: Detector, items: Sequence[Item]) -> Views:
+    """All views of all images, in batches as the pipeline makes them."""
+    found, resize = [], detector.manifest.views.resize
+    for item in items:
+        picture = Picture.open(item.path).load()
+        layout = detector.layout(picture.height, picture.width)
+        found.append(layout.stack(picture.resized(layout.height, layout.width, resize.filter) if resize else picture))
+    views, size = np.concatenate(found), detector.encoder.batch_size
+    return [views[start : start + size] for start in range(0, len(views), size)]
