@@ -9,7 +9,7 @@ DEMO := runs/demo
 IN_PARALLEL := -n auto --maxprocesses 8 --dist loadfile  # a process takes up to 2 GB, and makes what a file shares once
 BINDINGS := $(DEV_ENV)/bindings
 
-.PHONY: demo test bindings lint bench bench-gpu demo-detector clean
+.PHONY: demo test bindings lint bench bench-cpu bench-gpu demo-detector clean
 
 demo: $(RUN_ENV)/ready  ## score the example images with the demo detector, on the CPU, without torch
 	$(RUN_ENV)/bin/spai-run examples --format table
@@ -24,6 +24,9 @@ lint: $(DEV_ENV)/ready  ## style and types
 
 bench: $(DEV_ENV)/ready  ## ratios within one run; prints a line of JSON each
 	$(DEV_ENV)/bin/python -m pytest benchmarks -q -s
+
+bench-cpu: $(DEV_ENV)/ready  ## every engine and precision on this CPU; fails where one falls short; writes benchmarks/results/cpu-<processor>.json
+	$(BIN)/python benchmarks/cpu benchmarks/results
 
 bench-gpu: $(GPU_ENV)/ready  ## every back end on this machine's GPU; writes benchmarks/results/gpu-<device>.json
 	$(GPU_ENV)/bin/python benchmarks/gpu/offline run all --output runs/gpu --results benchmarks/results

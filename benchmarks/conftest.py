@@ -16,11 +16,13 @@ from spai_runtime.cores import cores
 
 LIBRARIES = (
     "cupy-cuda13x",
+    "nncf",
     "numpy",
     "nvidia-modelopt",
     "nvidia-nvimgcodec-cu13",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "pillow",
     "spai-toolkit",
     "tensorrt",
@@ -29,7 +31,19 @@ LIBRARIES = (
     "torchvision",
     "triton",
 )
-CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimddp", "bf16", "i8mm")
+CPU_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "bf16",
+    "i8mm",
+)
 
 Report = Callable[..., None]
 

@@ -1,6 +1,7 @@
 """What `spai-run` does with a folder, and its encoder alone on the same views, which were cropped beforehand."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,13 @@ def run(detectors: Detector | Sequence[Detector], items: Sequence[Item], batch: 
     assert not errors, errors[0]
 
 
-def encode(detector: Detector, batches: Views) -> None:
-    """The encoder on one batch after the other."""
-    for views in batches:
-        detector.encoder.run(views)
+def encode(detector: Detector, batches: Views) -> list[NDArray[np.float32]]:
+    """The encoder alone, with as many batches under way as its engine takes. :returns: the features of each batch"""
+    streams = getattr(detector.encoder, "streams", 1)
+    if streams == 1:
+        return [detector.encoder.run(views)[0] for views in batches]
+    with ThreadPoolExecutor(streams) as pool:
+        return [outputs[0] for outputs in pool.map(detector.encoder.run, batches)]
 
 
 def views_of(detector: Detector, items: Sequence[Item]) -> Views:

@@ -10,21 +10,18 @@
 `SPAI_BENCH_COMPILE`   mode of torch.compile: reduce-overhead (default), max-autotune-no-cudagraphs, default
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
+
+from variables import Readers, given, wanted, words
 
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 
 ROWS, END_TO_END = "rows", "end-to-end"
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Of a list with commas."""
-    return tuple(word.strip() for word in text.split(","))
-
-
-READERS: Mapping[str, Callable[[str], Any]] = {
+READERS: Readers = {
     "model": str,
     "batches": lambda text: tuple(map(int, text.split(","))),
     "seconds": float,
@@ -56,9 +53,8 @@ class Settings:
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Self:
         """Of the variables that are set; the others keep their defaults."""
-        given = {name: environment.get(f"SPAI_BENCH_{name.upper()}") for name in READERS}
-        return cls(**{name: READERS[name](text) for name, text in given.items() if text})
+        return cls(**given(READERS, environment))
 
     def wants(self, name: str) -> bool:
         """Whether a contender of that name takes part."""
-        return not self.backends or any(word.lower() in name.lower() for word in self.backends)
+        return wanted(name, self.backends)
