@@ -12,7 +12,7 @@ def main() -> int:
     from spai_runtime.cli import main as spai_run  # noqa: PLC0415
 
     code = spai_run()
-    status = STATUS.read_text(encoding="utf-8") if STATUS.exists() else ""
+    status = STATUS.read_text(encoding="utf-8") if code == 0 and STATUS.exists() else ""
     sys.stderr.writelines(f"{line}\n" for line in status.splitlines() if line.startswith(PEAK))
     return code
 
