@@ -6,15 +6,19 @@ from pathlib import Path
 from models import exported
 
 from cpu.contender import Contender
+from cpu.images import calibration, demo_scenes
 from spai_runtime.detector import demo_directory
 from spai_runtime.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class Exports:
-    """:param model: of CONFIGS"""
+    """:param model: of CONFIGS
+    :param scenes: of `demo_scenes`
+    """
 
     model: str
+    scenes: int
 
     def published(self, contender: Contender) -> Path:
         """The model, with random weights."""
@@ -27,7 +31,7 @@ class Exports:
     def _of(self, directory: Path, contender: Contender) -> Path:
         if contender.precision != "int8" or has_int8(directory):
             return directory
-        return quantised(directory)
+        return quantised(directory, calibration(demo_scenes(self.scenes)))
 
 
 def has_int8(directory: Path) -> bool:
@@ -35,6 +39,8 @@ def has_int8(directory: Path) -> bool:
     return any(one.precision == "int8" and one.target for one in Manifest.load(directory).artifacts)
 
 
-def quantised(directory: Path) -> Path:
-    """Its graphs, and one of int8 beside them."""
-    raise NotImplementedError
+def quantised(directory: Path, images: list[Path]) -> Path:
+    """See `int8.quantised`."""
+    from cpu.int8 import quantised as made  # noqa: PLC0415  what quantises is imported where int8 takes part
+
+    return made(directory, images)

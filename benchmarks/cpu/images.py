@@ -19,6 +19,8 @@ from spai_train.simulation.folder import Simulation, Split, simulate
 
 PIECES = 25  # of photographs, and as many simulated images
 SIDES = (160, 420)  # pixels of a piece: five crops, up to a tile, and more
+TEST, CALIBRATION = "test", "val"  # splits of the recipe
+CALIBRATED = 16  # scenes of each class
 SOURCES = (camera, drawing, folder, generators, scenes, textures)
 
 
@@ -71,7 +73,7 @@ def cut(directory: Path, count: int) -> list[Path]:
 
 
 def demo_scenes(scenes: int, recipe: Simulation | None = None) -> Path:
-    """The first scenes of the demo detector's test set, half of them real; made once, which takes a minute.
+    """The first scenes of the demo detector's test set, half of them real, and some of its val; made once, in a minute.
 
     :param recipe: None is the demo detector's
     :returns: a folder with png.csv and jpeg.csv
@@ -87,14 +89,20 @@ def demo_scenes(scenes: int, recipe: Simulation | None = None) -> Path:
     return directory
 
 
+def calibration(simulated: Path) -> list[Path]:
+    """What int8 is calibrated on: scenes that nobody is asked about."""
+    return [row.path for row in read_table(simulated / "images.csv", CALIBRATION)]
+
+
 def _first(simulation: Simulation, scenes: int) -> Simulation:
     """A scene's seed is made of the place of its split, which is why the other splits stay, with nothing in them."""
-    empty = dict.fromkeys(simulation.splits, Split())
-    return replace(simulation, examples=(), splits={**empty, "test": Split(scenes // 2, scenes // 4, scenes // 4)})
+    splits = dict.fromkeys(simulation.splits, Split())
+    splits |= {TEST: Split(scenes // 2, scenes // 4, scenes // 4), CALIBRATION: Split(CALIBRATED, CALIBRATED)}
+    return replace(simulation, examples=(), splits=splits)
 
 
 def _labelled(table: Path) -> Labelled:
-    rows = read_table(table)
+    rows = read_table(table, TEST)
     generated = [row.path for row in rows if row.label == GENERATED]
     return Labelled([row.path for row in rows if row.label != GENERATED], generated)
 

@@ -36,7 +36,7 @@ def measure(wanted: Settings, folder: Path | None) -> Results:
     results = Results(folder, facts)
     contenders = [one for one in CONTENDERS if wanted.wants(one.name)]
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench(wanted, results, Exports(wanted.model), Path(place))
+        bench = Bench(wanted, results, Exports(wanted.model, wanted.scenes), Path(place))
         rows = [(results.begin(one), one) for one in contenders]
         present = [(row, one) for row, one in rows if "absent" not in row]
         for part in wanted.parts:

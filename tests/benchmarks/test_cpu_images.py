@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cpu import processor
-from cpu.images import cut, demo_scenes, gathered
+from cpu import images, processor
+from cpu.images import calibration, cut, demo_scenes, gathered
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -18,7 +18,7 @@ RECIPE = Simulation(
     seen=(GeneratorSpec("laplacian", 4),),  # needs no training
     unseen=(GeneratorSpec("laplacian", 8),),
     generator=GeneratorTraining(crops=1, crop_size=16),
-    splits={"train": Split(real=1), "test": Split(real=4, seen=2, unseen=2)},
+    splits={"train": Split(real=1), "val": Split(real=1, seen=1), "test": Split(real=4, seen=2, unseen=2)},
     workers=0,
 )
 
@@ -38,15 +38,18 @@ def test_pieces_are_cut_out_of_photographs(tmp_path: Path) -> None:
 def test_scenes_are_the_first_of_the_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the byte; drawn once."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(images, "CALIBRATED", 1)
     directory = demo_scenes(4, RECIPE)
     simulate(RECIPE, tmp_path / "whole")
     whole = {path.read_bytes() for path in (tmp_path / "whole" / "images").iterdir()}
     found = [path.read_bytes() for path in (directory / "images").iterdir()]
-    assert len(set(found)) == 8  # each as PNG and as JPEG
+    assert len(set(found)) == 12  # each as PNG and as JPEG; some are of val
     assert set(found) < whole
     times = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
     assert demo_scenes(4, RECIPE) == directory
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == times
+    names = [path.name.partition("_")[2] for path in calibration(directory)]
+    assert names == ["real.png", "real.jpg", "laplacian-x4.png", "laplacian-x4.jpg"]
     sets = gathered(tmp_path / "pieces", directory)
     assert [(len(one.real), len(one.generated)) for one in sets.labelled.values()] == [(2, 2), (2, 2)]
     assert len(sets.looked_at) == 25 + 8

@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SETTINGS = Settings(model="tiny", seconds=0.01, rounds=1)
 
 
-def called_int8(directory: Path) -> Path:
+def called_int8(directory: Path, _: list[Path]) -> Path:
     """Its fp32 graphs, of which one more is said to be of int8: what a quantiser writes, but for the numbers in it."""
     output = Path(tempfile.gettempdir()) / f"{directory.name}-int8"
     if not output.exists():
@@ -44,11 +44,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_config: SPAIConfig) -> I
     """A tiny model, exported once to a folder of these tests'; images of four tiles; scenes that need no simulation."""
     folder = tmp_path_factory.mktemp("tiny")
     table = "image,class,split,source\n{0}/real_{1},0,test,real\n{0}/generated_{2},1,test,some\n"
+    (folder / "images.csv").write_text("image,class,split\nsome.png,0,val\n")
     (folder / "png.csv").write_text(table.format(EXAMPLES, "1.png", "1.png"))
     (folder / "jpeg.csv").write_text(table.format(EXAMPLES, "3.jpg", "3.jpg"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
         patch.setattr(exports, "quantised", called_int8)
+        patch.setattr(exports, "demo_scenes", lambda _: folder)
         patch.setattr(run, "exported_detector", lambda _: models.exported("tiny"))
         patch.setattr(scores, "demo_scenes", lambda _: folder)
         patch.setattr(images, "PIECES", 2)
