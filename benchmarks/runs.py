@@ -22,10 +22,9 @@ def run(detectors: Detector | Sequence[Detector], items: Sequence[Item], batch: 
 
 def encode(detector: Detector, batches: Views) -> list[NDArray[np.float32]]:
     """The encoder alone, with as many batches under way as its engine takes. :returns: the features of each batch"""
-    streams = getattr(detector.encoder, "streams", 1)
-    if streams == 1:
+    if detector.encoder.streams == 1:
         return [detector.encoder.run(views)[0] for views in batches]
-    with ThreadPoolExecutor(streams) as pool:
+    with ThreadPoolExecutor(detector.encoder.streams) as pool:
         return [outputs[0] for outputs in pool.map(detector.encoder.run, batches)]
 
 

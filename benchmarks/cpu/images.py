@@ -18,7 +18,7 @@ from spai_train.simulation import camera, drawing, folder, generators, scenes, t
 from spai_train.simulation.folder import Simulation, Split, simulate
 
 PIECES = 25  # of photographs, and as many simulated images
-SIDES = (160, 420)  # pixels of a piece: five crops, up to a tile, and more
+SIDES = (256, 420)  # pixels of a piece: from the least side that the demo detector knows to nearly that of a photograph
 TEST, CALIBRATION = "test", "val"  # splits of the recipe
 CALIBRATED = 16  # scenes of each class
 SOURCES = (camera, drawing, folder, generators, scenes, textures)

@@ -1,7 +1,6 @@
 """Latency of one image of a megapixel, on one core and on two."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +10,13 @@ from goals import Row
 from cpu import children
 from cpu.bench import Bench, Rows
 from cpu.settings import CORES, LATENCY
+from spai_runtime.cores import cores
 
 
 def measure(bench: Bench, rows: Rows) -> None:
     """Percentiles for each number of cores that there is."""
     images = [bench.photographs[0], bench.megapixel]
-    counts = {name: count for name, count in CORES.items() if count <= len(os.sched_getaffinity(0))}
+    counts = {name: count for name, count in CORES.items() if count <= cores()}
     for row, contender in rows:
         with bench.results.part(row, LATENCY) as figures:
             options = [str(bench.exports.published(contender)), contender.backend, contender.precision]

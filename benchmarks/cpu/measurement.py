@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from conftest import machine
 from goals import Row, summary
 from json_files import rounded
@@ -16,6 +17,7 @@ from cpu.exports import Exports
 from cpu.goals import GOALS
 from cpu.results import Results
 from cpu.settings import Settings
+from spai_runtime.cores import cores
 
 PARTS: Mapping[str, Callable[[Bench, Rows], None]] = {
     settings.ENCODER: encoder.measure,
@@ -31,6 +33,7 @@ def measure(wanted: Settings, folder: Path | None) -> Results:
     """:param folder: of the result file; None writes none
     :returns: what is in it
     """
+    torch.set_num_threads(cores())  # of which torch counts more, where a container limits its time
     facts: Row = {"model": wanted.model, "settings": asdict(wanted), "machine": machine()}
     facts["processor"] = processor.described(facts["machine"])
     results = Results(folder, facts)
