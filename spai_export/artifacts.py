@@ -7,27 +7,31 @@ from typing import Any
 
 from torch import nn
 
+from spai_export.calibration import calibration_views
 from spai_export.choices import Precision
+from spai_export.int8.fitting import VIEWS, fit
 from spai_export.onnx import FUSED_OPSET, OPSET, describe_graph, export_encoder, export_head
-from spai_export.quantize import calibration_views, quantize
+from spai_export.quantize import quantize
 from spai_export.source import Source
 from spai_export.tensorrt import lint
 from spai_export.verify import Verified, verify
 from spai_runtime.accuracy import sentence
 from spai_runtime.detector import Detector
+from spai_runtime.engines import backends
 from spai_runtime.engines.base import Contract, Engine
 from spai_runtime.engines.onnxruntime import OnnxEngine
 from spai_runtime.manifest import ONNX, Accuracy, Artifact, Graph
 from spai_train.torch_engine import TorchEngine
 
 ENCODER, HEAD = "encoder.onnx", "head.onnx"
+FOR_CPU = {"device": "cpu"}  # the target of a graph that is fast on a CPU, and on nothing else
 
 
 @dataclass(frozen=True)
 class Made:
     """An artifact, and what its graphs were found to be.
 
-    :param notes: sentences on what was not checked for TensorRT
+    :param notes: sentences on what was not checked for TensorRT, or on what became of the layers in int8 for a CPU
     """
 
     artifact: Artifact
@@ -65,40 +69,64 @@ def make_artifact(source: Source, precision: Precision, encoder: Path, head: Pat
     export_encoder(module, source.manifest.views.shape, encoder, opset)
     verified = verify(source.manifest, module, source.head, (encoder, head))
     options: dict[str, Any] = {"opset": opset, "verified": verified.record()}
+    if source.settings.for_cpu(precision):
+        return _for_cpu(source, encoder, head, verified, options)
     if precision.quantised:
         options["quantised"] = _quantise(source, precision, encoder)
     notes = lint.check(encoder, lint.VERSIONS[-1:] if fused else lint.VERSIONS)
-    accuracy = None if precision is Precision.FP32 else _accuracy(source, _engine(source, precision, module, encoder))
+    accuracy = None
+    if precision is not Precision.FP32:
+        accuracy = source.accept(_compare(source, _engine(source, precision, module, encoder)))
     describe_graph(encoder, source.manifest, precision)
     graphs = Graph.of(encoder), Graph.of(head)
     return Made(Artifact(ONNX, precision.value, *graphs, options=options, accuracy=accuracy), verified, notes)
 
 
+def _for_cpu(source: Source, encoder: Path, head: Path, verified: Verified, options: Mapping[str, Any]) -> Made:
+    """The encoder that lies there in fp32, in int8, compared with fp32 on the engine that users of a CPU get."""
+
+    def compare() -> Accuracy:
+        artifact = Artifact(ONNX, Precision.INT8.value, Graph.of(encoder), Graph.of(head), FOR_CPU)
+        row = next(row for row in backends() if row.device == "cpu" and row.available())
+        return _compare(source, row.open(encoder, _contract(source), "cpu", artifact))
+
+    views = calibration_views(source.calibration, source.manifest.views, VIEWS)
+    fitted = fit(encoder, views, compare)
+    source.accept(fitted.accuracy)
+    describe_graph(encoder, source.manifest, Precision.INT8)
+    record = {"quantised": {**_calibrated(source, len(views)), **fitted.record}}
+    graphs = Graph.of(encoder), Graph.of(head)
+    artifact = Artifact(ONNX, Precision.INT8.value, *graphs, FOR_CPU, {**options, **record}, fitted.accuracy)
+    return Made(artifact, verified, fitted.sentences)
+
+
 def _quantise(source: Source, precision: Precision, graph: Path) -> Mapping[str, Any]:
     """Quantises the graph in its place. :returns: what detector.json says of it"""
-    images = source.calibration
-    views = calibration_views(images, source.manifest.views)
+    views = calibration_views(source.calibration, source.manifest.views)
     done = quantize(graph, precision, views, graph)
-    return {
-        "calibration_images": len(images),
-        "calibration_views": len(views),
-        "scored_too": images is source.images,
-        "products": len(done.products),
-        "left_in_fp16": len(done.left),
-    }
+    return {**_calibrated(source, len(views)), "products": len(done.products), "left_in_fp16": len(done.left)}
 
 
-def _accuracy(source: Source, encoder: Engine) -> Accuracy:
-    """Of an encoder, with the head that is fp32 in all precisions."""
+def _calibrated(source: Source, views: int) -> Mapping[str, Any]:
+    """What detector.json says of the calibration."""
+    images = source.calibration
+    return {"calibration_images": len(images), "calibration_views": views, "scored_too": images is source.images}
+
+
+def _compare(source: Source, encoder: Engine) -> Accuracy:
+    """Scores of an encoder, with the head that is fp32 in all precisions, with those of fp32."""
     reference = source.reference
     with Detector(reference.manifest, encoder, reference.head, reference.threshold) as detector:
-        return source.check_accuracy(detector)
+        return source.compare(detector)
+
+
+def _contract(source: Source) -> Contract:
+    return Contract.encoder(source.manifest.views.shape, source.manifest.features)
 
 
 def _engine(source: Source, precision: Precision, module: nn.Module, graph: Path) -> Engine:
     """The graph on the CPU; torch for bf16, for which ONNX Runtime has no kernels there."""
     if precision is Precision.BF16:
         return TorchEngine(module, "cpu")
-    contract = Contract.encoder(source.manifest.views.shape, source.manifest.features)
     movable = precision is not Precision.FP8  # which ONNX Runtime moves to where it then refuses it
-    return OnnxEngine(graph, contract, rewrites=movable)
+    return OnnxEngine(graph, _contract(source), rewrites=movable)

@@ -20,7 +20,7 @@ class Precision(StrEnum):
 
     @property
     def quantised(self) -> bool:
-        """Whether matrix products are of 8 bits, with scales found on calibration images; around them it is fp16."""
+        """Whether matrix products are of 8 bits, with scales found on calibration images."""
         return self in (Precision.INT8, Precision.FP8)
 
 
@@ -36,6 +36,13 @@ class Attention(StrEnum):
         if self is Attention.AUTO:
             return precision in (Precision.FP16, Precision.BF16) and not trt
         return self is Attention.FUSED
+
+
+class Int8For(StrEnum):
+    """What runs the graph in int8."""
+
+    CPU = "cpu"
+    GPU = "gpu"
 
 
 class TrtFor(StrEnum):
@@ -55,6 +62,7 @@ class Settings:
     :param images: folder of what lower precisions are calibrated on and compared with fp32 on; None are the examples
     :param force: whether a detector is written whose scores are too far from those of fp32
     :param ten_crop: whether it looks at ten crops instead of its own views
+    :param int8_for: None is a GPU where plans are built, else a CPU
     """
 
     precisions: tuple[Precision, ...] = (Precision.FP32,)
@@ -64,6 +72,7 @@ class Settings:
     images: Path | None = None
     force: bool = False
     ten_crop: bool = False
+    int8_for: Int8For | None = None
 
     def __post_init__(self) -> None:
         """:raises UserError: settings that do not go together"""
@@ -76,6 +85,19 @@ class Settings:
                 )
             if precision.quantised and self.fused(precision):
                 raise UserError(f"{precision} needs its attention plain: leave --attention out")
+        if self.int8_for and Precision.INT8 not in self.precisions:
+            raise UserError("--int8-for says what int8 is to run on: give --precision int8 too")
+        if self.int8_for is Int8For.CPU and self.trt:
+            raise UserError("TensorRT builds nothing from int8 for a CPU: leave out --trt, or --int8-for cpu")
+
+    def for_cpu(self, precision: Precision) -> bool:
+        """Whether its graph is for CPUs, and no other place."""
+        wanted = self.int8_for or (Int8For.GPU if self.trt else Int8For.CPU)
+        return precision is Precision.INT8 and wanted is Int8For.CPU
+
+    def around(self, precision: Precision) -> Precision:
+        """What is not quantised is computed in: in fp32 on CPUs, most of which have nothing faster."""
+        return Precision.FP32 if self.for_cpu(precision) else precision
 
     def fused(self, precision: Precision) -> bool:
         """Whether attention is one node, of opset 23, in the graph of that precision."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spai_export.choices import Attention, Precision, Settings, TrtFor
+from spai_export.choices import Attention, Int8For, Precision, Settings, TrtFor
 from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption, execute, say, show
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
@@ -52,8 +52,15 @@ def export(
         list[Precision] | None,
         typer.Option(
             help="Of the encoder's linear layers, convolution and attention; all else, and the head, stay fp32. "
-            "Repeat it for several in one directory. Left out: fp32. int8 and fp8 are for TensorRT, need "
-            "'spai-toolkit[quantize]', and calibrate on --images."
+            "Repeat it for several in one directory. Left out: fp32. int8 and fp8 calibrate on --images. fp8, and int8 "
+            "with --trt, are for TensorRT, and need 'spai-toolkit[quantize]'."
+        ),
+    ] = None,
+    int8_for: Annotated[
+        Int8For | None,
+        typer.Option(
+            help="cpu: int8 between layers in fp32, by ONNX Runtime's quantiser, for OpenVINO and ONNX Runtime. gpu: "
+            "int8 between layers in fp16, by ModelOpt, for TensorRT. Left out: gpu with --trt, else cpu."
         ),
     ] = None,
     attention: Annotated[
@@ -146,6 +153,7 @@ def export(
         images=_images(images, calibrate),
         force=force,
         ten_crop=ten_crop,
+        int8_for=int8_for,
     )
     try:
         from spai_export import directory  # noqa: PLC0415  --help must work without torch

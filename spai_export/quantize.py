@@ -7,8 +7,7 @@ statistics and spectral context are not.
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,7 @@ from onnx import numpy_helper
 from spai_export.choices import Precision
 from spai_export.modelopt import QuantisationError, require_modelopt, run_modelopt
 from spai_export.onnx import check_graph
-from spai_runtime.errors import ImageError
 from spai_runtime.files.atomic import atomic_write
-from spai_runtime.images import Picture
-from spai_runtime.views import Layout, ViewPolicy
 
 PRODUCTS = ("MatMul", "Gemm")
 QUANTISABLE = (*PRODUCTS, "Conv")
@@ -45,62 +41,6 @@ class Quantised:
 
     products: tuple[str, ...]
     left: tuple[str, ...]
-
-
-def calibration_views(paths: Sequence[Path], policy: ViewPolicy, count: int = 512, seed: int = 0) -> NDArray[np.uint8]:
-    """A sample of the views of images, to calibrate on: one of each image, then a second of each, and so on.
-
-    NVIDIA wants at least 500 for a ViT; they should be of as many images, and such as will be scored, since a range
-    that no calibration image reaches is clipped. `paths` and `seed` decide which they are.
-
-    :param paths: of images; those that cannot be read are left out
-    :returns: (count, H, W, 3), fewer where the images have fewer
-    :raises QuantisationError: no image can be read, or views have no one size
-    """
-    if None in policy.shape:
-        raise QuantisationError("ModelOpt calibrates on views of one size, and these are whole images: choose fp16")
-    random = np.random.default_rng(seed)
-    views = [
-        view
-        for path, layout, indices in _sampled(paths, policy, count, random)
-        for view in _crops(path, policy, layout, indices)
-    ]
-    if not views:
-        raise QuantisationError(f"calibration needs images, and none of {len(paths)} can be read: name others")
-    return np.stack(views)
-
-
-def _sampled(
-    paths: Sequence[Path], policy: ViewPolicy, count: int, random: np.random.Generator
-) -> Iterator[tuple[Path, Layout, list[int]]]:
-    """Which views of which images."""
-    layouts: dict[int, Layout] = {}
-    for image in map(int, random.permutation(len(paths))):
-        if len(layouts) == count:
-            break
-        with suppress(ImageError):
-            picture = Picture.open(paths[image])
-            layouts[image] = policy.layout(picture.height, picture.width)
-    turns = []  # (turn, image, index): sorted, every image has its first turn before one has its second
-    for image, layout in layouts.items():
-        turns += [(turn, image, int(index)) for turn, index in enumerate(random.permutation(len(layout))[:count])]
-    chosen = sorted(turns)[:count]
-    for image, layout in layouts.items():
-        yield paths[image], layout, [index for _, of, index in chosen if of == image]
-
-
-def _crops(path: Path, policy: ViewPolicy, layout: Layout, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """(len(indices), H, W, 3); none where the image, whose header was good, cannot be decoded."""
-    views = np.empty((len(indices), *layout.shape, 3), np.uint8)
-    try:
-        picture = Picture.open(path).load()
-        if policy.resize:
-            picture = picture.resized(layout.height, layout.width, policy.resize.filter)
-        for index, view in zip(indices, views, strict=True):
-            layout.crop(picture, index, view)
-    except ImageError:
-        return views[:0]
-    return views
 
 
 def excluded_nodes(model: onnx.ModelProto) -> list[str]:

@@ -29,12 +29,12 @@ from spai_train.torch_engine import as_detector
 class Source:
     """A checkpoint that is exported.
 
-    :raises UserError: the settings ask for 8 bits, and ModelOpt is not installed; or for ten crops of a detector that
-        cannot look at them
+    :raises UserError: the settings ask for 8 bits on a GPU, and ModelOpt is not installed; or for ten crops of
+        a detector that cannot look at them
     """
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        if any(precision.quantised for precision in settings.precisions):
+        if any(one.quantised and not settings.for_cpu(one) for one in settings.precisions):
             require_modelopt()
         self.checkpoint, self.settings, self.model = checkpoint, settings, checkpoint.model()
         manifest = describe(checkpoint.detector, checkpoint.config, checkpoint.card, settings.threshold)
@@ -54,7 +54,8 @@ class Source:
 
     def encoder(self, precision: Precision) -> nn.Module:
         """A copy that computes in that precision."""
-        return cast(self.checkpoint.detector, self.model.encoder, precision, fused=self.settings.fused(precision))
+        around, fused = self.settings.around(precision), self.settings.fused(precision)
+        return cast(self.checkpoint.detector, self.model.encoder, around, fused=fused)
 
     @cached_property
     def images(self) -> Sequence[Path]:
@@ -82,12 +83,16 @@ class Source:
         folder = self.settings.images
         return AccuracyCheck(self.reference, self.images, folder.name if folder else "the examples", AGAINST)
 
-    def check_accuracy(self, detector: Detector) -> Accuracy:
-        """How far a detector's scores are from those of fp32.
+    def compare(self, detector: Detector) -> Accuracy:
+        """How far a detector's scores are from those of fp32."""
+        return self._check.compare(detector)
 
-        :raises ExportError: too far, unless the settings force it
-        """
-        found = self._check.compare(detector)
+    def check_accuracy(self, detector: Detector) -> Accuracy:
+        """The same, for a detector that is to be written. :raises ExportError: see `accept`"""
+        return self.accept(self.compare(detector))
+
+    def accept(self, found: Accuracy) -> Accuracy:
+        """:raises ExportError: scores are too far from those of fp32, unless the settings force it"""
         if not (found.passed or self.settings.force):
             raise ExportError(
                 f"{sentence(found)}; more than {LIMIT} is refused: choose another precision, or give --force"

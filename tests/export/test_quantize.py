@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from PIL import Image
 
+from spai_export.calibration import calibration_views
 from spai_export.choices import Precision
 from spai_export.modelopt import QuantisationError
 from spai_export.onnx import export_encoder
 from spai_export.precision import cast
-from spai_export.quantize import calibration_views, excluded_nodes, quantize
+from spai_export.quantize import excluded_nodes, quantize
 from spai_export.verify import sample_views
 from spai_runtime.images import Picture
 from spai_runtime.views import CentreCrop, Resize, Tiles, WholeImage
@@ -155,7 +156,7 @@ def test_images_that_cannot_be_read_are_left_out(photo: Write, tmp_path: Path) -
 
 
 def test_whole_images_are_refused(photo: Write) -> None:
-    with pytest.raises(QuantisationError, match="views of one size, and these are whole images: choose fp16"):
+    with pytest.raises(QuantisationError, match="views of one size, and these are whole images: choose fp32"):
         calibration_views([photo("a.png", 40, 50)], WholeImage())
 
 

@@ -1,0 +1,143 @@
+"""int8 for CPUs: which layers of an encoder bear it, and the graph of those that do.
+
+What was measured of three quantisers, on graphs in fp32 with random weights (ViT-B/16, speed) and on the demo detector
+(180 simulated images, largest |Δscore|, minimum and maximum of 48 to 64 views as ranges), attention left alone:
+
+QUANTISERS
+
+So it is ONNX Runtime's, which `export` installs anyway: NNCF would be one more dependency, and ModelOpt six gigabytes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from spai_export.int8.migration import migrate
+from spai_export.int8.products import Product, products
+from spai_export.int8.qdq import with_qdq
+from spai_export.int8.recording import record
+from spai_export.int8.rounding import Range
+from spai_export.int8.sensitivity import errors_alone, spoilers, worst_first
+from spai_export.modelopt import QuantisationError
+from spai_export.onnx import check_graph
+from spai_runtime.accuracy import LIMIT
+from spai_runtime.manifest import Accuracy
+
+VIEWS = 64  # that ranges are found on, of as many images: a minute of ViT-B/16 in fp32 on two cores
+WANTED = LIMIT / 2  # of |Δscore| on the images of the check, since others may be off by more than these are
+SHOWN = 8  # layers in the table that the user is told
+
+
+@dataclass(frozen=True)
+class Examined:
+    """An encoder in fp32, and what is known of its layers.
+
+    :param errors: by product, see `errors_alone`
+    :param migrated: α of the tensors whose channels were rescaled
+    """
+
+    model: onnx.ModelProto
+    products: Sequence[Product]
+    ranges: Mapping[str, Range]
+    errors: Sequence[float]
+    migrated: Mapping[str, float]
+
+    def write(self, path: Path, left: int) -> None:
+        """The graph in int8, without so many of the worst layers."""
+        out = set(worst_first(self.errors)[:left])
+        chosen = [product for index, product in enumerate(self.products) if index not in out]
+        onnx.save(with_qdq(self.model, chosen, self.ranges), str(path))
+        check_graph(path)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of an encoder.
+
+    :param left: how many of the worst layers are still fp32
+    """
+
+    examined: Examined
+    left: int
+    accuracy: Accuracy
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What detector.json says of it; layers from the worst to the best, those that are left first."""
+        found = self.examined
+        return {
+            "products": len(found.products) - self.left,
+            "left_in_fp32": self.left,
+            "migrated": len(found.migrated),
+            "layers": [{"layer": name, "error_alone": error, "int8": kept} for name, error, kept in self._table()],
+        }
+
+    @property
+    def sentences(self) -> Sequence[str]:
+        """The table for the user."""
+        table, count = self._table(), len(self.examined.products)
+        shown = table[: max(SHOWN, self.left)]
+        return [
+            f"{count - self.left} of {count} linear layers are in int8; the worst change the features, each alone, by",
+            *(f"  {error:.2%}  {name}: {'int8' if kept else 'left in fp32'}" for name, error, kept in shown),
+        ]
+
+    def _table(self) -> list[tuple[str, float, bool]]:
+        """Layer, error alone, and whether it is in int8."""
+        order, found = worst_first(self.examined.errors), self.examined
+        return [
+            (found.products[index].layer, float(f"{found.errors[index]:.2e}"), place >= self.left)
+            for place, index in enumerate(order)
+        ]
+
+
+def examine(model: onnx.ModelProto, views: NDArray[np.uint8]) -> Examined:
+    """Ranges and errors of the layers of an encoder, whose channels are rescaled where that lessens their error.
+
+    :param model: the encoder in fp32
+    :param views: (N, H, W, 3) to calibrate on
+    :raises QuantisationError: it has no layer to quantise
+    """
+    found = products(model)
+    if not found:
+        raise QuantisationError("the encoder has no linear layer behind its patch embedding to quantise: choose fp32")
+    migrated = migrate(model, found, record(model, [product.factor for product in found], views))
+    ranges = {name: Range.of(seen.low, seen.high) for name, seen in migrated.recorded.items()}
+    errors = errors_alone(migrated.model, migrated.products, ranges, views)
+    return Examined(migrated.model, migrated.products, ranges, errors, migrated.strengths)
+
+
+def fit(graph: Path, views: NDArray[np.uint8], compare: Callable[[], Accuracy]) -> Fitted:
+    """Quantises an encoder in its place, and leaves as few layers in fp32 as the accuracy check lets it.
+
+    :param graph: the encoder in fp32
+    :param views: see `examine`
+    :param compare: the accuracy check of what lies there then
+    :returns: which may not have passed the check
+    """
+    examined, tried = examine(onnx.load(str(graph)), views), []
+    for left in _attempts(examined.errors):
+        examined.write(graph, left)
+        tried.append(Fitted(examined, left, compare()))
+        if tried[-1].accuracy.score_difference.largest <= WANTED:
+            return tried[-1]
+    best = _best(tried)
+    examined.write(graph, best.left)
+    return best
+
+
+def _attempts(errors: Sequence[float]) -> list[int]:
+    """How many layers are left out: those that spoil the others' work, then an eighth and a quarter of all besides."""
+    first = spoilers(errors)
+    return sorted({first, first + len(errors) // 8, first + len(errors) // 4})
+
+
+def _best(tried: Sequence[Fitted]) -> Fitted:
+    """The first that passed, which leaves the fewest layers; where none did, that of the least |Δscore|."""
+    passed = [one for one in tried if one.accuracy.passed]
+    return passed[0] if passed else min(tried, key=lambda one: one.accuracy.score_difference.largest)

@@ -1,0 +1,83 @@
+"""Which layers bear 8 bits: each is rounded alone, and the features are compared with those of fp32.
+
+What rounding changes in a layer's output is known from its inputs in fp32, where nothing before it is rounded; it is
+added there, so that one loaded graph stands for all layers. The views are few, so that this takes some hundred runs of
+a view whatever the model.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from spai_export.int8.products import Product, constant
+from spai_export.int8.recording import session, with_outputs
+from spai_export.int8.rounding import Floats, Range, product_error
+
+RUNS = 192  # of a view, in all: two minutes for ViT-B/16 on two cores
+MOST_VIEWS = 8
+
+
+def errors_alone(
+    model: onnx.ModelProto, products: Sequence[Product], ranges: Mapping[str, Range], views: NDArray[np.uint8]
+) -> Sequence[float]:
+    """Of each product: |Δfeatures| / |features| (Euclidean, all views together) where it alone is of 8 bits.
+
+    :param ranges: by tensor
+    :param views: (N, H, W, 3), of which the first are taken
+    """
+    chosen = views[: min(MOST_VIEWS, max(1, RUNS // max(1, len(products))))]
+    names = list(dict.fromkeys(product.factor for product in products))
+    with session(with_outputs(_with_additions(model, products), names)) as opened:
+        feed = {model.graph.input[0].name: chosen, **{_addition(one): np.zeros(1, np.float32) for one in products}}
+        features, *values = opened.run([model.graph.output[0].name, *names], feed)
+        factors = dict(zip(names, values, strict=True))
+        found = []
+        for product in products:
+            added = product_error(factors[product.factor], constant(model, product.weight), ranges[product.factor])
+            (changed,) = opened.run([model.graph.output[0].name], {**feed, _addition(product): added})
+            found.append(_relative(changed, features))
+    return found
+
+
+def worst_first(errors: Sequence[float]) -> list[int]:
+    """Indices of layers, from the largest error to the smallest."""
+    return sorted(range(len(errors)), key=lambda index: -errors[index])
+
+
+def spoilers(errors: Sequence[float]) -> int:
+    """How many of the worst layers are not worth their time saved: each of them alone errs more than all that are
+    better than it do together, if errors add up as independent ones do. At most a quarter of the layers.
+    """
+    squares = np.sort(np.square(errors))[::-1]
+    count = 0
+    while count < len(squares) // 4 and squares[count] > squares[count + 1 :].sum():
+        count += 1
+    return count
+
+
+def _with_additions(model: onnx.ModelProto, products: Sequence[Product]) -> onnx.ModelProto:
+    """A copy in which something given is added to each product."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    added = {product.node: _addition(product) for product in products}
+    nodes = []
+    for node in copy.graph.node:
+        nodes.append(node)
+        if node.name in added:
+            name, output = added[node.name], node.output[0]
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+            node.output[0] = f"{output}_before"
+            nodes.append(onnx.helper.make_node("Add", [node.output[0], name], [output]))
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def _addition(product: Product) -> str:
+    return f"{product.output}_added"
+
+
+def _relative(changed: Floats, features: Floats) -> float:
+    return float(np.linalg.norm(changed - features) / np.linalg.norm(features))
