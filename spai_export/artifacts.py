@@ -20,11 +20,12 @@ from spai_runtime.detector import Detector
 from spai_runtime.engines import backends
 from spai_runtime.engines.base import Contract, Engine
 from spai_runtime.engines.onnxruntime import OnnxEngine
-from spai_runtime.manifest import ONNX, Accuracy, Artifact, Graph
+from spai_runtime.manifest import DEVICE, ONNX, Accuracy, Artifact, Graph
 from spai_train.torch_engine import TorchEngine
 
 ENCODER, HEAD = "encoder.onnx", "head.onnx"
-FOR_CPU = {"device": "cpu"}  # the target of a graph that is fast on a CPU, and on nothing else
+CPU = "cpu"
+FOR_CPU = {DEVICE: CPU}  # the target of a graph that is fast on a CPU, and on nothing else
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def _for_cpu(source: Source, encoder: Path, head: Path, verified: Verified, opti
 
     def compare() -> Accuracy:
         artifact = Artifact(ONNX, Precision.INT8.value, Graph.of(encoder), Graph.of(head), FOR_CPU)
-        row = next(row for row in backends() if row.device == "cpu" and row.available())
-        return _compare(source, row.open(encoder, _contract(source), "cpu", artifact))
+        row = next(row for row in backends() if row.device == CPU and row.runs(artifact) and row.available())
+        return _compare(source, row.open(encoder, _contract(source), CPU, artifact))
 
     views = calibration_views(source.calibration, source.manifest.views, VIEWS)
     fitted = fit(encoder, views, compare)
