@@ -17,6 +17,7 @@ from spai_export.int8.rounding import Floats, Range, product_error
 
 RUNS = 192  # of a view, in all: two minutes for ViT-B/16 on two cores
 MOST_VIEWS = 8
+NOTABLE = 0.01  # of the features
 
 
 def errors_alone(
@@ -47,12 +48,14 @@ def worst_first(errors: Sequence[float]) -> list[int]:
 
 
 def spoilers(errors: Sequence[float]) -> int:
-    """How many of the worst layers are not worth their time saved: each of them alone errs more than all that are
-    better than it do together, if errors add up as independent ones do. At most a quarter of the layers.
+    """How many of the worst layers are left in fp32 whatever the scores are, since few images may not show it.
+
+    Each of them changes the features by more than NOTABLE, and by more than all that are better together, where errors
+    add up as independent ones do. They are at most a quarter of the layers.
     """
     squares = np.sort(np.square(errors))[::-1]
     count = 0
-    while count < len(squares) // 4 and squares[count] > squares[count + 1 :].sum():
+    while count < len(squares) // 4 and squares[count] > max(NOTABLE**2, squares[count + 1 :].sum()):
         count += 1
     return count
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spai_export import artifacts, verify
-from spai_export.choices import Attention, Precision, Settings
+from spai_export.choices import Attention, Int8For, Precision, Settings
 from spai_export.cli import main
 from spai_export.directory import ExportReport, export
 from spai_export.onnx import ExportError
@@ -172,7 +172,7 @@ def test_an_old_name_of_an_option(
 @pytest.mark.usefixtures("stand_in")
 def test_8_bits_beside_fp32(tiny_checkpoint: Path, photographs: Path, tmp_path: Path) -> None:
     """What quantised it leaves `metadata_props` behind that it knows nothing of."""
-    settings = Settings((Precision.FP32, Precision.INT8), images=photographs, force=True)
+    settings = Settings((Precision.FP32, Precision.INT8), images=photographs, force=True, int8_for=Int8For.GPU)
     one, other = export(tiny_checkpoint, tmp_path / "m", settings).manifest.artifacts
     assert "quantised" not in one.options
     assert other.options["quantised"] == {
