@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spai_export import int8
 from spai_export.calibration import calibration_views
 from spai_export.int8.fitting import VIEWS, fit
-
-from spai_export import int8
 from spai_runtime.accuracy_check import AccuracyCheck
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import DEVICE, FILE_NAME, Accuracy, Artifact, Graph, Manifest

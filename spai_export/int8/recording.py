@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from spai_runtime.engines.cores import cores
+from spai_runtime.cores import cores
 from spai_runtime.engines.onnx_session import CPU, import_runtime
 
 BATCH = 2  # views that run together, as everywhere on a CPU
