@@ -132,8 +132,8 @@ def test_make_demo_in_a_fresh_clone(tmp_path: Path) -> None:
     rows = [line for line in done.stdout.splitlines() if "examples/" in line]
     assert len(rows) == len([path for path in (clone / "examples").iterdir() if path.suffix in (".jpg", ".png")])
     assert "no verdict on real photographs" in done.stderr
-    assert list((clone / ".venv-run").rglob("onnxruntime/__init__.py"))
-    assert not list((clone / ".venv-run").rglob("torch/__init__.py"))
+    assert list((clone / ".venv-run").rglob("site-packages/onnxruntime/__init__.py"))
+    assert not list((clone / ".venv-run").rglob("site-packages/torch/__init__.py"))
 
 
 def test_an_installed_wheel_has_the_demo(tmp_path: Path) -> None:
