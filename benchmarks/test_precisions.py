@@ -2,7 +2,7 @@
 
 The golden checkpoint (random weights, tests/golden) on its images. `SPAI_BENCH_CKPT` names another checkpoint, and
 `SPAI_BENCH_FOLDER` a folder of images for it: 8 bits calibrate on those that the check does not score. Without
-ModelOpt, int8 and fp8 are rows that say so. bf16 is computed by torch, the others by ONNX Runtime.
+ModelOpt, int8 (for TensorRT) and fp8 are rows that say so. bf16 is computed by torch, the others by ONNX Runtime.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from conftest import Report
 
-from spai_export.choices import Attention, Precision, Settings
+from spai_export.choices import Attention, Int8For, Precision, Settings
 from spai_export.directory import export
 from spai_runtime.errors import UserError
 from spai_runtime.files.digest import sha256_of
@@ -35,7 +35,8 @@ def test_precisions(benchmark: Any, report: Report, tmp_path: Path) -> None:
 
 def _row(precision: Precision, folder: Path) -> dict[str, Any]:
     try:
-        settings = Settings((precision,), Attention.PLAIN, images=FOLDER, force=True)
+        int8_for = Int8For.GPU if precision is Precision.INT8 else None
+        settings = Settings((precision,), Attention.PLAIN, images=FOLDER, force=True, int8_for=int8_for)
         (artifact,) = export(CKPT, folder / precision, settings).manifest.artifacts
     except UserError as error:
         return {"missing": str(error)}

@@ -30,7 +30,7 @@ def errors_alone(
     """
     chosen = views[: min(MOST_VIEWS, max(1, RUNS // max(1, len(products))))]
     names = list(dict.fromkeys(product.factor for product in products))
-    with session(with_outputs(_with_additions(model, products), names)) as opened:
+    with session(_with_additions(with_outputs(model, names), products)) as opened:
         feed = {model.graph.input[0].name: chosen, **{_addition(one): np.zeros(1, np.float32) for one in products}}
         features, *values = opened.run([model.graph.output[0].name, *names], feed)
         factors = dict(zip(names, values, strict=True))
@@ -61,21 +61,20 @@ def spoilers(errors: Sequence[float]) -> int:
 
 
 def _with_additions(model: onnx.ModelProto, products: Sequence[Product]) -> onnx.ModelProto:
-    """A copy in which something given is added to each product."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    """The graph itself, changed so that something given is added to each product."""
     added = {product.node: _addition(product) for product in products}
     nodes = []
-    for node in copy.graph.node:
+    for node in model.graph.node:
         nodes.append(node)
         if node.name in added:
             name, output = added[node.name], node.output[0]
-            copy.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+            model.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
             node.output[0] = f"{output}_before"
             nodes.append(onnx.helper.make_node("Add", [node.output[0], name], [output]))
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
-    return copy
+    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # deleting a node empties it
+    del model.graph.node[:]
+    model.graph.node.extend(copied)
+    return model
 
 
 def _addition(product: Product) -> str:
