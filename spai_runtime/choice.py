@@ -67,7 +67,7 @@ def candidates(exported: Exported, wanted: Requested, *, here: bool = True) -> S
         found = [one for one in found if one is found[-1] or _worth_trying(one, found)]
     if not found:
         raise _untrusted(exported, wanted) if wanted.untrusted else _nothing_runs(exported, wanted)
-    return found
+    return _each_once(found)
 
 
 def _runnable(row: Backend, artifacts: Sequence[Artifact]) -> Sequence[Artifact]:
@@ -86,6 +86,16 @@ def _worth_trying(candidate: Candidate, others: Sequence[Candidate]) -> bool:
     """Where nothing else runs an artifact, its only back end is tried: the user is then told what is missing."""
     alone = [one for one in others if one.artifact is candidate.artifact] == [candidate]
     return alone or candidate.backend.available()
+
+
+def _each_once(found: Sequence[Candidate]) -> Sequence[Candidate]:
+    """A back end may have several rows that run an artifact in the same way: the first stands for all."""
+    kept: list[Candidate] = []
+    for one in found:
+        same = ((other.artifact, other.precision, other.backend.name, other.device) for other in kept)
+        if (one.artifact, one.precision, one.backend.name, one.device) not in same:
+            kept.append(one)
+    return kept
 
 
 def _device(row: Backend, device: str) -> str:

@@ -1,11 +1,11 @@
 """From a directory to the engines that run: the best candidate that loads, and whose scores are those of fp32."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
-from spai_runtime import checks
+from spai_runtime import checks, speed
 from spai_runtime.choice import Candidate, Requested, candidates
 from spai_runtime.engines.base import Contract, Engine
 from spai_runtime.errors import EngineError, OutputError
@@ -70,12 +70,14 @@ def load_engines(exported: Exported, wanted: Requested | None = None, compare: C
     """
     wanted = wanted or Requested()
     found, refusals = candidates(exported, wanted), list[EngineError]()
-    for candidate in found[:-1]:
+    for index, candidate in enumerate(found[:-1], start=1):
         try:
             engines = start(exported, candidate)
             with ExitStack() as refused:
                 refused.callback(engines.close)
                 _admit(exported, engines, wanted, compare)
+                if wanted.precision is None and _is_slower(exported, candidate, engines, found[index:]):
+                    continue
                 refused.pop_all()
         except EngineError as error:
             refusals.append(error)
@@ -99,6 +101,36 @@ def _admit(exported: Exported, engines: Engines, wanted: Requested, compare: Com
         if engines.precision == artifact.precision:
             raise EngineError(f"{file} gives other scores than its graph here, as `spai-run --check` found")
         raise EngineError(f"{file} gives other scores in {engines.precision} than in {artifact.precision}")
+
+
+def _is_slower(exported: Exported, candidate: Candidate, engines: Engines, others: Sequence[Candidate]) -> bool:
+    """Whether 8 bits on a CPU are slower here than the best of what has more; measured once.
+
+    The table of engines says what is fast where products are large. Of small ones, rounding costs more than it saves.
+    """
+    rival = next((one for one in others if one.precision != candidate.precision), None)
+    if not candidate.backend.own or rival is None:
+        return False
+    own = _speed(exported, candidate, engines)
+    try:
+        with closing(start(exported, rival)) as loaded:
+            other = _speed(exported, rival, loaded)
+    except EngineError:
+        return False
+    if other > own:
+        what = f"{engines.artifact.encoder.file} in {engines.encoder.label}"
+        log.info("%s takes %.1f views a second, fewer than %.1f in %s", what, own, other, rival.precision)
+    return other > own
+
+
+def _speed(exported: Exported, candidate: Candidate, engines: Engines) -> float:
+    """Views a second, as they were measured before, or are now."""
+    label = f"{engines.encoder.label} {candidate.precision}"
+    known = speed.found(engines.artifact, label)
+    if known is None:
+        known = speed.views_per_second(engines.encoder, exported.manifest)
+        speed.keep(engines.artifact, label, known)
+    return known
 
 
 def _compared(exported: Exported, engines: Engines, compare: Compare | None) -> Accuracy:

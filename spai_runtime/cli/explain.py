@@ -1,10 +1,6 @@
 """spai-run --explain: what could run a detector here, what does, why, and how fast each is."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-
-import numpy as np
 
 from spai_runtime import checks
 from spai_runtime.choice import Candidate, Requested, candidates
@@ -12,15 +8,12 @@ from spai_runtime.cli.commands import show
 from spai_runtime.cli.options import Options
 from spai_runtime.cores import cores
 from spai_runtime.detector import Detector, demo_directory
-from spai_runtime.engines.base import Engine
 from spai_runtime.engines.processor import fast_flags
 from spai_runtime.errors import EngineError
 from spai_runtime.exported import Exported
 from spai_runtime.loading import Engines, start
-from spai_runtime.manifest import Accuracy, Manifest
-
-SECONDS = 1.0  # that a measurement takes at least, after a batch that does not count
-WHOLE_IMAGE = 512  # pixels a side of a view where every image has its own size
+from spai_runtime.manifest import Accuracy
+from spai_runtime.speed import views_per_second
 
 
 def explain(options: Options) -> int:
@@ -87,20 +80,3 @@ def _scores(candidate: Candidate, engines: Engines) -> str:
 def _verdict(found: Accuracy) -> str:
     within = "within" if found.passed else "NOT within"
     return f"|Δscore| at most {found.score_difference.largest:.1e}, {within} {found.limit:g},"
-
-
-def views_per_second(encoder: Engine, manifest: Manifest) -> float:
-    """A quick measurement, on noise, in batches that the engine is fastest with, as many at a time as it runs.
-
-    :param manifest: says the shape of a view
-    """
-    height, width = (side or WHOLE_IMAGE for side in manifest.views.shape)
-    count = encoder.batch_size if None not in manifest.views.shape else 1
-    batch = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
-    batches = encoder.streams * [batch]
-    with ThreadPoolExecutor(encoder.streams) as pool:
-        list(pool.map(encoder.run, batches))
-        started, done = time.perf_counter(), 0
-        while not done or time.perf_counter() - started < SECONDS:
-            done += count * len(list(pool.map(encoder.run, batches)))
-        return done / (time.perf_counter() - started)

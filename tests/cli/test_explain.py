@@ -11,7 +11,7 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install '
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spai_runtime.cli.explain.SECONDS", 0.0)
+    monkeypatch.setattr("spai_runtime.speed.SECONDS", 0.0)
 
 
 def test_everything_from_the_best_to_the_last(run: Run, tiny_detector: Path, bf16: Path) -> None:

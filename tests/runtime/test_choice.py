@@ -91,7 +91,6 @@ def test_the_whole_order(machine: Machine) -> None:
         "openvino: fp32, fp32",
         "onnxruntime: fp32, fp32",
         "onnxruntime: int8, int8",
-        "onnxruntime: int8, int8",
     ]
 
 

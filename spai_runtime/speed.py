@@ -1,0 +1,62 @@
+"""How fast an encoder is here: a quick measurement, and what was found before, in the user's cache."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from spai_runtime.cores import cores
+from spai_runtime.engines.base import Engine
+from spai_runtime.files.atomic import atomic_write
+from spai_runtime.files.cache import cached
+from spai_runtime.manifest import Artifact, Manifest
+
+SECONDS = 1.0  # that a measurement takes at least, after a batch that does not count
+WHOLE_IMAGE = 512  # pixels a side of a view where every image has its own size
+
+
+def views_per_second(encoder: Engine, manifest: Manifest) -> float:
+    """A quick measurement, on noise, in batches that the engine is fastest with, as many at a time as it runs.
+
+    :param manifest: says the shape of a view
+    """
+    height, width = (side or WHOLE_IMAGE for side in manifest.views.shape)
+    count = encoder.batch_size if None not in manifest.views.shape else 1
+    batches = encoder.streams * [np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)]
+    with ThreadPoolExecutor(encoder.streams) as pool:
+        list(pool.map(encoder.run, batches))
+        started, done = time.perf_counter(), 0
+        while not done or time.perf_counter() - started < SECONDS:
+            done += count * len(list(pool.map(encoder.run, batches)))
+        return done / (time.perf_counter() - started)
+
+
+def found(artifact: Artifact, engine: str) -> float | None:
+    """Views a second that were measured before with as many cores.
+
+    :param engine: label of what runs its encoder, and the precision that it computes in
+    :returns: None if none were, or it cannot be read any more
+    """
+    with suppress(OSError, RuntimeError, msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.json.decode(_path(artifact, engine).read_bytes(), type=_Measured).views_per_second
+    return None
+
+
+def keep(artifact: Artifact, engine: str, speed: float) -> None:
+    """Writes it down; where the cache cannot be written, it is measured again next time."""
+    with suppress(OSError, RuntimeError):
+        path = _path(artifact, engine)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as part:
+            part.write_bytes(msgspec.json.encode(_Measured(speed)) + b"\n")
+
+
+def _path(artifact: Artifact, engine: str) -> Path:
+    return cached("speeds", artifact.encoder.sha256, engine, str(cores())).with_suffix(".json")
+
+
+class _Measured(msgspec.Struct):
+    views_per_second: float
