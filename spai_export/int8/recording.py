@@ -15,7 +15,7 @@ from spai_runtime.cores import cores
 from spai_runtime.engines.onnx_session import CPU, import_runtime
 
 BATCH = 2  # views that run together, as everywhere on a CPU
-ROWS = 1024  # of a tensor, drawn from those of all views
+ROWS = 512  # of a tensor, drawn from those of all views
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,5 @@ def session(model: onnx.ModelProto) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="spai-int8-") as folder:  # a model of more than 2 GB is no one message
         path = Path(folder, "encoder.onnx")
         onnx.save(model, str(path))
+        del model  # as large as the session, which reads the file
         yield runtime.InferenceSession(str(path), settings, providers=[CPU])

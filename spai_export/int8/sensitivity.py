@@ -71,9 +71,8 @@ def _with_additions(model: onnx.ModelProto, products: Sequence[Product]) -> onnx
             model.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
             node.output[0] = f"{output}_before"
             nodes.append(onnx.helper.make_node("Add", [node.output[0], name], [output]))
-    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]  # deleting a node empties it
     del model.graph.node[:]
-    model.graph.node.extend(copied)
+    model.graph.node.extend(nodes)
     return model
 
 
