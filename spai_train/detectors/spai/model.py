@@ -221,14 +221,21 @@ def _single(x: Tensor) -> Tensor:
 def _similarity_statistics(projected: Tensor) -> Tensor:
     """Mean and std over the tokens of cos(original, low), cos(original, high), cos(low, high).
 
+    Products are divided by norms, so that no token is written again at length one (`benchmarks/test_graph.py`).
+
     :param projected: (3, N, L, P)
     :returns: (N, 6), in the order mean, std per pair
     """
-    norm = projected.square().sum(dim=-1, keepdim=True).clamp_min(1e-16).sqrt()  # F.cosine_similarity's eps, squared
-    original, low, high = (projected / norm).unbind(0)
+    original, low, high = zip(projected.unbind(0), _norms(projected).unbind(0), strict=True)  # each (N, L, P), (N, L)
     pairs = ((original, low), (original, high), (low, high))
-    statistics = [_mean_std((a * b).sum(dim=-1), dim=1) for a, b in pairs]  # each (N,), (N,)
+    cosines = [(a * b).sum(dim=-1) / (norm_a * norm_b) for (a, norm_a), (b, norm_b) in pairs]  # each (N, L)
+    statistics = [_mean_std(cosine, dim=1) for cosine in cosines]  # each (N,), (N,)
     return torch.stack([value for pair in statistics for value in pair], dim=1)
+
+
+def _norms(tokens: Tensor) -> Tensor:
+    """(…, P) → (…), not below the eps of F.cosine_similarity."""
+    return torch.linalg.vector_norm(tokens, dim=-1).clamp_min(1e-8)  # type: ignore[no-any-return]
 
 
 def _mean_std(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
