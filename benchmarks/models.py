@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from spai_export import folding
 from spai_export import onnx as exporter
 from spai_export import precision as casting
 from spai_export.choices import Precision
@@ -46,6 +47,7 @@ SOURCES = (
     half,
     vit,
     casting,
+    folding,
     exporter,
 )
 
@@ -84,6 +86,8 @@ def _kept(name: str, build: Callable[[], DetectorModel], precision: Precision, *
         model = build()
         spec = find(model.detector)
         encoder = casting.cast(spec, model.encoder, precision, fused=fused)
+        if precision is Precision.FP32:
+            folding.fold(encoder)
         opset = exporter.FUSED_OPSET if fused else exporter.OPSET
         exporter.export_encoder(encoder, spec.views(model.config).shape, directory / "encoder.onnx", opset)
         exporter.export_head(model.head, model.config.features, directory / "head.onnx", attention=spec.attention)

@@ -66,8 +66,9 @@ def make_artifact(source: Source, precision: Precision, encoder: Path, head: Pat
     :raises UserError: the graph differs from the checkpoint, is none that TensorRT imports, or gives other scores
     """
     fused = source.settings.fused(precision)
-    opset, module = FUSED_OPSET if fused else OPSET, source.encoder(precision)
-    export_encoder(module, source.manifest.views.shape, encoder, opset)
+    opset = FUSED_OPSET if fused else OPSET
+    export_encoder(source.traced(precision), source.manifest.views.shape, encoder, opset)
+    module = source.encoder(precision)
     verified = verify(source.manifest, module, source.head, (encoder, head))
     options: dict[str, Any] = {"opset": opset, "verified": verified.record()}
     if source.settings.for_cpu(precision):

@@ -10,6 +10,7 @@ from torch import nn
 
 from spai_export.accuracy import listed, sample
 from spai_export.choices import Precision, Settings
+from spai_export.folding import fold
 from spai_export.modelopt import require_modelopt
 from spai_export.onnx import ExportError
 from spai_export.precision import cast
@@ -56,6 +57,13 @@ class Source:
         """A copy that computes in that precision."""
         around, fused = self.settings.around(precision), self.settings.fused(precision)
         return cast(self.checkpoint.detector, self.model.encoder, around, fused=fused)
+
+    def traced(self, precision: Precision) -> nn.Module:
+        """The same, in the form that its graph is written in."""
+        copy = self.encoder(precision)
+        if precision is Precision.FP32:
+            fold(copy)
+        return copy
 
     @cached_property
     def images(self) -> Sequence[Path]:

@@ -38,9 +38,9 @@ def types(model: Any, kind: str) -> Counter[str]:
 
 
 def test_the_products_of_blocks_and_projectors_are_in_bf16(tiny_detector: Path, tiny_model: SPAI) -> None:
-    """Counted in the model: four linear layers and two products of attention in a block, and the projectors' layers."""
+    """Counted in the model: six linear layers and two products of attention in a block, and the projectors' layers."""
     config, model = tiny_model.config, lowered(tiny_detector)
-    expected = (4 + 2) * config.depth + config.projection_layers * len(config.blocks)
+    expected = (6 + 2) * config.depth + config.projection_layers * len(config.blocks)
     assert types(model, "MatMul")["bf16"] == expected
     assert types(model, "Softmax") == {"bf16": config.depth}
     in_single = sum(isinstance(module, torch.nn.Linear) for module in tiny_model.encoder.context.modules())
