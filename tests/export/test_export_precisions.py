@@ -76,7 +76,7 @@ def test_what_fp16_writes(fp16: ExportReport) -> None:
     assert found_then.engine.startswith("ONNX Runtime")
     assert (found_then.images, found_then.limit, found_then.source) == (len(IMAGES), LIMIT, "images")
     assert 0 < found_then.score_difference.p99 <= found_then.score_difference.largest <= 2e-3
-    with Detector.load(fp16.directory, device="cpu") as detector:
+    with Detector.load(fp16.directory, device="cpu", backend="onnxruntime") as detector:
         found = [abs(detector.score(path).score - score) for path, score in zip(IMAGES, GOLDEN_SCORES, strict=True)]
     assert found_then.score_difference.largest == pytest.approx(max(found), abs=1e-5)
 

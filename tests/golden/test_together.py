@@ -48,7 +48,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
         files = ["--ckpt", checkpoint, "--output", folder / name, *(["--tower", *tower] if tower else [])]
         assert spai_export(["--detector", name, *map(str, files)]) == 0
         engines += ["--engine", folder / name]
-    ran = spawn(*IMAGES, *engines, "--fuse", "soft_or", "--device", "cpu")
+    ran = spawn(*IMAGES, *engines, "--fuse", "soft_or", "--device", "cpu", "--precision", "fp32")
     assert ran.code == 0, ran.stderr
     return list(csv.DictReader(StringIO(ran.stdout)))
 

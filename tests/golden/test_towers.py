@@ -119,7 +119,7 @@ def test_the_precisions_passed_and_tensorrt_takes_the_graphs(exported: tuple[Pub
 
 def test_through_spai_run(exported: tuple[Published, Path]) -> None:
     published, directory = exported
-    ran = spawn(*IMAGES, "--engine", directory / "encoder.onnx", "--device", "cpu")
+    ran = spawn(*IMAGES, "--engine", directory / "encoder.onnx", "--device", "cpu", "--precision", "fp32")
     rows = list(csv.DictReader(StringIO(ran.stdout)))
     assert ran.code == 0, ran.stderr
     assert [float(row["logit"]) for row in rows] == pytest.approx(published.logits, abs=1e-4)

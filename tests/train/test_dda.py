@@ -96,7 +96,7 @@ def test_through_the_exported_graphs_and_spai_run(checkpoint: Path, tmp_path: Pa
         assert check(exported / f"encoder{precision}.onnx") == []
     with Detector.load(exported / "encoder.onnx", device="cpu") as detector:
         assert [detector.score(path).logit for path in IMAGES] == pytest.approx(LOGITS, abs=1e-4)
-    ran = spawn(*IMAGES, "--engine", exported / "encoder.onnx", "--device", "cpu")
+    ran = spawn(*IMAGES, "--engine", exported / "encoder.onnx", "--device", "cpu", "--precision", "fp32")
     assert (ran.code, ran.stderr) == (0, "")
     logits = [float(line.split(",")[2]) for line in ran.stdout.splitlines()[1:]]
     assert logits == pytest.approx(LOGITS, abs=1e-4)
