@@ -47,10 +47,10 @@ def test_two_runs_of_one_output(run: Run, tiny_detector: Path, second: str) -> N
     engine = Path(shutil.copytree(tiny_detector, "m"))
     edit(engine, name="another")
     inputs = ["p/a.png", "p/b.png"] * (ROWS // 2)
-    first = [*inputs, "--engine", tiny_detector]
+    first = [*inputs, "--engine", tiny_detector, "--precision", "fp32"]
     other = {
-        "threshold": [*inputs, "--engine", tiny_detector, "--threshold", 0.001],
-        "detector": [*inputs, "--engine", engine, "--threshold", 0.001],
+        "threshold": [*first, "--threshold", 0.001],
+        "detector": [*inputs, "--engine", engine, "--precision", "fp32", "--threshold", 0.001],
         "the same": first,
         "resume": [*first, "--resume"],
     }[second]

@@ -93,7 +93,7 @@ def test_through_the_exported_graph_and_spai_run(
         assert check(exported / "encoder.onnx") == []
     within = 1e-4 if precision is Precision.FP32 else 0.02
     assert found == pytest.approx(wanted, abs=within)
-    ran = spawn(*sorted(tmp_path.glob("*.png")), "--engine", exported, "--device", "cpu", "--precision", "fp32")
+    ran = spawn(*sorted(tmp_path.glob("*.png")), "--engine", exported, "--device", "cpu", "--precision", precision)
     logits = [float(line.split(",")[2]) for line in ran.stdout.splitlines()[1:]]
     assert (ran.code, len(logits)) == (0, len(images))
     assert logits == pytest.approx(found, abs=1e-5)
