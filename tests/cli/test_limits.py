@@ -29,12 +29,14 @@ def ran(*arguments: object, environment: Mapping[str, str] = os.environ, prelude
 
 
 def test_few_open_files(run: Run, tiny_detector: Path) -> None:
-    expected = run("p", "--engine", tiny_detector)
+    expected = run("p", "--engine", tiny_detector, "--precision", "fp32")
     whole = [f"p/{name}" for name in ("a.png", "b.jpg", "c.tif", "d.webp", "e.gif", "f.jp2")] * 10
     assert expected.code == 3
     few = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))"
-    assert ran("p", "--engine", tiny_detector, "--workers", 2, prelude=few) == expected
-    assert ran(*whole, "--engine", tiny_detector, "--output", "s.csv", "--workers", 8, prelude=few) == Ran(0, "", "")
+    assert ran("p", "--engine", tiny_detector, "--precision", "fp32", "--workers", 2, prelude=few) == expected
+    assert ran(
+        *whole, "--engine", tiny_detector, "--precision", "fp32", "--output", "s.csv", "--workers", 8, prelude=few
+    ) == Ran(0, "", "")
     assert Path("s.csv").read_text().count(",,") == 0
 
 
@@ -44,10 +46,13 @@ def test_an_empty_environment(run: Run, tiny_detector: Path, locale: dict[str, s
     kept = {name: value for name, value in os.environ.items() if name in ("PYTHONPATH", "LD_LIBRARY_PATH")}
     environment = {**kept, **locale} if locale else {**kept, "TMPDIR": "/nowhere", "HOME": "/nowhere"}
     Path("p/a.png").rename("p/ä.png")
-    expected = run("p", "--engine", tiny_detector)
+    expected = run("p", "--engine", tiny_detector, "--precision", "fp32")
     assert (expected.code, "p/ä.png," in expected.stdout) == (3, True)
-    assert ran("p", "--engine", tiny_detector, environment=environment) == expected
-    assert ran("p", "--engine", tiny_detector, "--output", "s.csv", environment=environment).code == 3
+    assert ran("p", "--engine", tiny_detector, "--precision", "fp32", environment=environment) == expected
+    assert (
+        ran("p", "--engine", tiny_detector, "--precision", "fp32", "--output", "s.csv", environment=environment).code
+        == 3
+    )
     assert Path("s.csv").read_text() == expected.stdout
 
 

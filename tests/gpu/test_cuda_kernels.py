@@ -40,6 +40,7 @@ KERNELS: dict[str, tuple[Ranges, set[int]]] = {
     "Mul": ([(14, OPEN)], ALL),
     "Pad": ([(18, OPEN)], {FLOAT, HALF}),
     "Pow": ([(15, OPEN)], ALL),
+    "ReduceL2": ([(18, OPEN)], {FLOAT, HALF}),
     "ReduceMean": ([(18, OPEN)], {FLOAT, HALF}),
     "ReduceSum": ([(13, OPEN)], ALL),
     "Reshape": ([(14, 18), (19, 20), (21, 22), (23, OPEN)], ALL),
