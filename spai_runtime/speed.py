@@ -3,18 +3,17 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from spai_runtime.cores import cores
 from spai_runtime.engines.base import Engine
-from spai_runtime.files.atomic import atomic_write
-from spai_runtime.files.cache import cached
+from spai_runtime.files import kept
 from spai_runtime.manifest import Artifact, Manifest
 
 SECONDS = 1.0  # that a measurement takes at least, after a batch that does not count
+_KIND = "speeds"
 WHOLE_IMAGE = 512  # pixels a side of a view where every image has its own size
 
 
@@ -40,22 +39,18 @@ def found(artifact: Artifact, engine: str) -> float | None:
     :param engine: label of what runs its encoder, and the precision that it computes in
     :returns: None if none were, or it cannot be read any more
     """
-    with suppress(OSError, RuntimeError, msgspec.MsgspecError, UnicodeDecodeError):
-        return msgspec.json.decode(_path(artifact, engine).read_bytes(), type=_Measured).views_per_second
-    return None
+    measured = kept.read(_KIND, _belongs_to(artifact, engine), _Measured)
+    return measured.views_per_second if measured else None
 
 
 def keep(artifact: Artifact, engine: str, speed: float) -> None:
     """Writes it down; where the cache cannot be written, it is measured again next time."""
     with suppress(OSError, RuntimeError):
-        path = _path(artifact, engine)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as part:
-            part.write_bytes(msgspec.json.encode(_Measured(speed)) + b"\n")
+        kept.write(_KIND, _belongs_to(artifact, engine), _Measured(speed))
 
 
-def _path(artifact: Artifact, engine: str) -> Path:
-    return cached("speeds", artifact.encoder.sha256, engine, str(cores())).with_suffix(".json")
+def _belongs_to(artifact: Artifact, engine: str) -> tuple[str, ...]:
+    return artifact.encoder.sha256, engine, str(cores())
 
 
 class _Measured(msgspec.Struct):

@@ -78,8 +78,8 @@ class Backend:
 _FASTEST_FIRST: tuple[Precision, ...] = ("fp8", "int8", "fp16", "bf16", "fp32")
 
 # In the order of `auto`. Precisions stand in the order in which their products are expected to be fast, which no
-# benchmark of a GPU has shown yet; on a CPU `make bench-cpu` has. There, an int8 graph that was made for GPUs is slower
-# than fp32, and ONNX Runtime multiplies fp16 in fp32.
+# benchmark of a GPU has shown yet, nor `make bench-cpu` in full. On a CPU, an int8 graph that was made for GPUs is
+# slower than fp32, and ONNX Runtime multiplies fp16 in fp32.
 BACKENDS: list[Backend] = [
     Backend(
         "tensorrt",
