@@ -85,7 +85,7 @@ def _divided(values: Recorded, scale: Floats) -> Recorded:
 
 def _rescale_norm(model: onnx.ModelProto, norm: onnx.NodeProto, scale: Floats) -> None:
     """Scale, and shift where there is one; others may share these constants."""
-    for index in range(1, len(norm.input)):
+    for index in [index for index in range(1, len(norm.input)) if norm.input[index]]:
         norm.input[index] = _add(
             model, f"{norm.output[0]}_{index}_migrated", constant(model, norm.input[index]) / scale
         )

@@ -225,6 +225,32 @@ def test_rescaling_changes_nothing_in_fp32_and_lessens_the_error(tmp_path: Path)
     assert np.linalg.norm(lessened) < 0.5 * np.linalg.norm(plain)
 
 
+def split(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    """Queries, keys and values come from a product each, of one tensor."""
+    thirds, names = np.split(constant(model, node.input[1]), 3, axis=1), [f"{node.name}_{part}" for part in range(3)]
+    model.graph.initializer.extend(map(numpy_helper.from_array, thirds, [f"{name}_weight" for name in names]))
+    parts = [onnx.helper.make_node("MatMul", [node.input[0], f"{name}_weight"], [name], name) for name in names]
+    joined = onnx.helper.make_node("Concat", names, node.output, f"{node.name}_joined", axis=-1)
+    before, (_, *after) = [*model.graph.node], [*model.graph.node][[*model.graph.node].index(node) :]
+    del model.graph.node[:]
+    model.graph.node.extend([*before[: len(before) - len(after) - 1], *parts, joined, *after])
+
+
+def test_products_of_one_tensor_are_rescaled_together(single: onnx.ModelProto, tmp_path: Path) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(single)
+    (norm,) = (node for node in model.graph.node if node.name == "node_layer_norm")
+    del norm.input[2:]  # and one without a shift
+    expected = run(model)
+    split(model, next(node for node in model.graph.node if norm.output[0] in node.input))
+    found = examine(model, VIEWS)
+    assert len(found.products) == len(products(single)) + 2
+    assert norm.output[0] in found.migrated
+    np.testing.assert_allclose(run(found.model), expected, atol=2e-6, rtol=2e-5)
+    found.write(tmp_path / "encoder.onnx", 0)
+    assert relative(run(onnx.load(str(tmp_path / "encoder.onnx"))), expected) < 0.05
+
+
 def test_what_something_else_reads_is_not_rescaled(single: onnx.ModelProto) -> None:
     model = onnx.ModelProto()
     model.CopyFrom(single)
@@ -401,7 +427,7 @@ def test_the_command_makes_int8_for_cpus(
     arguments = ["--ckpt", str(tiny_checkpoint), "--output", str(tmp_path / "m"), "--images", str(photographs)]
     assert main([*arguments, "--precision", "fp32", "--precision", "int8"]) == 0
     out = capfd.readouterr().out
-    assert "int8: 12 of 12 linear layers are in int8; alone, these change the features most:\n" in out
+    assert re.search(r"^int8: (\d+) of \1 linear layers are in int8; alone, these change", out, re.MULTILINE)
     assert re.search(r"^int8: \|Δscore\| from fp32: at most \S+, .*, on 3 images of photographs$", out, re.MULTILINE)
     one, other = Manifest.load(tmp_path / "m").artifacts
     assert (one.precision, one.target) == ("fp32", {})
@@ -415,7 +441,8 @@ def test_the_command_makes_int8_for_cpus(
         "calibration_views": 12,
         "scored_too": True,
     }
-    assert (record["products"], record["left_in_fp32"], len(record["layers"])) == (12, 0, 12)
+    assert (record["products"], record["left_in_fp32"]) == (len(record["layers"]), 0)
+    assert len(record["layers"]) >= 12
     (entry,) = onnx.load(str(tmp_path / "m" / "encoder.int8.onnx")).metadata_props
     assert json.loads(entry.value)["precision"] == "int8"
     ran = run(photographs, "--engine", tmp_path / "m" / "encoder.int8.onnx", "--device", "cpu", "--format", "csv")
