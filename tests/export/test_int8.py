@@ -318,10 +318,10 @@ def accuracy(largest: float) -> Accuracy:
 @pytest.mark.parametrize(
     ("found", "asked", "left"),
     [
-        ([0.004], 1, 0),
-        ([0.009, 0.004], 2, 1),
-        ([0.03, 0.02, 0.005], 3, 3),
-        ([0.009, 0.008, 0.006], 3, 0),  # all pass: the one that leaves the fewest
+        ([0.002], 1, 0),
+        ([0.009, 0.002], 2, 1),
+        ([0.03, 0.02, 0.002], 3, 3),
+        ([0.009, 0.008, 0.003], 3, 0),  # all pass: the one that leaves the fewest
         ([0.03, 0.009, 0.008], 3, 1),
         ([0.03, 0.02, 0.025], 3, 1),  # none passes: the nearest
     ],
