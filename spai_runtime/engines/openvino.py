@@ -2,20 +2,24 @@
 
 import sys
 import threading
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from spai_runtime.engines import openvino_bf16
 from spai_runtime.engines.base import Array, Contract, HostEngine, Tensor
 from spai_runtime.engines.external import refuse_external_data
 from spai_runtime.engines.installed import is_installed
-from spai_runtime.engines.openvino_bf16 import lower
+from spai_runtime.engines.openvino_compiled import Compiled
 from spai_runtime.engines.streams import share_of
 from spai_runtime.errors import EngineError
+from spai_runtime.files.digest import sha256_of
 from spai_runtime.manifest import Artifact
 from spai_runtime.text import excerpt
 
-CPU_BATCH_SIZE = 2  # that of ONNX Runtime; larger ones were not faster (the demo detector, two cores)
+CPU_BATCH_SIZE = 2  # that of ONNX Runtime; larger ones are not faster in fp32 (two cores)
+_NARROW_BATCH_SIZE = 4  # where large products have 8 or 16 bits: the best of 1, 2, 4 and 8, but for some memory
 _DTYPES = {"u8": "uint8", "f32": "float32"}
 
 
@@ -31,13 +35,15 @@ def has_bf16() -> bool:
 
 def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> "OpenVinoEngine":  # noqa: ARG001
     """See `Backend`."""
-    return OpenVinoEngine(path, contract)
+    if artifact.precision == "fp32":
+        return OpenVinoEngine(path, contract)
+    return OpenVinoEngine(path, contract, kept=_kept(path, artifact))
 
 
 def load_bf16(path: Path, contract: Contract, device: str, artifact: Artifact) -> "OpenVinoEngine":  # noqa: ARG001
     """See `Backend`: of a graph in fp32, the encoder's large products in bf16; a graph in bf16 as it is."""
     lowered = artifact.precision == "fp32" and path.name == artifact.encoder.file
-    return OpenVinoEngine(path, contract, bf16=lowered)
+    return OpenVinoEngine(path, contract, bf16=lowered, kept=_kept(path, artifact, lowered=lowered))
 
 
 class OpenVinoEngine(HostEngine):
@@ -46,22 +52,16 @@ class OpenVinoEngine(HostEngine):
     A view's features are the same bits whatever else is in its batch, so an interrupted run resumes to the same digits.
 
     :param bf16: whether the large products of an encoder in fp32 are computed in bf16, as `openvino_bf16` says
+    :param kept: where what is compiled of an encoder whose large products have 8 or 16 bits is kept; of fp32, which
+        takes as long to read as to compile, nothing is
     :raises EngineError: OpenVINO is missing, or the graph is refused
     """
 
     device = "cpu"
     batch_size = CPU_BATCH_SIZE
 
-    def __init__(self, path: Path, contract: Contract, *, bf16: bool = False) -> None:
-        openvino = _import()
-        self.label = f"OpenVINO {openvino.__version__.partition('-')[0]}, cpu"
-        refuse_external_data(path)
-        model = _read(path)
-        _check_contract(path, model, contract)
-        if bf16 and lower(model):
-            # What is rounded, and how products add up, is the processor's.
-            self.label += f" ({_core().get_property('CPU', 'FULL_DEVICE_NAME').strip()})"
-            self.computes = "bf16"
+    def __init__(self, path: Path, contract: Contract, *, bf16: bool = False, kept: Compiled | None = None) -> None:
+        self.label, self._path, self._contract = f"OpenVINO {_release()}, cpu", path, contract
         share = share_of(contract)
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # else it computes in bf16 what the graph has in fp32
@@ -69,11 +69,13 @@ class OpenVinoEngine(HostEngine):
             "INFERENCE_NUM_THREADS": share.streams * share.threads,  # it counts cores that this process may not use
             "ENABLE_CPU_PINNING": False,  # so that a decoder, or another detector, may have a core meanwhile
         }
-        try:
-            self._compiled: Any = _core().compile_model(model, "CPU", settings)
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO refuses {path}: {_reason(error)}") from error
-        self.streams, self._path, self._contract = share.streams, path, contract
+        self._compiled, lowered = _compiled(path, contract, settings, kept, bf16=bf16)
+        if lowered:
+            self.label += f" ({_processor()})"  # what is rounded, and how products add up, is the processor's
+            self.computes = "bf16"
+        if kept is not None:
+            self.batch_size = _NARROW_BATCH_SIZE
+        self.streams = share.streams
         self._requests = threading.local()  # which one thread at a time may use
 
     def run(self, batch: Array) -> list[Array]:
@@ -122,6 +124,49 @@ def _core() -> Any:
     return _import().Core()
 
 
+def _release() -> str:
+    """:raises EngineError: it is not installed"""
+    return str(_import().__version__).partition("-")[0]
+
+
+def _processor() -> str:
+    return str(_core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
+def _kept(path: Path, artifact: Artifact, *, lowered: bool = False) -> Compiled | None:
+    """Of an encoder alone: a head is compiled in no time.
+
+    :param lowered: whether `openvino_bf16` changes it
+    """
+    if path.name != artifact.encoder.file:
+        return None
+    machine = f"{_release()} {_processor()}"
+    return Compiled(artifact.encoder.sha256, machine, sha256_of(Path(openvino_bf16.__file__)) if lowered else "")
+
+
+def _compiled(
+    path: Path, contract: Contract, settings: Mapping[str, Any], kept: Compiled | None, *, bf16: bool
+) -> tuple[Any, bool]:
+    """:returns: openvino.CompiledModel, and whether products are in bf16 that were in fp32
+    :raises EngineError: the graph is refused
+    """
+    known = kept.load(_core(), settings) if kept is not None else None
+    if known is not None:
+        _check_contract(path, known, contract)
+        return known, bf16
+    refuse_external_data(path)
+    model = _read(path)
+    _check_contract(path, model, contract)
+    lowered = bf16 and openvino_bf16.lower(model) > 0
+    try:
+        compiled = _core().compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO refuses {path}: {_reason(error)}") from error
+    if kept is not None and lowered == bf16:  # of a graph without large products nothing is kept
+        kept.save(compiled)
+    return compiled, lowered
+
+
 def _read(path: Path) -> Any:
     """The file as an ONNX graph, and as nothing else that OpenVINO reads."""
     from openvino.frontend import FrontEndManager  # noqa: PLC0415
@@ -134,7 +179,8 @@ def _read(path: Path) -> Any:
 
 
 def _check_contract(path: Path, model: Any, contract: Contract) -> None:
-    """:raises EngineError: inputs or outputs are not those that detector.json implies"""
+    """:param model: an openvino.Model or CompiledModel
+    :raises EngineError: inputs or outputs are not those that detector.json implies"""
     found = {value.any_name: value for value in (*model.inputs, *model.outputs)}
     for tensor in (contract.input, *contract.outputs):
         value = found.get(tensor.name)

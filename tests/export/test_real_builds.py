@@ -29,6 +29,7 @@ from spai_runtime.engines.runtime_cache import RuntimeCache
 from spai_runtime.engines.tensorrt_rtx import RtxProgram
 from spai_runtime.engines.tensorrt_target import RtxTarget
 from spai_runtime.errors import EngineError
+from spai_runtime.files.private import PrivateFile
 from spai_runtime.manifest import Manifest
 from spai_train.checkpoint import load_checkpoint
 from spai_train.detectors.spai import SPEC
@@ -300,7 +301,7 @@ def opened(plan: Path) -> str:
     contract = Contract.encoder((TINY.tile_size, TINY.tile_size), TINY.features)
     gpu = CudaGpu(0, "NVIDIA GeForce RTX 4090", "8.9")
     with pytest.raises(EngineError) as raised:
-        RtxProgram(Rtx.find().trt, gpu, plan, contract, target, RuntimeCache(None))
+        RtxProgram(Rtx.find().trt, gpu, plan, contract, target, RuntimeCache(PrivateFile(None)))
     return str(raised.value)
 
 

@@ -64,7 +64,7 @@ def load(plan: Path, target: RtxTarget = TARGET) -> Engine:
 
 def kernels(folder: Path) -> list[Path]:
     """Files of what was compiled."""
-    return sorted((folder / "cache" / "tensorrt-rtx").glob("*/kernels"))
+    return sorted((folder / "cache" / "tensorrt-rtx").glob("*/content"))
 
 
 def test_views_are_encoded(plan: Path, machine: Any) -> None:
@@ -268,7 +268,7 @@ def test_a_cache_that_cannot_be_written_costs_no_run(
     def full(path: Path) -> Any:
         raise OSError(28, "No space left on device", path)
 
-    monkeypatch.setattr("spai_runtime.engines.runtime_cache.atomic_write", full)
+    monkeypatch.setattr("spai_runtime.files.private.atomic_write", full)
     with_slot(plan)
     assert rtx.compiled == [SHAPE.format(4)]
     (said,) = caplog.messages
