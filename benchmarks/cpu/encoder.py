@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -17,18 +18,15 @@ from models import random_model
 from reference import Features, Reference, Tiles
 from runs import encode
 
+from cpu.apart import Encode, Load, apart
 from cpu.bench import Bench, Rows
 from cpu.contender import Contender
-from cpu.exports import Exports
 from cpu.results import Results, said_in
 from cpu.settings import ENCODER, Settings
-from spai_train.detectors.spai.model import SPAI
+from spai_runtime.cores import cores
 
 BATCHES = (1, 2, 4, 8)
 BASELINE: Row = {"backend": "PyTorch", "precision": "fp32"}  # upstream's formulation
-
-Encode = Callable[[list[Tiles]], list[Features]]  # of batches, on all cores
-Load = Callable[[ExitStack], Encode]  # what it opens is closed with the stack
 
 
 @dataclass
@@ -67,6 +65,43 @@ class Entry:
         return run
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """Loads upstream's formulation.
+
+    :param model: of CONFIGS
+    """
+
+    model: str
+
+    def __call__(self, _: ExitStack) -> Encode:
+        """See `Load`."""
+        torch.set_num_threads(cores())
+        model = random_model(self.model)
+        module = BaselineEncoder(model.encoder, model.config).eval()
+
+        def run(batches: list[Tiles]) -> list[Features]:
+            with torch.inference_mode():
+                return [module(torch.from_numpy(tiles)).numpy() for tiles in batches]
+
+        return run
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Loads a contender's encoder.
+
+    :param directory: that it runs
+    """
+
+    contender: Contender
+    directory: Path
+
+    def __call__(self, opened: ExitStack) -> Encode:
+        """See `Load`."""
+        return partial(encode, opened.enter_context(self.contender.load(self.directory)))
+
+
 def measure(bench: Bench, rows: Rows) -> None:
     """Upstream's formulation gets a row of its own."""
     model = random_model(bench.settings.model)
@@ -74,29 +109,9 @@ def measure(bench: Bench, rows: Rows) -> None:
     tiles = np.random.default_rng(0).integers(0, 256, (max(BATCHES), side, side, 3), dtype=np.uint8)
     upstream: Row = {**BASELINE}
     bench.results.rows.insert(0, upstream)
-    contenders = [(upstream, baseline(model)), *((row, _of(bench.exports, contender)) for row, contender in rows)]
+    contenders = [(upstream, apart(Upstream(bench.settings.model)))]
+    contenders += [(row, apart(Ours(contender, bench.exports.published(contender)))) for row, contender in rows]
     measure_encoders(bench.results, Reference(model, tiles), bench.settings, contenders)
-
-
-def baseline(model: SPAI) -> Load:
-    """Upstream's formulation, with the model's weights."""
-    module = BaselineEncoder(model.encoder, model.config).eval()
-
-    def run(batches: list[Tiles]) -> list[Features]:
-        with torch.inference_mode():
-            return [module(torch.from_numpy(tiles)).numpy() for tiles in batches]
-
-    return lambda _: run
-
-
-def _of(exports: Exports, contender: Contender) -> Load:
-    """A contender's encoder."""
-
-    def load(opened: ExitStack) -> Encode:
-        detector = opened.enter_context(contender.load(exports.published(contender)))
-        return partial(encode, detector)
-
-    return load
 
 
 def measure_encoders(

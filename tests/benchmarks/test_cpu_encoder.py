@@ -2,20 +2,25 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import measure
+import models
 import numpy as np
 import pytest
 import torch
 from cpu import encoder
-from cpu.encoder import Encode, Load, measure_encoders
+from cpu.apart import Encode, Load, apart
+from cpu.contender import CONTENDERS
+from cpu.encoder import Ours, Upstream, measure_encoders
 from cpu.results import Results
 from cpu.settings import Settings
 from numpy.typing import NDArray
 from reference import Reference
 
+from spai_runtime.errors import UserError
 from spai_train.detectors.spai.model import SPAI
 from tests.support.desk import Clock
 
@@ -107,3 +112,16 @@ def test_no_ratio_to_what_failed(table: Table) -> None:
     assert "error" in found["upstream"]
     assert "ratio" not in found["ours"]
     assert found["ours"]["tiles_per_s"] == pytest.approx(2)
+
+
+def test_contenders_are_apart_and_compute_the_same() -> None:
+    """Another process's features are those of this one; what it refuses is raised here."""
+    directory, model = models.exported("tiny"), models.random_model("tiny")
+    side = model.config.tile_size
+    tiles = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    with ExitStack() as opened, torch.inference_mode():
+        for load in (Upstream("tiny"), Ours(CONTENDERS[0], directory)):
+            (features,) = apart(load)(opened)([tiles])
+            np.testing.assert_allclose(features, model.encoder(torch.from_numpy(tiles)).numpy(), atol=1e-4)
+        with pytest.raises(UserError, match="there is no nowhere"):
+            apart(Ours(CONTENDERS[0], Path("nowhere")))(opened)

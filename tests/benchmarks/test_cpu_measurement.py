@@ -10,7 +10,7 @@ from typing import Any
 
 import models
 import pytest
-from cpu import bench, exports, images, latency, run, scores, start
+from cpu import bench, encoder, exports, images, latency, run, scores, start
 from cpu.children import ChildError
 from cpu.contender import CONTENDERS, Contender
 from cpu.measurement import measure
@@ -51,6 +51,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_config: SPAIConfig) -> I
         patch.setattr(tempfile, "tempdir", str(folder))
         patch.setattr(exports, "quantised", called_int8)
         patch.setattr(exports, "demo_scenes", lambda _: folder)
+        patch.setattr(encoder, "apart", lambda load: load)  # another process would know nothing of all this
         patch.setattr(run, "exported_detector", lambda _: models.exported("tiny"))
         patch.setattr(scores, "demo_scenes", lambda _: folder)
         patch.setattr(images, "PIECES", 2)
