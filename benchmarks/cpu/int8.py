@@ -15,7 +15,6 @@ from spai_runtime.detector import Detector
 from spai_runtime.manifest import DEVICE, FILE_NAME, Accuracy, Artifact, Graph, Manifest
 
 ENCODER = "encoder.int8.onnx"
-CHECKED = 8  # images that layers are left out by
 
 
 def quantised(directory: Path, images: Sequence[Path]) -> Path:
@@ -39,7 +38,7 @@ def _quantise(directory: Path, fp32: Artifact, images: Sequence[Path]) -> None:
     shutil.copy(directory / fp32.encoder.file, directory / ENCODER)
     views = calibration_views(images, Manifest.load(directory).views, VIEWS)
     with Detector.load(directory, device="cpu", precision="fp32") as reference:
-        check = AccuracyCheck(reference, images[:: max(1, len(images) // CHECKED)], "the calibration", "fp32")
+        check = AccuracyCheck(reference, images, "the calibration", "fp32")
 
         def compare() -> Accuracy:
             _describe(directory, fp32)

@@ -134,18 +134,13 @@ def fit(graph: Path, views: NDArray[np.uint8], compare: Callable[[], Accuracy]) 
         tried.append(Fitted(examined, left, compare()))
         if tried[-1].accuracy.score_difference.largest <= WANTED:
             return tried[-1]
-    best = _best(tried)
+    best = min(tried, key=lambda one: one.accuracy.score_difference.largest)
     examined.write(graph, best.left)
     return best
 
 
 def _attempts(errors: Sequence[float]) -> list[int]:
-    """How many layers are left out: those that spoil the others' work, then an eighth and a quarter of all besides."""
+    """How many layers are left out: those that spoil the others' work, then more of them, to a third of all besides."""
     first = spoilers(errors)
-    return sorted({first, first + len(errors) // 8, first + len(errors) // 4})
+    return sorted({first, *(first + len(errors) // part for part in (8, 4, 3))})
 
-
-def _best(tried: Sequence[Fitted]) -> Fitted:
-    """The first that passed, which leaves the fewest layers; where none did, that of the least |Δscore|."""
-    passed = [one for one in tried if one.accuracy.passed]
-    return passed[0] if passed else min(tried, key=lambda one: one.accuracy.score_difference.largest)
