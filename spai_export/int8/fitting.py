@@ -143,4 +143,3 @@ def _attempts(errors: Sequence[float]) -> list[int]:
     """How many layers are left out: those that spoil the others' work, then more of them, to a third of all besides."""
     first = spoilers(errors)
     return sorted({first, *(first + len(errors) // part for part in (8, 4, 3))})
-
