@@ -12,7 +12,9 @@ from functools import reduce
 from statistics import fmean, median
 
 from spai_runtime.calibration import decimal, probability
-from spai_runtime.manifest import Threshold
+from spai_runtime.errors import EngineError
+from spai_runtime.manifest import Manifest, Threshold
+from spai_runtime.text import visible
 
 UNCALIBRATED = Threshold(0.5, "the default for fused scores, which are not calibrated")
 
@@ -72,6 +74,21 @@ class Fusion:
         logit = self.rule.fuse(log_odds)
         score = probability(logit)
         return Fused(score, decimal(logit), self.threshold.label(score, self.positive))
+
+
+def common_positive(manifests: Sequence[Manifest]) -> str:
+    """What all of the detectors say above their thresholds, e.g. `ai`.
+
+    :raises EngineError: a high score does not say the same of an image with all of them
+    """
+    first = manifests[0]
+    for other in manifests[1:]:
+        if other.positive != first.positive:
+            raise EngineError(
+                f"{visible(first.name)} calls images {first.positive}, and {visible(other.name)} {other.positive}: "
+                "their scores cannot be fused, so run one at a time"
+            )
+    return first.positive
 
 
 def _soft_or(log_odds: Iterable[float]) -> float:

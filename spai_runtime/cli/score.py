@@ -23,12 +23,11 @@ from spai_runtime.files.result_file import ResultFile
 from spai_runtime.files.rows import FILE_FORMATS, Columns
 from spai_runtime.files.sinks import Sink, Stream
 from spai_runtime.files.sources import Sources
-from spai_runtime.fusion import Fusion
+from spai_runtime.fusion import Fusion, common_positive
 from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
 from spai_runtime.manifest import PLANS
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
 from spai_runtime.scoring.pipeline import open_file, score_items
-from spai_runtime.text import visible
 from spai_runtime.zoo import Wanted, exported
 
 EXIT_SCORED = 0
@@ -121,14 +120,7 @@ def _fusion(options: Options, detectors: Sequence[Detector]) -> Fusion | None:
     """:raises EngineError: a high score does not say the same of an image with all of them"""
     if options.fusion is None:
         return None
-    first = detectors[0].manifest
-    for other in (detector.manifest for detector in detectors[1:]):
-        if other.positive != first.positive:
-            raise EngineError(
-                f"{visible(first.name)} calls images {first.positive}, and {visible(other.name)} {other.positive}: "
-                "their scores cannot be fused, so run one at a time"
-            )
-    return replace(options.fusion, positive=first.positive)
+    return replace(options.fusion, positive=common_positive([detector.manifest for detector in detectors]))
 
 
 def _decoder(options: Options, detectors: Sequence[Detector]) -> DecodeOnGpu | None:

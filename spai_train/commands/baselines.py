@@ -33,7 +33,7 @@ def run(
     with extra():
         from spai_train.data.table import check_classes, read_tables  # noqa: PLC0415
         from spai_train.evaluation.baselines import measure_baselines  # noqa: PLC0415  --help must work without torch
-        from spai_train.evaluation.summary import show_baselines  # noqa: PLC0415
+        from spai_train.evaluation.summary import show_means  # noqa: PLC0415
     training, test = read_tables(train or tables, "train", root), read_tables(tables, split, root)
     check_classes(training, "the split train")
     found = measure_baselines(training, test, workers, resamples, seed)
@@ -41,5 +41,5 @@ def run(
         output.mkdir(parents=True, exist_ok=True)
         content = {name: {key: asdict(value) for key, value in each.mean.items()} for name, each in found.items()}
         (output / "baselines.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    show_baselines(found)
+    show_means(found, "baseline")
     return 0

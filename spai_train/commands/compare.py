@@ -31,9 +31,7 @@ class Metric(StrEnum):
 
 
 def run(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="That `evaluate` wrote, one a detector, on the same images.")
-    ],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="That `evaluate` wrote on the same images.")],
     metric: Annotated[Metric, typer.Option(help="Of the table.")] = Metric.AUC,
     output: Annotated[Path | None, typer.Option(help="CSV of all metrics, under all perturbations.")] = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute

@@ -1,15 +1,14 @@
 """spai-train evaluate"""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
-from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
-from spai_runtime.files.digest import sha256_of
 from spai_train.commands.edges import (
     DecodersOption,
     DetectorOption,
@@ -20,12 +19,14 @@ from spai_train.commands.edges import (
     extra,
     writable,
 )
+from spai_train.commands.subject import Subject
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.protocol import Protocol
 from spai_train.evaluation.ten_crop import Reduction
 
 if TYPE_CHECKING:
-    from spai_train.evaluation.evaluate import Evaluation
+    from spai_train.evaluation.evaluate import Evaluation, Options
+    from spai_train.evaluation.several import Together
 
 __all__ = ["EPILOG", "run"]
 
@@ -43,7 +44,13 @@ def run(
     ckpt: Annotated[Path | None, typer.Option(help="A checkpoint, run in torch.")] = None,
     detector: DetectorOption = None,
     tower: TowerOption = None,
-    engine: Annotated[Path | None, typer.Option(help="Or a directory that spai-export wrote; needs no torch.")] = None,
+    engine: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Or a directory that spai-export wrote; needs no torch. Repeated, it measures each detector, each "
+            "rule of fusion, and how far the detectors disagree, and decodes each image once."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Of the tables that have splits.")] = "test",
     root: Annotated[Path | None, typer.Option(help="That image names are relative to. Left out: their table.")] = None,
     store: ImageStoreOption = None,
@@ -51,7 +58,10 @@ def run(
     batch_size: ViewBatchOption = None,
     workers: DecodersOption = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="For the label. Left out: the detector's own.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="For the label; of several --engine, for fused scores. Left out: the detector's."
+        ),
     ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="pooled: a generator against all real images; spai: against each real source.")
@@ -82,18 +92,11 @@ def run(
 ) -> int:
     """Score labelled images, and say with 95% intervals how well real and generated ones are told apart."""
     with extra("evaluate"):
-        from spai_train.evaluation import results, summary  # noqa: PLC0415  --help must work without matplotlib
-        from spai_train.evaluation.calibration import Request  # noqa: PLC0415
-        from spai_train.evaluation.evaluate import Options, evaluate  # noqa: PLC0415
-    subject = _Subject(ckpt, engine, detector, tower, threshold)
-    if calibrate and (engine is None or threshold is not None):
-        raise UserError(
-            "--calibrate finds the threshold: leave --threshold out"
-            if engine
-            else "--calibrate writes into an exported directory: export the checkpoint and give it as --engine"
-        )
-    if calibrate and (resize_to or ten_crop):
-        raise UserError("--calibrate is for images as the detector looks at them: leave --resize-to and --ten-crop out")
+        from spai_train.evaluation.calibration import Request  # noqa: PLC0415  --help must work without matplotlib
+        from spai_train.evaluation.evaluate import Options  # noqa: PLC0415
+    subject = Subject(ckpt, tuple(engine or ()), detector, tower, threshold)
+    if calibrate:
+        _check_calibration(subject, looks=bool(resize_to or ten_crop))
     perturbations = _perturbations(jpeg=jpeg, webp=webp, blur=blur, noise=noise, scale=scale)
     request = Request.parse(calibrate) if calibrate else None
     options = Options(
@@ -110,61 +113,68 @@ def run(
         resize_to,
         ten_crop,
     )
-    with subject.load(device) as loaded:
+    if subject.several:
+        return _evaluate_together(subject, tables, options, device, output)
+    return _evaluate(subject, tables, options, device, output)
+
+
+def _evaluate(subject: Subject, tables: Sequence[Path], options: "Options", device: str, output: Path) -> int:
+    from spai_train.evaluation import results, summary  # noqa: PLC0415
+    from spai_train.evaluation.evaluate import evaluate  # noqa: PLC0415
+
+    (loading,) = subject.load(device)
+    with loading as loaded:
         evaluation = evaluate(loaded, tables, options, subject.digests(loaded))
-    if evaluation.calibrated and engine:
+    if evaluation.calibrated:
+        (engine,) = subject.engines
         with writable(engine):
             evaluation.calibrated.write(engine if engine.is_dir() else engine.parent)
     with writable(output):
         results.write(evaluation, output)
     summary.show(evaluation)
-    return _remarks(evaluation)
+    return _remarks(evaluation, evaluation)
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What is evaluated: a checkpoint, or an exported directory."""
+def _evaluate_together(subject: Subject, tables: Sequence[Path], options: "Options", device: str, output: Path) -> int:
+    from spai_train.evaluation import several_results, summary  # noqa: PLC0415
+    from spai_train.evaluation.several import evaluate_together  # noqa: PLC0415
 
-    ckpt: Path | None
-    engine: Path | None
-    detector: str | None
-    tower: Path | None
-    threshold: float | None
+    with ExitStack() as stack:
+        detectors = [stack.enter_context(detector) for detector in subject.load(device)]
+        files = [subject.digests(detector) for detector in detectors]
+        together = evaluate_together(detectors, tables, options, files, subject.fused_threshold)
+    with writable(output):
+        several_results.write(together, output)
+    summary.show_together(together)
+    return _remarks(together, together.detectors[0])
 
-    def __post_init__(self) -> None:
-        """:raises UserError: neither or both are named, or what does not go with them"""
-        if (self.ckpt is None) == (self.engine is None):
-            raise UserError("name what to evaluate: --ckpt CHECKPOINT, or --engine DIRECTORY that spai-export wrote")
-        if self.detector and self.ckpt is None:
-            raise UserError("--detector is for --ckpt; what an --engine is, its detector.json says: leave it out")
-        if self.tower and self.ckpt is None:
-            raise UserError("--tower is for --ckpt; an --engine has its own: leave it out")
 
-    def load(self, device: str) -> Detector:
-        if self.ckpt is None:
-            return Detector.load(self.engine, device=device, threshold=self.threshold)
-        with extra():
-            from spai_train.torch_engine import load_detector  # noqa: PLC0415  an exported detector needs no torch
-        return load_detector(self.ckpt, device, self.threshold, self.detector, self.tower)
-
-    def digests(self, detector: Detector) -> dict[str, str]:
-        """The sha256 of the files that the detector was loaded from."""
-        if self.ckpt is not None:
-            return {self.ckpt.name: sha256_of(self.ckpt)}
-        assert detector.artifact is not None, "it was loaded from a directory"
-        return {graph.file: graph.sha256 for graph in (detector.artifact.encoder, detector.artifact.head)}
+def _check_calibration(subject: Subject, *, looks: bool) -> None:
+    """:param looks: whether the images are looked at in another way than the detector's
+    :raises UserError: there is nothing that a calibration could be written to, or none that would hold
+    """
+    if not subject.engines:
+        raise UserError("--calibrate writes into an exported directory: export the checkpoint and give it as --engine")
+    if subject.several:
+        raise UserError(
+            "--calibrate is for one --engine: calibrate one after the other, and then evaluate them together"
+        )
+    if subject.threshold is not None:
+        raise UserError("--calibrate finds the threshold: leave --threshold out")
+    if looks:
+        raise UserError("--calibrate is for images as the detector looks at them: leave --resize-to and --ten-crop out")
 
 
 def _perturbations(**levels: Levels) -> tuple[Perturbation, ...]:
     return tuple(Perturbation(Kind(kind), level) for kind, found in levels.items() for level in found or ())
 
 
-def _remarks(evaluation: "Evaluation") -> int:
+def _remarks(found: "Evaluation | Together", first: "Evaluation") -> int:
     """What a reader of the numbers must know, on stderr; :returns: the exit code."""
-    if not evaluation.measurements[0].metrics:
+    if not first.measurements[0].metrics:
         say("spai-train: AUC and the other metrics need scored images of both classes, so they are left out")
-    if evaluation.calibrated:
+    if first.calibrated:
         say("spai-train: these are metrics of the images that it was calibrated on; another split would be a fair test")
-    if evaluation.errors:
-        say(f"spai-train: {evaluation.errors} of {evaluation.images} images could not be scored; scores.csv says why")
-    return EXIT_SOME_ERRORS if evaluation.errors else 0
+    if found.errors:
+        say(f"spai-train: {found.errors} of {found.images} images could not be scored; scores.csv says why")
+    return EXIT_SOME_ERRORS if found.errors else 0

@@ -116,7 +116,7 @@ def judge(name: str, training: Described, test: Described, seed: int) -> ScoredT
     classifier = HistGradientBoostingClassifier(random_state=seed)
     classifier.fit(training.features[name][known], training.labels[known])
     logits = np.where(test.readable, classifier.decision_function(test.features[name]), np.nan)
-    return ScoredTable(test.rows, expit(logits), logits, test.errors)
+    return ScoredTable(test.rows, expit(logits), logits, logits, test.errors)
 
 
 def _describe(row: Row) -> tuple[dict[str, Features], str]:

@@ -1,4 +1,4 @@
-"""Several detectors in one table: what `evaluate` found of each on the same images."""
+"""Several detectors in one table: what `evaluate` found of each, or of all at once, on the same images."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -77,6 +77,13 @@ class Report:
 
 
 @dataclass(frozen=True)
+class _Several:
+    """A `metrics.json` of several detectors; of one, it has no reports."""
+
+    reports: Annotated[list[Report], Meta(min_length=1)] | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """:param names: of the detectors, each different, in the order of `reports`"""
 
@@ -85,11 +92,12 @@ class Comparison:
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> "Comparison":
-        """:param folders: that `evaluate` wrote, one a detector
+        """:param folders: that `evaluate` wrote, of one detector or of several
         :raises UserError: one cannot be read, or is of other images, another split or protocol than the first
         """
-        reports = [_read(folder) for folder in folders]
-        for folder, report in zip(folders, reports, strict=True):
+        found = [(folder, report) for folder in folders for report in _read(folder)]
+        reports = [report for _, report in found]
+        for folder, report in found:
             if report.images != reports[0].images:
                 raise UserError(
                     f"{folder} was measured on other images, or by another protocol, than {folders[0]}: evaluate both "
@@ -122,14 +130,15 @@ class Comparison:
                         yield (*about, result.perturbation, source.source, metric, *asdict(interval).values())
 
 
-def _read(folder: Path) -> Report:
+def _read(folder: Path) -> list[Report]:
     path = folder / REPORT if folder.is_dir() else folder
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise UserError(f"{path} is not what evaluate writes: it has more than {LARGEST >> 20} MiB")
-        return msgspec.json.decode(content, type=Report)
+        several = msgspec.json.decode(content, type=_Several).reports
+        return [msgspec.json.decode(content, type=Report)] if several is None else several
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; name folders that `spai-train evaluate` wrote"

@@ -1,7 +1,7 @@
 """Evaluation: tables of labelled images → scores → the metrics of a protocol, perhaps after a calibration."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spai_runtime.cli.progress import shown
@@ -91,36 +91,83 @@ def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files:
     :param files: that the detector was loaded from, with their sha256
     :raises UserError: a table that cannot be used, no image of which is there, or too few for the calibration
     """
-    if options.ten_crop:
-        detector = with_ten_crops(detector, options.ten_crop)
-    rows = read_tables(paths, options.split, options.root)
-    store = open_store(options.store)
-    _check_there(rows, store, paths)
-    before = detector.manifest.calibration
-    tables = [_scored(detector, rows, store, perturbation, options) for perturbation in (NONE, *options.perturbations)]
+    images = Images.of(paths, options)
+    (tables,) = score([detector], images, options)
     calibrated, threshold = None, detector.threshold
     if options.request:
-        calibrated = calibrate_on(tables[0], options.request, before, _name(rows, paths, options.split))
+        calibrated = calibrate_on(tables[0], options.request, detector.manifest.calibration, images.name)
         tables = [table.calibrated(calibrated.calibration) for table in tables]
         threshold = calibrated.threshold
+    found = evaluation_of(describe(detector, files), tables, threshold, detector.manifest.positive, images, options)
+    return replace(found, calibrated=calibrated)
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is scored.
+
+    :param files: the sha256 of each table's file
+    :param name: what the images are called where a calibration says what it was fitted to
+    """
+
+    rows: Sequence[Row]
+    store: Store
+    files: dict[str, str]
+    name: str
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], options: Options) -> "Images":
+        """:param paths: of tables
+        :raises UserError: a table that cannot be used, or no image of which is there
+        """
+        rows = read_tables(paths, options.split, options.root)
+        store = open_store(options.store)
+        _check_there(rows, store, paths)
+        digests = {printable(path): sha256_of(path) for path in paths}
+        return cls(rows, store, digests, _name(rows, paths, options.split))
+
+
+def score(detectors: Sequence[Detector], images: Images, options: Options) -> list[list[ScoredTable]]:
+    """Each image is decoded once under each perturbation, however many detectors look at it.
+
+    :returns: of each detector the tables of the images as they are, and then under each perturbation
+    :raises UserError: a detector that does not look at ten crops, where they are asked for
+    """
+    if options.ten_crop:
+        detectors = [with_ten_crops(detector, options.ten_crop) for detector in detectors]
+    kinds = NONE, *options.perturbations
+    scored = [_scored(detectors, images.rows, images.store, perturbation, options) for perturbation in kinds]
+    return [[*tables] for tables in zip(*scored, strict=True)]
+
+
+def describe(detector: Detector, files: Mapping[str, str]) -> dict[str, object]:
+    """What a report says of a detector. :param files: that it was loaded from, with their sha256"""
+    return {"name": detector.manifest.name, "method": detector.manifest.detector, "sha256": dict(files)}
+
+
+def evaluation_of(
+    about: Mapping[str, object],
+    tables: Sequence[ScoredTable],
+    threshold: Threshold,
+    positive: str,
+    images: Images,
+    options: Options,
+) -> Evaluation:
+    """Measures what was scored. :param about: the detector, see `describe`"""
     measurements = [
         measure(table, options.protocol, threshold.value, options.resamples, options.seed) for table in tables
     ]
-    about = {"name": detector.manifest.name, "method": detector.manifest.detector, "sha256": dict(files)}
-    digests = {printable(path): sha256_of(path) for path in paths}
-    return Evaluation(
-        options, about, digests, threshold, tuple(tables), tuple(measurements), calibrated, detector.manifest.positive
-    )
+    return Evaluation(options, about, images.files, threshold, tuple(tables), tuple(measurements), None, positive)
 
 
 def _scored(
-    detector: Detector, rows: Sequence[Row], store: Store, perturbation: Perturbation, options: Options
-) -> ScoredTable:
+    detectors: Sequence[Detector], rows: Sequence[Row], store: Store, perturbation: Perturbation, options: Options
+) -> list[ScoredTable]:
     def watch(results: Iterator[Result]) -> Iterator[Result]:
         return shown(results, len(rows))
 
     return score_rows(
-        detector,
+        detectors,
         rows,
         perturbation,
         store=store,

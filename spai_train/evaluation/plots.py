@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -47,26 +47,54 @@ def roc(table: ScoredTable, measurement: Measurement) -> Figure:
 
     Best first, as in the legend.
     """
-    strata = table.strata
+    figure, panels = _panels(table)
+    for axes in panels:
+        _curves(axes, table.strata, measurement)
+    _name_curves(figure, panels[-1], f"AUC; dots: threshold {measurement.threshold:.4g}")
+    return figure
+
+
+def mean_rocs(found: Mapping[str, tuple[ScoredTable, Measurement]]) -> Figure:
+    """A curve for each detector: the mean over the generators of the true positives at each rate of false ones.
+
+    Best first, as in the legend.
+    """
+    figure, panels = _panels(next(iter(found.values()))[0])
+    areas = {name: measurement.mean["auc"].value for name, (_, measurement) in found.items() if measurement.mean}
+    for axes in panels:
+        for name, (style, colour) in _looks(areas):
+            table, measurement = found[name]
+            strata, opponents = table.strata, measurement.opponents
+            curve = mean_curve([roc_curve(strata, source, against) for source, against in opponents.items()])
+            axes.plot(*curve, color=colour, linestyle=style, label=f"{areas[name]:.3f}  {_short(name)}")
+    _name_curves(figure, panels[-1], "mean AUC over the generators")
+    return figure
+
+
+def _panels(table: ScoredTable) -> tuple[Figure, tuple[Axes, Axes]]:
+    """Axes for rates of false and true positives, linear and with few false positives drawn wide."""
     figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     whole, few = figure.subplots(1, 2)
     whole.plot((0, 1), (0, 1), color=GREY, linewidth=0.8, linestyle=":")
     for axes in (whole, few):
-        _curves(axes, strata, measurement)
         axes.set(xlabel="false positive rate", ylabel="true positive rate", ylim=(-0.01, 1.01))
         _tidy(axes, "both")
     whole.set(xlim=(-0.01, 1.01))
-    reals = max(scores.size for (_, label), scores in strata.items() if label == REAL)
+    reals = max(scores.size for (_, label), scores in table.strata.items() if label == REAL)
     few.set(xscale="log", xlim=(min(1 / reals, 0.01), 1))
     few.xaxis.set_major_formatter("{x:g}")
-    _name_curves(figure, few, f"AUC; dots: threshold {measurement.threshold:.4g}")
-    return figure
+    return figure, (whole, few)
+
+
+def _looks(areas: Mapping[str, float]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Names, the largest area first, each with a style and a colour: all colours in one style, then in the next."""
+    looks = itertools.cycle(itertools.product(STYLES, COLOURS))
+    return zip(sorted(areas, key=areas.__getitem__, reverse=True), looks, strict=False)
 
 
 def _curves(axes: Axes, strata: Mapping[Stratum, Floats], measurement: Measurement) -> None:
     areas = {source: metrics["auc"].value for source, metrics in measurement.metrics.items()}
-    looks = itertools.cycle(itertools.product(STYLES, COLOURS))  # all colours in one style, then in the next
-    for source, (style, colour) in zip(sorted(areas, key=areas.__getitem__, reverse=True), looks, strict=False):
+    for source, (style, colour) in _looks(areas):
         opponents, label = measurement.opponents[source], f"{areas[source]:.3f}  {_short(source)}"
         axes.plot(*roc_curve(strata, source, opponents), color=colour, linestyle=style, label=label)
         point = roc_point(strata, source, opponents, measurement.threshold)
@@ -89,7 +117,11 @@ def _name_curves(figure: Figure, axes: Axes, title: str) -> None:
 
 def roc_curve(strata: Mapping[Stratum, Floats], generator: str, opponents: Sequence[Opponents]) -> Curve:
     """A generator's ROC curve; with several opponents, the mean of the true positives at each rate of false ones."""
-    curves = [_curve(strata, generator, sources) for sources in opponents]
+    return mean_curve([_curve(strata, generator, sources) for sources in opponents])
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The mean of the true positives at each rate of false ones, straight between points."""
     if len(curves) == 1:
         return curves[0]
     rates = np.unique(np.concatenate([false for false, _ in curves]))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from spai_runtime.files.atomic import atomic_write
 from spai_runtime.files.sources import printable
 from spai_train.data.perturb import Kind, Perturbation
-from spai_train.data.table import COLUMNS
+from spai_train.data.table import COLUMNS, Row
 from spai_train.evaluation import plots
 from spai_train.evaluation.bootstrap import CONFIDENCE, Interval
 from spai_train.evaluation.evaluate import Evaluation
@@ -31,17 +31,16 @@ def write(evaluation: Evaluation, output: Path) -> None:
     """
     output.mkdir(parents=True, exist_ok=True)
     table, measurement = evaluation.tables[0], evaluation.measurements[0]
-    _write_csv(output / "scores.csv", _score_lines(evaluation))
-    _write_csv(output / "metrics.csv", _metric_lines(evaluation))
-    with atomic_write(output / "metrics.json") as part:
-        part.write_text(json.dumps(report(evaluation), indent=2) + "\n", encoding="utf-8")
+    write_csv(output / "scores.csv", _score_lines(evaluation))
+    write_csv(output / "metrics.csv", metric_lines(evaluation))
+    write_json(output / "metrics.json", report(evaluation))
     if table.scored.any():
-        _draw(output / "histogram.png", plots.histogram(table, evaluation.threshold.value))
+        draw(output / "histogram.png", plots.histogram(table, evaluation.threshold.value))
     if measurement.opponents:
-        _draw(output / "roc.png", plots.roc(table, measurement))
+        draw(output / "roc.png", plots.roc(table, measurement))
     if len(evaluation.means) > 1:
-        _write_csv(output / "robustness.csv", _robustness_lines(evaluation.means))
-        _draw(output / "robustness.png", plots.robustness(evaluation.means))
+        write_csv(output / "robustness.csv", robustness_lines(evaluation.means))
+        draw(output / "robustness.png", plots.robustness(evaluation.means))
 
 
 def report(evaluation: Evaluation) -> dict[str, Any]:
@@ -89,16 +88,26 @@ def _score_lines(evaluation: Evaluation) -> Iterator[Line]:
     """The columns of a table of images, so that it can be read as one, and then what the detector says."""
     perturbed = len(evaluation.tables) > 1
     yield (*COLUMNS, "score", "logit", "label", "error", *(["perturbation"] if perturbed else []))
-    for table in evaluation.tables:
-        for row, score, logit, error in zip(table.rows, table.score, table.logit, table.errors, strict=True):
-            own = printable(row.name), row.label, printable(row.split), printable(row.source)
-            label = evaluation.threshold.label(score, evaluation.positive)
-            said = ("", "", "") if error else (float(score), float(logit), label)
-            yield (*own, *said, error, *([table.perturbation] if perturbed else []))
+    for number, table in enumerate(evaluation.tables):
+        for row, said, error in zip(table.rows, said_of(evaluation, number), table.errors, strict=True):
+            yield (*own_cells(row), *said, error, *([table.perturbation] if perturbed else []))
 
 
-def _metric_lines(evaluation: Evaluation) -> Iterator[Line]:
-    """One line a source and class, and the mean; what is not defined is empty."""
+def own_cells(row: Row) -> tuple[str | int, ...]:
+    """What a table of images says of one."""
+    return printable(row.name), row.label, printable(row.split), printable(row.source)
+
+
+def said_of(evaluation: Evaluation, number: int) -> Iterator[tuple[float | str, ...]]:
+    """Score, logit and label of each image of a table, empty where there are none. :param number: of the table"""
+    table = evaluation.tables[number]
+    for score, logit, error in zip(table.score, table.logit, table.errors, strict=True):
+        label = evaluation.threshold.label(score, evaluation.positive)
+        yield ("", "", "") if error else (float(score), float(logit), label)
+
+
+def metric_lines(evaluation: Evaluation) -> Iterator[Line]:
+    """One line a source and class, and the mean, below a header; what is not defined is empty."""
     names = ("labelled_ai", *METRICS)
     yield ("perturbation", "source", "class", "against", "images", "errors", *_ends(names))
     for table, found in zip(evaluation.tables, evaluation.measurements, strict=True):
@@ -111,7 +120,8 @@ def _metric_lines(evaluation: Evaluation) -> Iterator[Line]:
             yield (table.perturbation, "mean", "", "", "", "", *_cells(found.mean, names))
 
 
-def _robustness_lines(means: Iterable[tuple[Perturbation, Mapping[str, Interval]]]) -> Iterator[Line]:
+def robustness_lines(means: Iterable[tuple[Perturbation, Mapping[str, Interval]]]) -> Iterator[Line]:
+    """One line a perturbation, below a header."""
     names = ("auc", "balanced_accuracy")
     yield ("perturbation", "level", *_ends(names))
     for perturbation, metrics in means:
@@ -129,11 +139,19 @@ def _cells(intervals: Mapping[str, Interval | None], names: Sequence[str]) -> li
     return [cell for one in found for cell in ((one.value, one.low, one.high) if one else empty)]
 
 
-def _write_csv(path: Path, lines: Iterable[Line]) -> None:
+def write_csv(path: Path, lines: Iterable[Line]) -> None:
+    """The file appears under its name when it is whole."""
     with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
 
 
-def _draw(path: Path, figure: Figure) -> None:
+def write_json(path: Path, content: object) -> None:
+    """Likewise."""
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def draw(path: Path, figure: Figure) -> None:
+    """As PNG, likewise."""
     with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=DPI)

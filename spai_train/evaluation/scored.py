@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from spai_runtime.calibration import Calibration, probability
+from spai_runtime.calibration import Calibration, log_odds, probability
 from spai_runtime.detector import Detector
 from spai_runtime.files.sources import Item, printable
 from spai_runtime.images import Picture
-from spai_runtime.results import Result
+from spai_runtime.results import Result, Score
 from spai_runtime.scoring.pipeline import score_items
 from spai_train.data.perturb import NONE, Kind, Perturbation
 from spai_train.data.stores import FILES, Store
@@ -30,6 +30,7 @@ class ScoredTable:
 
     :param rows: N of them
     :param score, logit: (N,) NaN where the image could not be scored
+    :param log_odds: (N,) of the score before digits are cut, which fusion takes; NaN likewise
     :param errors: N sentences; "" where it could
     :param perturbation: what was done to every image first
     """
@@ -37,6 +38,7 @@ class ScoredTable:
     rows: tuple[Row, ...]
     score: Floats = field(repr=False)
     logit: Floats = field(repr=False)
+    log_odds: Floats = field(repr=False)
     errors: tuple[str, ...] = field(repr=False)
     perturbation: Perturbation = NONE
 
@@ -66,13 +68,14 @@ class ScoredTable:
 
     def calibrated(self, calibration: Calibration | None) -> "ScoredTable":
         """The scores that the same logits would have had with this calibration."""
-        score = self.score.copy()
-        score[self.scored] = [probability(logit, calibration) for logit in self.logit[self.scored].tolist()]
-        return replace(self, score=score)
+        score, odds, logits = self.score.copy(), self.log_odds.copy(), self.logit[self.scored].tolist()
+        score[self.scored] = [probability(logit, calibration) for logit in logits]
+        odds[self.scored] = [log_odds(logit, calibration) for logit in logits]
+        return replace(self, score=score, log_odds=odds)
 
 
 def score_rows(
-    detector: Detector,
+    detectors: Sequence[Detector],
     rows: Sequence[Row],
     perturbation: Perturbation = NONE,
     *,
@@ -82,13 +85,14 @@ def score_rows(
     batch_size: int | None = None,
     workers: int | None = None,
     watch: Watch = iter,
-) -> ScoredTable:
-    """Scores the images of a table through the runtime's pipeline.
+) -> list[ScoredTable]:
+    """Scores the images of a table through the runtime's pipeline, which decodes each once.
 
     :param store: that holds the images
     :param seed: of the noise; an image's own follows from it and the image's name
     :param resize_to: length of the shorter side that an image is given behind the perturbation; None leaves it
     :param watch: sees the results pass
+    :returns: the table of each detector
     """
 
     def opened(item: Item) -> Picture:
@@ -99,10 +103,26 @@ def score_rows(
         return ResizedPicture(picture, resize_to) if resize_to else picture
 
     items = (Item(row.path, str(index)) for index, row in enumerate(rows))
-    results = watch(score_items(detector, items, batch_size=batch_size, workers=workers, open_item=opened))
-    scores, logits, errors = [], [], []
+    results = watch(score_items(detectors, items, batch_size=batch_size, workers=workers, open_item=opened))
+    columns = [_Columns() for _ in detectors]
     for result in results:
-        scores.append(result.score.score if result.score else np.nan)
-        logits.append(result.score.logit if result.score else np.nan)
-        errors.append(result.error)
-    return ScoredTable(tuple(rows), np.array(scores), np.array(logits), tuple(errors), perturbation)
+        for column, score in zip(columns, result.scores or [None] * len(columns), strict=True):
+            column.add(score, result.error)
+    return [column.table(rows, perturbation) for column in columns]
+
+
+class _Columns:
+    """What a detector says of one image after the other: no more of a score than a table keeps."""
+
+    def __init__(self) -> None:
+        self._numbers: list[tuple[float, float, float]] = []
+        self._errors: list[str] = []
+
+    def add(self, score: Score | None, error: str) -> None:
+        """:param error: of the image; where there is a score, another detector's"""
+        self._numbers.append((score.score, score.logit, score.log_odds) if score else (np.nan,) * 3)
+        self._errors.append("" if score else error)
+
+    def table(self, rows: Sequence[Row], perturbation: Perturbation) -> ScoredTable:
+        score, logit, odds = np.array(self._numbers, np.float64).reshape(-1, 3).T
+        return ScoredTable(tuple(rows), score, logit, odds, tuple(self._errors), perturbation)

@@ -8,13 +8,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from spai_runtime.manifest import Threshold
 from spai_runtime.text import visible
+from spai_train.data.perturb import NONE
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.comparison import MEAN, Comparison
 from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.metrics import METRICS
 from spai_train.evaluation.protocol import Measurement
+from spai_train.evaluation.several import Together
 
 TITLES = {
     "auc": "AUC",
@@ -27,6 +30,7 @@ TITLES = {
     "calibration_error": "ECE",
 }
 PIPE_WIDTH = 200  # columns, where there is no terminal to ask
+INTERVAL_WIDTH = len("0.000 [0.000, 0.000]")
 
 
 def show(evaluation: Evaluation) -> None:
@@ -34,28 +38,61 @@ def show(evaluation: Evaluation) -> None:
     console = _console()
     for table in filter(None, (_metrics(evaluation), _rates(evaluation), _robustness(evaluation))):
         console.print(table)
-    console.print(
-        visible(f"threshold {evaluation.threshold.value:g}: {evaluation.threshold.source}"),
-        markup=False,
-        soft_wrap=True,
-    )
+    _show_threshold(console, evaluation.threshold)
 
 
-def show_baselines(measurements: Mapping[str, Measurement]) -> None:
-    """The mean metrics of each baseline; none where one class is missing."""
-    table = _table(["baseline", *(TITLES[name] for name in METRICS)])
+def show_means(measurements: Mapping[str, Measurement], title: str) -> None:
+    """The mean metrics of several, e.g. of baselines; none where one class is missing. :param title: of their names"""
+    table = _table([title, *(TITLES[name] for name in METRICS)])
     for name, found in measurements.items():
-        table.add_row(name, *(_cells(found.mean.values()) if found.mean else ["undefined"]))
+        table.add_row(_name(name), *(_cells(found.mean.values()) if found.mean else ["undefined"]))
     _console().print(table)
 
 
 def show_comparison(comparison: Comparison, metric: str) -> None:
-    """A column a detector; the mean over the sources first."""
+    """A column a detector; the mean over the sources first. Intervals are left out where they would not fit a line."""
+    console = _console()
+    fits = sum(max(len(name), INTERVAL_WIDTH) + 2 for name in ("source", *comparison.names)) <= console.width
     table = _table([TITLES[metric], *map(escape, comparison.names)])
     for source, intervals in comparison.rows(metric):
-        cells = [str(interval) if interval else "undefined" for interval in intervals]
+        cells = ["undefined" if one is None else str(one) if fits else f"{one.value:.3f}" for one in intervals]
         table.add_row(_name(source), *cells, style="bold" if source == MEAN else "")
-    _console().print(table)
+    console.print(table)
+
+
+def show_together(together: Together) -> None:
+    """The mean metrics of each detector and rule of fusion, the AUC of each generator, and how detectors disagree."""
+    console, named = _console(), together.named
+    show_means({name: found.measurements[0] for name, found in named.items()}, "detector")
+    if generators := [*together.detectors[0].measurements[0].metrics]:
+        table = _table(["AUC", *map(escape, named)])
+        for source in generators:
+            found = [one.measurements[0].metrics.get(source) for one in named.values()]
+            table.add_row(
+                _name(source), *(f"{metrics['auc'].value:.3f}" if metrics else "undefined" for metrics in found)
+            )
+        console.print(table)
+    console.print(_disagreements(together))
+    for name, one in zip(together.names, together.detectors, strict=True):
+        _show_threshold(console, one.threshold, f"{name}: ")
+    _show_threshold(console, next(iter(together.fusions.values())).threshold, "fusion: ")
+
+
+def _disagreements(together: Together) -> Table:
+    """Of the images as they are."""
+    table = _table(["detectors", "images", "other labels", "rank correlation", "1st alone right", "2nd alone right"])
+    for perturbation, one in together.disagreements:
+        if perturbation == NONE:
+            shares = one.labels_differ, one.first_right_where_second_wrong, one.second_right_where_first_wrong
+            differ, first, second = ("—" if share is None else str(share) for share in shares)
+            correlation = "—" if one.spearman is None else f"{one.spearman:.3f}"
+            table.add_row(_name(f"{one.first}, {one.second}"), str(one.images), differ, correlation, first, second)
+    return table
+
+
+def _show_threshold(console: Console, threshold: Threshold, of: str = "") -> None:
+    said = visible(f"{of}threshold {threshold.value:g}: {threshold.source}")
+    console.print(said, markup=False, soft_wrap=True)
 
 
 def _console() -> Console:

@@ -77,7 +77,7 @@ def _scored(
     device, precision = str(accelerator.device), autocast_dtype(accelerator)
     detector = as_detector(model, device=device, precision=precision, limit=limit)
     random_state = torch.random.get_rng_state()
-    table = score_rows(detector, rows, store=store)
+    (table,) = score_rows([detector], rows, store=store)
     assert torch.equal(random_state, torch.random.get_rng_state()), "validation draws nothing"
     found = list(zip(rows, table.logit.tolist(), table.errors, strict=True))
     pairs = [(logit, row.label) for row, logit, error in found if not error]

@@ -93,6 +93,7 @@ def test_training_commands_have_the_options_that_they_are_shown_with() -> None:
         "fit",
         "evaluate",
         "evaluate",
+        "evaluate",
         "probe",
     ]
     for words in shown:

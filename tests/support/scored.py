@@ -22,7 +22,7 @@ def table_of(sources: Sequence[tuple[str, int, Sequence[float]]]) -> ScoredTable
     ]
     scores = np.concatenate([np.asarray(part, np.float64) for _, _, part in sources])
     errors = tuple("broken" if np.isnan(score) else "" for score in scores)
-    return ScoredTable(tuple(rows), scores, scores, errors, NONE)
+    return ScoredTable(tuple(rows), scores, scores, scores, errors, NONE)
 
 
 RNG = np.random.default_rng(0)

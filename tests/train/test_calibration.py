@@ -44,7 +44,8 @@ def table_of(logits: Array, labels: Array, suffix: str = ".png", errors: int = 0
     scores = np.array([probability(logit) for logit in logits.tolist()])
     known = len(rows) - errors
     scores[known:] = np.nan
-    return ScoredTable(rows, scores, np.where(np.isnan(scores), np.nan, logits), ("",) * known + ("broken",) * errors)
+    logits = np.where(np.isnan(scores), np.nan, logits)
+    return ScoredTable(rows, scores, logits, logits, ("",) * known + ("broken",) * errors)
 
 
 def joined(*tables: ScoredTable) -> ScoredTable:
@@ -52,6 +53,7 @@ def joined(*tables: ScoredTable) -> ScoredTable:
         tuple(row for table in tables for row in table.rows),
         np.concatenate([table.score for table in tables]),
         np.concatenate([table.logit for table in tables]),
+        np.concatenate([table.log_odds for table in tables]),
         tuple(error for table in tables for error in table.errors),
     )
 

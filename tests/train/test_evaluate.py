@@ -259,7 +259,7 @@ def test_noise_is_each_images_own_and_follows_from_the_seed(tiny_detector: Path,
 
     def noisy(rows: Sequence[Row], seed: int) -> dict[str, float]:
         with Detector.load(tiny_detector, device="cpu") as detector:
-            table = score_rows(detector, rows, Perturbation(Kind.NOISE, 40), seed=seed)
+            (table,) = score_rows([detector], rows, Perturbation(Kind.NOISE, 40), seed=seed)
         return dict(zip((row.name for row in rows), table.logit.tolist(), strict=True))
 
     first, other = noisy(rows, 1), noisy(rows, 2)

@@ -50,7 +50,7 @@ def upstreams_crops(path: Path) -> Sequence[Image.Image]:
 def test_ten_crops_are_scored_each_as_an_image(reduction: Reduction, tiny_detector: Path, rows: list[Row]) -> None:
     """A detector that looks at an image of one view's size five times attends to five that are the same."""
     with Detector.load(tiny_detector, device="cpu") as detector:
-        found = score_rows(with_ten_crops(detector, reduction), rows)
+        (found,) = score_rows([with_ten_crops(detector, reduction)], rows)
         crops = [[detector.score(np.asarray(crop)).logit for crop in upstreams_crops(row.path)] for row in rows]
     expected = np.max(crops, axis=1) if reduction is Reduction.MAX else np.mean(crops, axis=1)
     assert np.ptp(crops[0]) > 1e-3

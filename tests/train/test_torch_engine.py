@@ -128,7 +128,7 @@ def test_scores_are_the_same_where_memory_is_short(
     """Through the pipeline of `evaluate`: 12 tiles, of which two fit at once."""
     rows = [Row(f"{i}.png", photo(f"{i}.png", 70 + 30 * i, 90), i % 2, "test", "s") for i in range(3)]
     with load_detector(tiny_checkpoint, "cpu") as detector:
-        expected = score_rows(detector, rows, batch_size=8).logit
+        expected = score_rows([detector], rows, batch_size=8)[0].logit
         compute, seen = TorchEngine._compute, []
 
         def short(engine: TorchEngine, batch: NDArray[Any]) -> list[NDArray[Any]]:
@@ -138,6 +138,6 @@ def test_scores_are_the_same_where_memory_is_short(
             return compute(engine, batch)
 
         monkeypatch.setattr(TorchEngine, "_compute", short)
-        np.testing.assert_allclose(score_rows(detector, rows, batch_size=8).logit, expected, atol=1e-5)
+        np.testing.assert_allclose(score_rows([detector], rows, batch_size=8)[0].logit, expected, atol=1e-5)
     assert seen[:3] == [8, 4, 2]
     assert max(seen[3:]) == 2
