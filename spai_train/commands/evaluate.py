@@ -1,13 +1,11 @@
 """spai-train evaluate"""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from spai_runtime.cli.commands import EXIT_SOME_ERRORS, VerboseOption, say
+from spai_runtime.cli.commands import VerboseOption
 from spai_runtime.errors import UserError
 from spai_train.commands.edges import (
     DecodersOption,
@@ -17,16 +15,16 @@ from spai_train.commands.edges import (
     TowerOption,
     ViewBatchOption,
     extra,
-    writable,
 )
+from spai_train.commands.evaluating import Evaluating
+from spai_train.commands.selection import Selection
 from spai_train.commands.subject import Subject
 from spai_train.data.perturb import Kind, Perturbation
+from spai_train.evaluation.benchmark import NAMES as BENCHMARKS
 from spai_train.evaluation.protocol import Protocol
+from spai_train.evaluation.published_table import NAMES as TABLES
+from spai_train.evaluation.published_table import Wanted
 from spai_train.evaluation.ten_crop import Reduction
-
-if TYPE_CHECKING:
-    from spai_train.evaluation.evaluate import Evaluation, Options
-    from spai_train.evaluation.several import Together
 
 __all__ = ["EPILOG", "run"]
 
@@ -38,7 +36,11 @@ Levels = list[float] | None
 def run(
     tables: Annotated[
         list[Path],
-        typer.Argument(metavar="CSV", help="`image,class[,split][,source]` or `filename,typ`; a CSV is one source."),
+        typer.Argument(
+            metavar="CSV",
+            help="`image,class[,split][,source]` or `filename,typ`; a CSV is one source. With --benchmark, the folder "
+            "of its data.",
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv and the plots.")],
     ckpt: Annotated[Path | None, typer.Option(help="A checkpoint, run in torch.")] = None,
@@ -64,8 +66,28 @@ def run(
         ),
     ] = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="pooled: a generator against all real images; spai: against each real source.")
-    ] = Protocol.POOLED,
+        Protocol | None,
+        typer.Option(
+            help="pooled: a generator against all real images; spai: against each real source. Left out: pooled, or "
+            "the benchmark's."
+        ),
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Takes the images of a benchmark from the folder of its data, and measures by its protocol: "
+            f"{', '.join(BENCHMARKS)}.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE[/ROW]",
+            help="Shows published figures beside those found here, as far as generators have the same names. ROW is a "
+            f"detector, or one of its checkpoints; left out, it is the detector's own. Tables: {', '.join(TABLES)}.",
+        ),
+    ] = None,
     jpeg: Annotated[
         Levels, typer.Option(help="Once more, as JPEGs of this quality. Repeatable, as those below.")
     ] = None,
@@ -99,54 +121,26 @@ def run(
         _check_calibration(subject, looks=bool(resize_to or ten_crop))
     perturbations = _perturbations(jpeg=jpeg, webp=webp, blur=blur, noise=noise, scale=scale)
     request = Request.parse(calibrate) if calibrate else None
+    chosen = Selection(benchmark, tuple(tables), root, store, protocol)
     options = Options(
-        split,
-        root,
-        store,
-        protocol,
-        perturbations,
-        request,
-        resamples,
-        seed,
-        batch_size,
-        workers,
-        resize_to,
-        ten_crop,
+        split=split,
+        root=root,
+        store=store,
+        protocol=chosen.protocol,
+        perturbations=perturbations,
+        request=request,
+        resamples=resamples,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+        resize_to=resize_to,
+        ten_crop=ten_crop,
+        first=chosen.perturbation,
+        threshold=chosen.threshold if threshold is None else None,
     )
-    if subject.several:
-        return _evaluate_together(subject, tables, options, device, output)
-    return _evaluate(subject, tables, options, device, output)
-
-
-def _evaluate(subject: Subject, tables: Sequence[Path], options: "Options", device: str, output: Path) -> int:
-    from spai_train.evaluation import results, summary  # noqa: PLC0415
-    from spai_train.evaluation.evaluate import evaluate  # noqa: PLC0415
-
-    (loading,) = subject.load(device)
-    with loading as loaded:
-        evaluation = evaluate(loaded, tables, options, subject.digests(loaded))
-    if evaluation.calibrated:
-        (engine,) = subject.engines
-        with writable(engine):
-            evaluation.calibrated.write(engine if engine.is_dir() else engine.parent)
-    with writable(output):
-        results.write(evaluation, output)
-    summary.show(evaluation)
-    return _remarks(evaluation, evaluation)
-
-
-def _evaluate_together(subject: Subject, tables: Sequence[Path], options: "Options", device: str, output: Path) -> int:
-    from spai_train.evaluation import several_results, summary  # noqa: PLC0415
-    from spai_train.evaluation.several import evaluate_together  # noqa: PLC0415
-
-    with ExitStack() as stack:
-        detectors = [stack.enter_context(detector) for detector in subject.load(device)]
-        files = [subject.digests(detector) for detector in detectors]
-        together = evaluate_together(detectors, tables, options, files, subject.fused_threshold)
-    with writable(output):
-        several_results.write(together, output)
-    summary.show_together(together)
-    return _remarks(together, together.detectors[0])
+    if calibrate and benchmark:
+        raise UserError("--calibrate is for images of your own: those of a benchmark are for a test, leave one out")
+    return Evaluating(subject, chosen, options, Wanted.parse(against) if against else None, device, output).run()
 
 
 def _check_calibration(subject: Subject, *, looks: bool) -> None:
@@ -167,14 +161,3 @@ def _check_calibration(subject: Subject, *, looks: bool) -> None:
 
 def _perturbations(**levels: Levels) -> tuple[Perturbation, ...]:
     return tuple(Perturbation(Kind(kind), level) for kind, found in levels.items() for level in found or ())
-
-
-def _remarks(found: "Evaluation | Together", first: "Evaluation") -> int:
-    """What a reader of the numbers must know, on stderr; :returns: the exit code."""
-    if not first.measurements[0].metrics:
-        say("spai-train: AUC and the other metrics need scored images of both classes, so they are left out")
-    if first.calibrated:
-        say("spai-train: these are metrics of the images that it was calibrated on; another split would be a fair test")
-    if found.errors:
-        say(f"spai-train: {found.errors} of {found.images} images could not be scored; scores.csv says why")
-    return EXIT_SOME_ERRORS if found.errors else 0

@@ -13,9 +13,10 @@ from spai_runtime.results import Result
 from spai_train.data.perturb import NONE, Perturbation
 from spai_train.data.stores import Store, open_store
 from spai_train.data.table import Row, TableError, read_tables
+from spai_train.evaluation.benchmark import Tree
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.calibration import Calibrated, Request, calibrate_on
-from spai_train.evaluation.protocol import Measurement, Protocol, measure
+from spai_train.evaluation.protocol import Measurement, Pairs, Protocol, measure
 from spai_train.evaluation.scored import ScoredTable, score_rows
 from spai_train.evaluation.ten_crop import Reduction, with_ten_crops
 
@@ -31,12 +32,14 @@ class Options:
     :param resize_to: length of the shorter side that every image is given behind its perturbation; None leaves it
     :param ten_crop: which logit of ten crops counts; None takes the detector's own views
     :param request: what is calibrated on the images as they are; None for nothing
+    :param first: what is done to the images that are measured first; a benchmark may want JPEGs
+    :param threshold: a benchmark's; None is the detector's
     """
 
     split: str = "test"
     root: Path | None = None
     store: Path | None = None
-    protocol: Protocol = Protocol.POOLED
+    protocol: Protocol | Pairs = Protocol.POOLED
     perturbations: tuple[Perturbation, ...] = ()
     request: Request | None = None
     resamples: int = 1000
@@ -45,6 +48,8 @@ class Options:
     workers: int | None = None
     resize_to: int | None = None
     ten_crop: Reduction | None = None
+    first: Perturbation = NONE
+    threshold: Threshold | None = None
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,14 @@ class Evaluation:
         return [(table.perturbation, found.mean) for table, found in pairs if found.mean]
 
 
-def evaluate(detector: Detector, paths: Sequence[Path], options: Options, files: Mapping[str, str]) -> Evaluation:
-    """Scores the images of the tables and measures the detector.
+def evaluate(detector: Detector, images: "Images", options: Options, files: Mapping[str, str]) -> Evaluation:
+    """Scores the images and measures the detector.
 
-    :param paths: of the tables
     :param files: that the detector was loaded from, with their sha256
-    :raises UserError: a table that cannot be used, no image of which is there, or too few for the calibration
+    :raises UserError: too few images for the calibration
     """
-    images = Images.of(paths, options)
     (tables,) = score([detector], images, options)
-    calibrated, threshold = None, detector.threshold
+    calibrated, threshold = None, options.threshold or detector.threshold
     if options.request:
         calibrated = calibrate_on(tables[0], options.request, detector.manifest.calibration, images.name)
         tables = [table.calibrated(calibrated.calibration) for table in tables]
@@ -116,6 +119,11 @@ class Images:
     name: str
 
     @classmethod
+    def in_tree(cls, tree: Tree, options: Options) -> "Images":
+        """:raises UserError: the benchmark's images are not there"""
+        return cls(tree.rows, open_store(options.store), {f"benchmark {tree.name}": tree.digest}, tree.name)
+
+    @classmethod
     def of(cls, paths: Sequence[Path], options: Options) -> "Images":
         """:param paths: of tables
         :raises UserError: a table that cannot be used, or no image of which is there
@@ -135,7 +143,7 @@ def score(detectors: Sequence[Detector], images: Images, options: Options) -> li
     """
     if options.ten_crop:
         detectors = [with_ten_crops(detector, options.ten_crop) for detector in detectors]
-    kinds = NONE, *options.perturbations
+    kinds = options.first, *options.perturbations
     scored = [_scored(detectors, images.rows, images.store, perturbation, options) for perturbation in kinds]
     return [[*tables] for tables in zip(*scored, strict=True)]
 

@@ -5,9 +5,10 @@ generator that shares its real images with others shares their draws, so that th
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import numpy as np
@@ -56,6 +57,41 @@ class Protocol(StrEnum):
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """A benchmark's own pairs of generators and real sources.
+
+    :param rest: of generators that have none
+    :param against: patterns of generators → the real sources that they are told from, all at once
+    """
+
+    rest: Protocol
+    against: tuple[tuple[str, Opponents], ...]
+    value = "benchmark"
+
+    @classmethod
+    def of(cls, rest: Protocol, against: Mapping[str, Sequence[str]]) -> "Pairs":
+        """:param rest, against: see the class"""
+        return cls(rest, tuple((pattern, tuple(sources)) for pattern, sources in against.items()))
+
+    @property
+    def rule(self) -> str:
+        """What it does, in words."""
+        pairs = "; ".join(f"{pattern} against {' + '.join(sources)}" for pattern, sources in self.against)
+        return f"{pairs}; any other: {self.rest.rule}"
+
+    def opponents(self, strata: Iterable[Stratum]) -> dict[str, list[Opponents]]:
+        """As `Protocol.opponents`; a generator whose real sources are not there is not measured."""
+        strata = list(strata)
+        real = {source for source, label in strata if label == REAL}
+        found = self.rest.opponents(strata)
+        for generator in (source for source in found if source not in real):
+            for pattern, sources in self.against:
+                if fnmatchcase(generator, pattern):
+                    found[generator] = [sources] if real.issuperset(sources) else []
+        return found
+
+
+@dataclass(frozen=True)
 class Rate:
     """How many images of a source and class are labelled `ai`: false positives of a real source, else finds.
 
@@ -94,7 +130,7 @@ class Measurement:
         return self.opponents.get(rate.source, []) if rate.label == GENERATED else []
 
 
-def measure(table: ScoredTable, protocol: Protocol, threshold: float, resamples: int, seed: int) -> Measurement:
+def measure(table: ScoredTable, protocol: Protocol | Pairs, threshold: float, resamples: int, seed: int) -> Measurement:
     """All metrics of all generators with their bootstrap 95% intervals.
 
     :param resamples: each costs 2 bytes an image

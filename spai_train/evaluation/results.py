@@ -19,21 +19,26 @@ from spai_train.evaluation.bootstrap import CONFIDENCE, Interval
 from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.metrics import METRICS
 from spai_train.evaluation.protocol import Measurement, Rate
+from spai_train.evaluation.reproduction import Reproduction
 
 Line = Sequence[Any]
 DPI = 150
 
 
-def write(evaluation: Evaluation, output: Path) -> None:
+def write(evaluation: Evaluation, output: Path, reproduction: Reproduction | None = None) -> None:
     """Writes what there is to write; each file appears under its name when it is whole.
 
+    :param reproduction: of published figures, where they are asked for
     :raises OSError: a file cannot be written
     """
     output.mkdir(parents=True, exist_ok=True)
     table, measurement = evaluation.tables[0], evaluation.measurements[0]
     write_csv(output / "scores.csv", _score_lines(evaluation))
     write_csv(output / "metrics.csv", metric_lines(evaluation))
-    write_json(output / "metrics.json", report(evaluation))
+    published = {"published": reproduction.report()} if reproduction else {}
+    write_json(output / "metrics.json", {**report(evaluation), **published})
+    if reproduction:
+        write_csv(output / "published.csv", published_lines(reproduction))
     if table.scored.any():
         draw(output / "histogram.png", plots.histogram(table, evaluation.threshold.value))
     if measurement.opponents:
@@ -118,6 +123,14 @@ def metric_lines(evaluation: Evaluation) -> Iterator[Line]:
             yield (table.perturbation, *about, *_cells({"labelled_ai": rate.labelled_ai, **metrics}, names))
         if found.mean:
             yield (table.perturbation, "mean", "", "", "", "", *_cells(found.mean, names))
+
+
+def published_lines(reproduction: Reproduction) -> Iterator[Line]:
+    """One line a published figure that was measured here, below a header; shares, not percent."""
+    yield ("metric", "generator", "source", "published", "here", "here_low", "here_high", "difference")
+    for one in reproduction.figures:
+        here = one.here.value, one.here.low, one.here.high
+        yield (one.metric, one.generator, printable(one.source), one.published, *here, one.difference)
 
 
 def robustness_lines(means: Iterable[tuple[Perturbation, Mapping[str, Interval]]]) -> Iterator[Line]:

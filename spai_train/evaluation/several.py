@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
@@ -57,27 +56,29 @@ def name_of(rule: Rule) -> str:
 
 def evaluate_together(
     detectors: Sequence[Detector],
-    paths: Sequence[Path],
+    images: Images,
     options: Options,
     files: Sequence[Mapping[str, str]],
     threshold: Threshold | None = None,
 ) -> Together:
-    """Scores the images of the tables, each of which is decoded once, and measures what the detectors say of them.
+    """Scores the images, each of which is decoded once, and measures what the detectors say of them.
 
-    :param paths: of the tables
     :param files: that each detector was loaded from, with their sha256
     :param threshold: on fused scores; None is the default
-    :raises UserError: a table that cannot be used, or no image of which is there
     :raises EngineError: detectors of different things, whose scores cannot be fused
     """
     assert options.request is None, "which detector would be calibrated?"
     positive = common_positive([detector.manifest for detector in detectors])
     names = names_of(detectors)
-    images = Images.of(paths, options)
     scored = score(detectors, images, options)
     found = [
         evaluation_of(
-            {**describe(detector, sha256), "name": name}, tables, detector.threshold, positive, images, options
+            {**describe(detector, sha256), "name": name},
+            tables,
+            options.threshold or detector.threshold,
+            positive,
+            images,
+            options,
         )
         for detector, sha256, name, tables in zip(detectors, files, names, scored, strict=True)
     ]
@@ -85,7 +86,9 @@ def evaluate_together(
     for rule in Rule:
         tables = [fuse(same, rule) for same in zip(*scored, strict=True)]
         about = {"name": name_of(rule), "method": "fusion", "sha256": {}}
-        fused[rule] = evaluation_of(about, tables, threshold or UNCALIBRATED, positive, images, options)
+        fused[rule] = evaluation_of(
+            about, tables, threshold or options.threshold or UNCALIBRATED, positive, images, options
+        )
     return Together(names, found, fused, _disagreements(names, found, options))
 
 

@@ -1,6 +1,6 @@
 """An evaluation of several detectors as files: scores.csv, metrics.json, metrics.csv, disagreement.csv and a plot."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from spai_train.data.table import COLUMNS
 from spai_train.evaluation import plots
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.evaluate import Evaluation
+from spai_train.evaluation.reproduction import Reproduction
 from spai_train.evaluation.results import (
     Line,
     draw,
     metric_lines,
     own_cells,
+    published_lines,
     report,
     robustness_lines,
     said_of,
@@ -27,16 +29,21 @@ OF_FUSION = ("score", "label")  # the columns of each rule
 SHARES = ("labels_differ", "first_right_where_second_wrong", "second_right_where_first_wrong")
 
 
-def write(together: Together, output: Path) -> None:
+def write(together: Together, output: Path, reproductions: Mapping[str, Reproduction] | None = None) -> None:
     """Writes what there is to write; each file appears under its name when it is whole.
 
+    :param reproductions: of published figures by the names of detectors, where they are asked for
     :raises OSError: a file cannot be written
     """
     output.mkdir(parents=True, exist_ok=True)
     named = together.named
     write_csv(output / "scores.csv", _score_lines(together))
     write_csv(output / "metrics.csv", _by_name((name, metric_lines(found)) for name, found in named.items()))
-    write_json(output / "metrics.json", reports(together))
+    published = {name: one.report() for name, one in reproductions.items()} if reproductions else None
+    write_json(output / "metrics.json", {**reports(together), **({"published": published} if published else {})})
+    if reproductions:
+        found = ((name, published_lines(one)) for name, one in reproductions.items())
+        write_csv(output / "published.csv", _by_name(found))
     write_csv(output / "disagreement.csv", _disagreement_lines(together))
     if together.detectors[0].measurements[0].opponents:
         first = {name: (found.tables[0], found.measurements[0]) for name, found in named.items()}

@@ -10,13 +10,13 @@ from rich.text import Text
 
 from spai_runtime.manifest import Threshold
 from spai_runtime.text import visible
-from spai_train.data.perturb import NONE
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.comparison import MEAN, Comparison
 from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.metrics import METRICS
 from spai_train.evaluation.protocol import Measurement
+from spai_train.evaluation.reproduction import Reproduction
 from spai_train.evaluation.several import Together
 
 TITLES = {
@@ -78,11 +78,29 @@ def show_together(together: Together) -> None:
     _show_threshold(console, next(iter(together.fusions.values())).threshold, "fusion: ")
 
 
+def show_reproduction(reproduction: Reproduction) -> None:
+    """Each published figure beside the one here, and whose it is."""
+    console, published = _console(), reproduction.wanted.table
+    table = _table(["generator", "metric", "published", "here, 95% interval", "difference"])
+    for one in reproduction.figures:
+        cells = TITLES[one.metric], f"{one.published:.3f}", str(one.here), f"{one.difference:+.3f}"
+        table.add_row(_name(one.generator), *cells, style="bold" if one.generator == MEAN else "")
+    console.print(table)
+    lines = [f"published: row {reproduction.row} of {reproduction.wanted.name}: {published.title}. {published.source}"]
+    lines.append(f"published protocol: {published.protocol}")
+    if reproduction.only_published:
+        lines.append(f"published, without images here: {', '.join(reproduction.only_published)}")
+    if reproduction.only_here:
+        lines.append(f"images here, not published: {', '.join(reproduction.only_here)}")
+    for line in lines:
+        console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+
+
 def _disagreements(together: Together) -> Table:
-    """Of the images as they are."""
+    """Of the images that are measured first."""
     table = _table(["detectors", "images", "other labels", "rank correlation", "1st alone right", "2nd alone right"])
     for perturbation, one in together.disagreements:
-        if perturbation == NONE:
+        if perturbation == together.detectors[0].tables[0].perturbation:
             shares = one.labels_differ, one.first_right_where_second_wrong, one.second_right_where_first_wrong
             differ, first, second = ("—" if share is None else str(share) for share in shares)
             correlation = "—" if one.spearman is None else f"{one.spearman:.3f}"

@@ -94,6 +94,7 @@ def test_training_commands_have_the_options_that_they_are_shown_with() -> None:
         "evaluate",
         "evaluate",
         "evaluate",
+        "evaluate",
         "probe",
     ]
     for words in shown:
@@ -118,7 +119,9 @@ def test_every_command_and_option_is_in_the_help() -> None:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no git checkout to clone")
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/upstream.md", "docs/parity.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/upstream.md", "docs/parity.md", "benchmarks/published/README.md"]
+)
 def test_links_inside_the_repository_lead_somewhere(page: str) -> None:
     path = ROOT / page
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))

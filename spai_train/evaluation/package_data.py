@@ -1,0 +1,32 @@
+"""TOML files that come with this package: benchmarks and published tables."""
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from spai_runtime.errors import UserError
+
+Kind = TypeVar("Kind")
+
+
+def names_in(folder: Path) -> tuple[str, ...]:
+    """What there is in a folder of this package."""
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))
+
+
+def read_data(folder: Path, name: str, what: str, kind: type[Kind]) -> Kind:
+    """A file of a folder of this package.
+
+    :param what: a file there is, for the error
+    :param kind: the dataclass that it becomes
+    :raises UserError: there is none of that name
+    """
+    names = names_in(folder)
+    if name not in names:
+        close = get_close_matches(name, names, n=3)
+        meant = f" (is it {' or '.join(close)}?)" if close else ""
+        raise UserError(f"there is no {what} {name}{meant}: there are {', '.join(names)}")
+    return msgspec.convert(tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")), kind)

@@ -1,0 +1,118 @@
+"""Published tables: what the authors of detectors report of them; data, a file each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spai_runtime.errors import UserError
+from spai_train.evaluation.package_data import names_in, read_data
+
+FOLDER = Path(__file__).parent / "published"
+NAMES = names_in(FOLDER)
+MEAN = "mean"
+
+Values = Mapping[str, float]  # by generator, and MEAN of these; in percent
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table of figures; none were measured here.
+
+    :param source: whose they are: the paper
+    :param read_in: where they were read
+    :param date: of what they were read in: the commit's, or the day of reading
+    :param protocol: how they were measured, in words
+    :param values: metric → row → generator → percent; a row is a detector, or one of its checkpoints
+    :param benchmark: whose protocol that is, or "" where none here is
+    :param threshold: of accuracies; None where it is not said
+    :param of_benchmarks: whether a figure is a mean over a benchmark, and not of a generator
+    :param aliases: a generator → what else it is called
+    """
+
+    title: str
+    source: str
+    read_in: str
+    date: str
+    protocol: str
+    values: dict[str, dict[str, dict[str, float]]]
+    benchmark: str = ""
+    threshold: float | None = None
+    of_benchmarks: bool = False
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[str]:
+        """Of all metrics, each once."""
+        return list(dict.fromkeys(row for rows in self.values.values() for row in rows))
+
+    def generators(self, row: str) -> list[str]:
+        """That the row has figures of, without the mean."""
+        found = (name for rows in self.values.values() for name in rows.get(row, {}) if name != MEAN)
+        return list(dict.fromkeys(found))
+
+    def is_called(self, generator: str, source: str) -> bool:
+        """Whether images of a source are the generator's: it has that name, or another of its names."""
+        return source.casefold() in {name.casefold() for name in (generator, *self.aliases.get(generator, ()))}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A table, and perhaps the row that is asked for.
+
+    :param name: of the table
+    :param row: None is the detector's own
+    """
+
+    name: str
+    table: PublishedTable
+    row: str | None = None
+
+    @classmethod
+    def parse(cls, word: str) -> "Wanted":
+        """:param word: TABLE, or TABLE/ROW
+        :raises UserError: there is no such table, or it has no such row
+        """
+        name, _, row = word.partition("/")
+        table = read_data(FOLDER, name, "published table", PublishedTable)
+        if row and row not in table.rows:
+            raise UserError(f"the table {name} has no row {row}: it has {', '.join(table.rows)}")
+        return cls(name, table, row or None)
+
+    def row_of(self, name: str, method: str) -> str:
+        """The row of a detector.
+
+        :param name, method: as its detector.json says them, e.g. rine-4class and rine
+        :raises UserError: none is named like it, or several could be meant
+        """
+        if self.row:
+            return self.row
+        rows = self.table.rows
+        if found := next((row for row in (name, method) if row in rows), None):
+            return found
+        could = [row for row in rows if row.startswith(f"{method}-")]
+        if len(could) == 1:
+            return could[0]
+        raise UserError(
+            f"the table {self.name} has no row {method}: name one of its rows, {', '.join(could or rows)}, e.g. "
+            f"--against {self.name}/{(could or rows)[0]}"
+        )
+
+    def rows_of(self, detectors: Sequence[tuple[str, str]]) -> list[str | None]:
+        """The row of each of several detectors, None of one that the table does not have.
+
+        :param detectors: name and method of each
+        :raises UserError: a row is asked for, or the table has none of them
+        """
+        if self.row:
+            raise UserError(f"--against {self.name}/{self.row} is for one detector: of several, each finds its own row")
+        found: list[str | None] = []
+        refusals: list[UserError] = []
+        for name, method in detectors:
+            try:
+                found.append(self.row_of(name, method))
+            except UserError as refusal:
+                found.append(None)
+                refusals.append(refusal)
+        if len(refusals) == len(detectors):
+            raise refusals[0]
+        return found
