@@ -123,7 +123,8 @@ def _compare(source: Source, encoder: Engine) -> Accuracy:
 
 
 def _contract(source: Source) -> Contract:
-    return Contract.encoder(source.manifest.views.shape, source.manifest.features)
+    manifest = source.manifest
+    return Contract.encoder(manifest.views.shape, manifest.features, manifest.views.window)
 
 
 def _engine(source: Source, precision: Precision, module: nn.Module, graph: Path) -> Engine:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from spai_runtime.errors import UserError
-from spai_runtime.manifest import SCHEMA, Manifest
+from spai_runtime.manifest import Manifest
 from spai_runtime.views import ViewShape
 from spai_train.tensors import first_line
 
@@ -31,7 +31,7 @@ class ExportError(UserError):
 
 
 def export_encoder(encoder: nn.Module, shape: ViewShape, path: Path, opset: int = OPSET) -> None:
-    """Writes `views` uint8 (N, H, W, 3) → `features` float32 (N, D).
+    """Writes `views` uint8 (N, H, W, 3) → `features` float32 (N, D), or (P, D) where a view is looked at in windows.
 
     :param shape: height H and width W of a view; None where every image has its own
     :param opset: FUSED_OPSET where its attention is fused
@@ -111,7 +111,7 @@ def describe_graph(path: Path, manifest: Manifest, precision: str) -> None:
     """
     fields = msgspec.to_builtins(manifest)
     about = {name: value for name, value in fields.items() if name not in ("artifacts", "provenance")}
-    content = msgspec.json.encode({"schema": SCHEMA, **about, "precision": precision})
+    content = msgspec.json.encode({"schema": manifest.schema, **about, "precision": precision})
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {METADATA: content.decode()})
     onnx.save(model, str(path))

@@ -136,7 +136,7 @@ def _single(encoder: nn.Module) -> nn.Module:
 
 def _encoder_difference(manifest: Manifest, encoder: nn.Module, graph: Path, *, half: bool) -> float:
     """:param half: whether the graph is to be run in float32 instead"""
-    contract = Contract.encoder(manifest.views.shape, manifest.features)
+    contract = Contract.encoder(manifest.views.shape, manifest.features, manifest.views.window)
     batches = [sample_views(count, *shape) for shape in _shapes(manifest.views) for count in BATCH_SIZES]
     with _in_float32(graph) if half else nullcontext(graph) as path, closing(OnnxEngine(path, contract)) as engine:
         pairs = [(engine.run(views)[0], encoder(torch.from_numpy(views))) for views in batches]

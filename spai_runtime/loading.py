@@ -45,7 +45,7 @@ def start(exported: Exported, candidate: Candidate) -> Engines:
     """:raises EngineError: a file is missing or another one, or the back end refuses it"""
     manifest, artifact = exported.manifest, candidate.artifact
     contracts = (
-        Contract.encoder(manifest.views.shape, manifest.features),
+        Contract.encoder(manifest.views.shape, manifest.features, manifest.views.window),
         Contract.head(manifest.features, attention=manifest.attention),
     )
     paths = [exported.check(graph) for graph in (artifact.encoder, artifact.head)]

@@ -1,5 +1,6 @@
 """detector.json: what the runtime needs to know of an exported detector."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from spai_runtime.migration import migrate
 from spai_runtime.text import excerpt
 from spai_runtime.views import Layout, ViewPolicy
 
-SCHEMA = 3  # the newest that is read, and the one that is written; CHANGELOG.md says what each brought
+SCHEMA = 4  # the newest that is read; CHANGELOG.md says what each brought
+WITHOUT_WINDOWS = 3  # what is written of a detector that needs no more, so that earlier releases read it
 FILE_NAME = "detector.json"
 
 LARGEST_FILE = 8 << 20  # bytes of a detector.json
@@ -188,25 +190,39 @@ class Manifest:
         except RecursionError as error:
             raise ManifestError(f"{path} is not a detector.json: it is nested too deep") from error
 
+    @property
+    def schema(self) -> int:
+        """The oldest that says all of it: a runtime of an earlier one refuses to run it, and says to upgrade."""
+        return SCHEMA if self.views.window else WITHOUT_WINDOWS
+
     def layout(self, height: int, width: int) -> Layout:
         """Where the views of an image of this size lie.
 
         :raises ImageError: they, or the features of all of them, would be too large
         """
         layout = self.views.layout(height, width)
-        if 4 * len(layout) * self.features > FEATURE_BYTES:
-            what = f"{len(layout)} views of {self.features} features each"
+        rows = _rows(layout)
+        if 4 * rows * self.features > FEATURE_BYTES:
+            what = f"{rows} {'patches at once' if layout.window else 'views'} of {self.features} features each"
             raise ImageError(f"{width}×{height} pixels make {what}, more than {FEATURE_BYTES >> 30} GiB; crop it")
         return layout
 
     def dump(self) -> bytes:
         """As it stands in detector.json: indented UTF-8 JSON, the schema first."""
-        fields = {"schema": SCHEMA, **msgspec.to_builtins(self)}
+        fields = {"schema": self.schema, **msgspec.to_builtins(self)}
         return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
 
     def artifacts_of(self, file: str) -> Sequence[Artifact]:
         """Those that a file of that name belongs to."""
         return [artifact for artifact in self.artifacts if file in artifact.files]
+
+
+def _rows(layout: Layout) -> int:
+    """Of features that an image's encoder gives at the same time."""
+    if layout.window is None:
+        return len(layout)
+    height, width = (min(side, layout.window.side) for side in layout.shape)
+    return math.prod(layout.window.grid(height, width))
 
 
 def _content(path: Path) -> bytes:

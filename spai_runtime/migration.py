@@ -1,7 +1,8 @@
 """A detector.json of an older schema as one of today's.
 
 Schemas 1 and 2 (2 came with the calibration) name one pair of graphs, with its precision, and at most one plan of
-TensorRT's; what the accuracy check found lies in their `provenance` and `options`, under `gate`. Schema 3 has a list.
+TensorRT's; what the accuracy check found lies in their `provenance` and `options`, under `gate`. Schema 3 has a list;
+what schema 4 has more, the windows of `views`, older files leave out.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ _TARGET = ("tensorrt", "gpu", "compute_capability", "batch_size", "version_compa
 
 def migrate(content: Any, schema: int) -> Any:
     """:param content: of the file, decoded
-    :returns: the same in schema 3; what is not as its schema says is left as it is, for the reader to refuse
+    :returns: the same in schema 4; what is not as its schema says is left as it is, for the reader to refuse
     """
     if schema >= 3 or not isinstance(content, dict):
         return content

@@ -166,6 +166,19 @@ _ENTRIES = (
     _clipdet("clipdet_latent10k", 5_227, "04b022c6990709acb132337d7e432fc57090cec9db3869577111b031d40c19f9"),
     _clipdet("clipdet_latent10k_plus", 5_155, "1c9c9f48a47d975bde67e9924983aa4e4ccda96a15e7e983b6305f0c56d9ee18"),
     Entry(
+        name="corvi2023",
+        detector="corvi2023",
+        file=PublishedFile(
+            "weights.pth",
+            f"{_GRIP}/raw/{_GRIP_COMMIT}/weights/Corvi2023/weights.pth",
+            "Apache-2.0",
+            282_549_121,
+            "0168451e84a2a35d0b141ad4f2e361a74efdd06eb8d11434087f8a0bb6e3abad",
+        ),
+        code_licence="Apache-2.0",
+        views="the whole image, without a resize",
+    ),
+    Entry(
         name="community-forensics",
         detector="community-forensics",
         file=_COMMUNITY,

@@ -12,7 +12,7 @@ from spai_export.tensorrt.builder import BuildOptions, InputShape, PlanBuilder
 from spai_export.tensorrt.inspector import Wanted
 from spai_export.tensorrt.platforms import Platform, choose
 from spai_runtime.manifest import ONNX, Artifact, Graph, Manifest, Precision
-from spai_runtime.views import ViewShape
+from spai_runtime.views import ViewPolicy
 
 __all__ = ["ENCODER_PLAN", "HEAD_PLAN", "LAYERS", "BuildOptions", "Built", "build"]
 
@@ -49,7 +49,7 @@ def build(directory: Path, manifest: Manifest, folder: Path, options: BuildOptio
     sources = [artifact for artifact in manifest.artifacts if artifact.kind == ONNX]
     for name in dict.fromkeys(name for source in sources for name in source.files):
         lint.check(directory / name, [platform.release])  # of the version that is here: its refusals name no remedy
-    encoder, artifacts = _encoder_shape(manifest.views.shape, options), []
+    encoder, artifacts = _encoder_shape(manifest.views, options), []
     notes = [platform.label([source.precision for source in sources])]
     with platform.building():
         builder = PlanBuilder(platform.trt, options)
@@ -87,15 +87,15 @@ def _build_encoder(
     return layers.summary(Wanted.of(graph))
 
 
-def _encoder_shape(view: ViewShape, options: BuildOptions) -> InputShape:
-    """Any number of views of one size; whole images come one by one."""
-    height, width = view
-    most = options.batch_size
+def _encoder_shape(policy: ViewPolicy, options: BuildOptions) -> InputShape:
+    """Any number of views of one size; whole images come one by one, or window by window."""
+    height, width = policy.shape
+    most, window = options.batch_size, policy.window
+    usual, largest = (window.side, window.side) if window else (WHOLE_OPT, WHOLE_MAX)
     if height is None or width is None:
         most = 1
     shapes = (
-        (count, height or whole, width or whole, 3)
-        for count, whole in ((1, WHOLE_MIN), (most, WHOLE_OPT), (most, WHOLE_MAX))
+        (count, height or whole, width or whole, 3) for count, whole in ((1, WHOLE_MIN), (most, usual), (most, largest))
     )
     return InputShape("views", *shapes)
 

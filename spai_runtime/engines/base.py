@@ -1,6 +1,7 @@
 """What an engine is: a loaded graph that runs arrays; on a GPU, one that takes images and crops the views itself."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from spai_runtime.errors import EngineError
 from spai_runtime.manifest import Precision
-from spai_runtime.views import Padding, ViewShape
+from spai_runtime.views import Padding, ViewShape, Window
 
 GPU_BATCH_SIZE = 32  # views; ViT-B/16 multiplies 18,912 rows at once then, which no GPU was at hand to measure
 
@@ -59,20 +60,24 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a graph of an exported directory takes and gives (README, "The exported directory")."""
+    """What a graph of an exported directory takes and gives (README, "The exported directory").
+
+    :param window: what says how many patches an image has, where an encoder gives features of each
+    """
 
     input: Tensor
     outputs: tuple[Tensor, ...]
+    window: Window | None = None
 
     @classmethod
-    def encoder(cls, shape: ViewShape, features: int) -> "Contract":
-        """`views` (V, H, W, 3) uint8 → `features` (V, D) float32
+    def encoder(cls, shape: ViewShape, features: int, window: Window | None = None) -> "Contract":
+        """`views` (V, H, W, 3) uint8 → `features` (V, D) float32; with a window (P, D), of all patches of the views
 
         :param shape: H and W of a view; None where every image has its own
         """
         sides = (name if side is None else side for name, side in zip(("height", "width"), shape, strict=True))
         views = Tensor("views", "uint8", ("views", *sides, 3))
-        return cls(views, (Tensor("features", "float32", ("views", features)),))
+        return cls(views, (Tensor("features", "float32", ("patches" if window else "views", features)),), window)
 
     @classmethod
     def head(cls, features: int, *, attention: bool = True) -> "Contract":
@@ -84,7 +89,9 @@ class Contract:
     def output_shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
         """Of an input of that shape."""
         assert len(shape) == len(self.input.shape)
-        sizes: Mapping[int | str, int] = dict(zip(self.input.shape, shape, strict=True))
+        sizes: dict[int | str, int] = dict(zip(self.input.shape, shape, strict=True))
+        if self.window:
+            sizes["patches"] = shape[0] * math.prod(self.window.grid(*shape[1:3]))
         return [tuple(axis if isinstance(axis, int) else sizes[axis] for axis in out.shape) for out in self.outputs]
 
     def check(self, path: Path, outputs: Sequence[Array], shape: Sequence[int]) -> None:

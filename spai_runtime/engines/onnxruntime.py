@@ -31,11 +31,12 @@ class OnnxEngine(HostEngine):
 
     def run(self, batch: Array) -> list[Array]:
         """A batch of one runs as two: ONNX Runtime multiplies a single row in another order, and a view's features
-        must not depend on what else is in its batch (an interrupted run resumes to the same digits).
+        must not depend on what else is in its batch (an interrupted run resumes to the same digits). A window, which
+        always runs alone, does not.
 
         :raises EngineError: the graph fails on this batch, or does not give what it should
         """
-        session, alone = self._session, len(batch) == 1
+        session, alone = self._session, len(batch) == 1 and self._contract.window is None
         given = np.repeat(batch, 2, axis=0) if alone else batch
         try:
             outputs: list[Array] = session.run(self._outputs, {self._contract.input.name: given})

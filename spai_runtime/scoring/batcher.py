@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from spai_runtime.closing import Closing
 from spai_runtime.engines.base import DeviceLostError, Engine
 from spai_runtime.errors import EngineError
+from spai_runtime.images import Picture
 from spai_runtime.scoring.encoding import Encoding
 from spai_runtime.scoring.image import Allocate
+from spai_runtime.views import Window
 
 
 class Batcher(Closing, Protocol):
@@ -100,18 +102,22 @@ class WholeImageBatcher(Batcher):
 
     def add(self, encoding: Encoding) -> None:
         """See `Batcher`; the features are there when it returns, or why an image of this size has none."""
-        assert encoding.plane.picture is not None, "not decoded"
-        views = encoding.layout.stack(encoding.plane.picture)
-        encoding.release()
+        layout, picture = encoding.layout, encoding.plane.picture
+        assert picture is not None, "not decoded"
         try:
-            (features,) = self._encoder.run(views)
+            if layout.window is None:
+                views = layout.stack(picture)
+                encoding.release()
+                (features,) = self._encoder.run(views)[0]
+            else:
+                features = self._in_windows(picture, layout.window, encoding.width)
+                encoding.release()
         except DeviceLostError:
             raise
         except EngineError as error:
             encoding.fail(str(error))
-            return
-        for index, row in enumerate(features):
-            encoding.receive(index, row)
+        else:
+            encoding.receive(0, features)
 
     def advance(self) -> bool:
         """See `Batcher`: nothing runs."""
@@ -122,6 +128,16 @@ class WholeImageBatcher(Batcher):
 
     def close(self) -> None:
         """See `Batcher`: it holds nothing."""
+
+    def _in_windows(self, picture: Picture, window: Window, width: int) -> NDArray[np.float32]:
+        """The mean over the cells of the whole image, (D,), from one window after the other."""
+        total = np.zeros(width, np.float64)
+        for down, across in window.pieces(picture.height, picture.width):
+            views = picture.crop(down.start, across.start, down.stop, across.stop)[None].copy()  # torch takes no others
+            (patches,) = self._encoder.run(views)
+            patches = patches.reshape(*window.grid(*views.shape[1:3]), -1)[down.kept, across.kept]
+            total += patches.sum(axis=(0, 1), dtype=np.float64)
+        return (total * window.share(picture.height, picture.width)).astype(np.float32)
 
 
 def batch_buffer(batch_size: int, shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from spai_runtime.views.layout import Layout, Source
 from spai_runtime.views.padding import Padding, reflect, wrap, zero
 from spai_runtime.views.policy import CentreCrop, TenCrop, Tiles, ViewPolicy, ViewShape, WholeImage
 from spai_runtime.views.resize import Resize
+from spai_runtime.views.window import Window
 
 __all__ = [
     "CentreCrop",
@@ -16,6 +17,7 @@ __all__ = [
     "ViewPolicy",
     "ViewShape",
     "WholeImage",
+    "Window",
     "reflect",
     "wrap",
     "zero",

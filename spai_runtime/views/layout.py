@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spai_runtime.images import BAND_BYTES
 from spai_runtime.views.padding import INDICES, Indices, Padding
+from spai_runtime.views.window import Window
 
 
 class Source(Protocol):
@@ -31,6 +32,7 @@ class Layout:
     :param grid: rows and columns of the tiles, or None for crops that are no grid
     :param flips: (V,), or one for all: whether a view is mirrored, left to right, after it was cropped
     :param padding: what a view shows outside the image
+    :param window: in which an encoder may look at the one view that there is, piece by piece; None is all of it at once
     """
 
     height: int
@@ -40,6 +42,7 @@ class Layout:
     grid: tuple[int, int] | None
     flips: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, np.bool_))
     padding: Padding = "reflect"
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flips", np.broadcast_to(self.flips, len(self.origins)))

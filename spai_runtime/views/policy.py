@@ -4,11 +4,13 @@ Each has
 
 - `shape`: height and width of a view in pixels, None where it is the image's own,
 - `resize`: what the image goes through first, or None,
+- `window`: the pieces in which an encoder may look at a view, or None,
 - `layout(height, width)`: where the views lie of an image that had this size before the resize. A side shorter than a
   view is padded, half before and half after, the odd pixel after.
 """
 
 import math
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -19,6 +21,7 @@ from spai_runtime.images import pixel_limit
 from spai_runtime.views.layout import Layout
 from spai_runtime.views.padding import Padding
 from spai_runtime.views.resize import LARGEST_SIDE, Resize
+from spai_runtime.views.window import Window
 
 ViewShape = tuple[int | None, int | None]  # height and width in pixels; None is the image's own
 Origins = NDArray[np.int64]
@@ -41,6 +44,7 @@ class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
     minimum: int = 4
     padding: Padding = "reflect"
     resize: Resize | None = None
+    window: ClassVar[Window | None] = None
 
     def __post_init__(self) -> None:
         if not (1 <= self.size <= LARGEST_SIDE and 1 <= self.stride <= LARGEST_SIDE):
@@ -84,6 +88,7 @@ class _Squares(msgspec.Struct, frozen=True):
     size: int
     resize: Resize | None = None
     padding: Padding = "zero"
+    window: ClassVar[Window | None] = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= LARGEST_SIDE:
@@ -122,9 +127,13 @@ class TenCrop(_Squares, frozen=True, tag_field="policy", tag="ten_crop"):
 
 
 class WholeImage(msgspec.Struct, frozen=True, tag_field="policy", tag="whole"):
-    """One view: all of the image."""
+    """One view: all of the image.
+
+    :param window: in which the encoder may look at it; None is all of it at once
+    """
 
     resize: Resize | None = None
+    window: Window | None = None
 
     @property
     def shape(self) -> ViewShape:
@@ -132,9 +141,13 @@ class WholeImage(msgspec.Struct, frozen=True, tag_field="policy", tag="whole"):
         return (self.resize.side,) * 2 if self.resize and self.resize.rule == "square" else (None, None)
 
     def layout(self, height: int, width: int) -> Layout:
-        """:raises ImageError: resized, it would have too many pixels"""
+        """:raises ImageError: resized, it would have too many pixels; it has more than MOST_VIEWS windows"""
         plane = _plane(self, height, width)
-        return Layout(*plane, plane, np.zeros((1, 2), np.int64), None)
+        if self.window and (count := self.window.count(*plane)) > MOST_VIEWS:
+            raise ImageError(
+                f"{width}×{height} pixels have {count} windows, and at most {MOST_VIEWS} are looked at; crop it"
+            )
+        return Layout(*plane, plane, np.zeros((1, 2), np.int64), None, window=self.window)
 
 
 ViewPolicy = Tiles | CentreCrop | TenCrop | WholeImage

@@ -17,6 +17,7 @@ DETECTORS: dict[str, str] = {
     "spai": "spai_train.detectors.spai",
     "rine": "spai_train.detectors.rine",
     "clipdet": "spai_train.detectors.clipdet",
+    "corvi2023": "spai_train.detectors.corvi2023",
     "community-forensics": "spai_train.detectors.community_forensics",
     "dda": "spai_train.detectors.dda",
     "probe": "spai_train.detectors.probe",

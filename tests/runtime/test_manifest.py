@@ -11,6 +11,7 @@ import pytest
 from spai_runtime.calibration import Calibration, Isotonic, Platt
 from spai_runtime.errors import ManifestError
 from spai_runtime.manifest import FILE_NAME, SCHEMA, Manifest
+from spai_runtime.views import WholeImage, Window
 from tests.support.manifests import MANIFEST, SHA
 
 
@@ -35,13 +36,22 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_the_file_is_json_that_begins_with_its_schema() -> None:
     fields = json.loads(MANIFEST.dump())
-    assert next(iter(fields.items())) == ("schema", SCHEMA)
+    assert next(iter(fields.items())) == ("schema", 3)
     tiles = {"size": 32, "stride": 16, "minimum": 0, "policy": "tiles", "padding": "reflect", "resize": None}
     assert fields["views"] == tiles
     (artifact,) = fields["artifacts"]
     assert (artifact["kind"], artifact["precision"]) == ("onnx", "fp32")
     assert artifact["encoder"] == {"file": "encoder.onnx", "sha256": SHA}
     assert fields["name"] == "d\u00e9mo"
+
+
+def test_windows_are_what_earlier_versions_refuse(tmp_path: Path) -> None:
+    """They would run the graph on the whole image, and be told that its features are too many."""
+    whole = replace(MANIFEST, views=WholeImage(window=Window(20, 4, 4, 2)))
+    (tmp_path / FILE_NAME).write_bytes(whole.dump())
+    assert json.loads(whole.dump())["schema"] == SCHEMA == 4
+    assert Manifest.load(tmp_path) == whole
+    assert json.loads(replace(MANIFEST, views=WholeImage()).dump())["schema"] == 3
 
 
 def test_fields_of_a_later_minor_version_are_ignored(tmp_path: Path) -> None:

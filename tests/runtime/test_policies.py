@@ -19,7 +19,7 @@ from torchvision.transforms.functional import center_crop, five_crop, ten_crop
 
 from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture
-from spai_runtime.views import CentreCrop, Padding, Resize, TenCrop, Tiles, ViewPolicy, WholeImage
+from spai_runtime.views import CentreCrop, Padding, Resize, TenCrop, Tiles, ViewPolicy, WholeImage, Window
 from spai_runtime.views.policy import MOST_VIEWS
 from tests.support.images import pixels
 from tests.support.padded import PADDINGS, padded
@@ -180,7 +180,11 @@ SHORTER = {"side": 40, "rule": "shorter", "filter": "bicubic"}
     [
         (CentreCrop(32), {"policy": "centre_crop", "size": 32, "resize": None, "padding": "zero"}),
         (TenCrop(32, Resize(40)), {"policy": "ten_crop", "size": 32, "resize": SHORTER, "padding": "zero"}),
-        (WholeImage(), {"policy": "whole", "resize": None}),
+        (WholeImage(), {"policy": "whole", "resize": None, "window": None}),
+        (
+            WholeImage(window=Window(20, 4, 4, 2)),
+            {"policy": "whole", "resize": None, "window": {"side": 20, "halo": 4, "patch": 4, "stride": 2}},
+        ),
         (
             Tiles(),
             {"policy": "tiles", "size": 224, "stride": 224, "minimum": 4, "padding": "reflect", "resize": None},

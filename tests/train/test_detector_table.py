@@ -82,7 +82,8 @@ def test_a_row_keeps_the_contract(name: str) -> None:
     assert attention is None or attention.shape == (2, 3)
     layout = spec.views(config).layout(500, 500)
     views = layout.stack(Picture.from_array(np.zeros((layout.height, layout.width, 3), np.uint8)))
-    assert views.shape[1:] == (spec.side(config), spec.side(config), 3)
+    assert views.shape[1:] == (*spec.views(config).layout(500, 500).shape, 3)
+    assert spec.training is None or views.shape[1:] == (spec.side(config), spec.side(config), 3)
     assert spec.code_licence and spec.weights_licence and spec.title
     recognising = [other for other in DETECTORS if find(other).recognises(model.state_dict())]
     assert recognising == ([name] if spec.read else [])  # of a layout that is ours alone the header says it
