@@ -20,6 +20,7 @@ from spai_runtime.manifest import Name, Positive
 from spai_runtime.text import excerpt
 from spai_train.detectors import DEFAULT, DETECTORS, every, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec
+from spai_train.folders import read_folder
 from spai_train.tensors import CheckpointError, Content, State, digest_of, exact, read
 from spai_train.towers import Tower, with_tower
 
@@ -72,6 +73,7 @@ class Checkpoint:
 def load_checkpoint(path: str | Path, detector: str | None = None, tower: Path | None = None) -> Checkpoint:
     """Reads a checkpoint of any detector in the table.
 
+    :param path: of a file, or of a folder with the files of a detector that has several
     :param detector: that it must be of; None takes it from the header, else from the names of the tensors
     :param tower: the file of a backbone that the checkpoint leaves out; None looks for the published one beside it
     :raises CheckpointError: no checkpoint, one of another detector, tensors missing or left over, or a pickle that asks
@@ -79,7 +81,7 @@ def load_checkpoint(path: str | Path, detector: str | None = None, tower: Path |
     :raises UserError: there is no detector of that name
     """
     path, asked = Path(path), None if detector is None else find(detector)
-    sha256, content = digest_of(path), read(path)
+    sha256, content = read_folder(path, asked) if path.is_dir() else (digest_of(path), read(path))
     header = _header(content) if content.header else None
     spec = _named(header, asked, path) if header else _recognised(content, asked)
     content, from_tower = with_tower(content, spec, tower)

@@ -40,6 +40,14 @@ CLIP_OPENAI = PublishedFile(
     sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f2e0e0eca1737a03836",
 )
 
+# What OpenCLIP downloads for `ViT-SO400M-14-SigLIP-384` and `webli` (open_clip 3.3.0, pretrained.py).
+SIGLIP_WEBLI = PublishedFile(
+    name="open_clip_model.safetensors",
+    source="https://huggingface.co/timm/ViT-SO400M-14-SigLIP-384",
+    licence="Apache-2.0",
+    repo="timm/ViT-SO400M-14-SigLIP-384",
+)
+
 # What ClipDet's code downloads for `clipL14commonpool` (grip-unina/ClipBased-SyntheticImageDetection, openclipnet.py).
 CLIP_COMMONPOOL = PublishedFile(
     name="open_clip_pytorch_model.bin",

@@ -170,7 +170,15 @@ def _read_pickle(path: Path) -> Content:
     content = load_pickle(path)
     state = _mapping(content.get("model", content), path, "its `model` should be a state dict")
     settings = _mapping({} if content.get("config") is None else content["config"], path, "its `config` should be one")
-    return Content(path, _tensors(state, path), settings)
+    return Content(path, _tensors(_flat(state), path), settings)
+
+
+def _flat(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """State dicts by name, each of a part of a model, as one whose names begin with the part's; others as they are."""
+    if any(isinstance(value, Tensor) for value in state.values()):
+        return state
+    parts = [(part, tensors) for part, tensors in state.items() if _is_name(part) and isinstance(tensors, Mapping)]
+    return {f"{part}.{name}": tensor for part, tensors in parts for name, tensor in tensors.items() if _is_name(name)}
 
 
 def _is_archive(path: Path) -> bool:

@@ -29,17 +29,17 @@ def with_tower(content: Content, spec: DetectorSpec, path: Path | None) -> tuple
         if path is not None:
             raise CheckpointError(f"{content.path} holds all of a {spec.title}: leave --tower out")
         return content, None
-    beside = content.path.with_name(spec.tower.name)
+    published = spec.tower(content.state)
+    beside = (content.path if content.path.is_dir() else content.path.parent) / published.name
     if path is None and not beside.is_file():
         raise CheckpointError(
             f"{content.path} is the part of {spec.title} that was trained, without its tower: "
-            f"get {spec.tower.described}, and put it beside the checkpoint or name it with --tower"
+            f"get {published.described}, and put it beside the checkpoint or name it with --tower"
         )
     path = path or beside
-    sha256 = _sha256(path, spec.tower)
+    sha256 = _sha256(path, published)
     tower = {f"{BACKBONE}{name}": tensor for name, tensor in visual_tower(read(path).state).items()}
-    trained = {name: tensor for name, tensor in tower.items() if not name.startswith(f"{BACKBONE}head.")}
-    return replace(content, state={**content.state, **trained}), Tower(path, sha256)
+    return replace(content, state={**content.state, **tower}), Tower(path, sha256)
 
 
 def _sha256(path: Path, published: PublishedFile) -> str:

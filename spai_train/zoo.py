@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from spai_runtime.errors import UserError
-from spai_train.published import CLIP_COMMONPOOL, CLIP_OPENAI, PublishedFile
+from spai_train.published import CLIP_COMMONPOOL, CLIP_OPENAI, SIGLIP_WEBLI, PublishedFile
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Entry:
     :param name: what `spai-run --detector` and `spai-train zoo` call it
     :param detector: a row of DETECTORS
     :param tower: weights of the backbone, where the checkpoint holds only what its authors trained
+    :param unpacked: the folder that comes of a file that is an archive, or ""
     :param views: of an image that it looks at, in words
     :param non_commercial: whether the terms of its weights must be accepted, because they forbid commercial use
     :param note: what else must be known before it is used, or ""
@@ -44,6 +45,7 @@ class Entry:
     tower: PublishedFile | None = None
     non_commercial: bool = False
     note: str = ""
+    unpacked: str = ""
 
     @property
     def on_hub(self) -> bool:
@@ -54,13 +56,15 @@ class Entry:
     def export_line(self) -> str:
         """The command that makes an exported directory of the file, once it is here."""
         tower = f" --tower {self.tower.name}" if self.tower else ""
-        return f"spai-export --detector {self.detector} --ckpt {self.file.name}{tower} --output {self.name}"
+        checkpoint = self.unpacked or self.file.name
+        return f"spai-export --detector {self.detector} --ckpt {checkpoint}{tower} --output {self.name}"
 
     @property
     def instructions(self) -> str:
         """What to do with the file, as a part of a sentence."""
         tower = f", and {self.tower.described}" if self.tower else ""
-        return f"get {self.file.described}{tower}, run `{self.export_line}`, and give spai-run --engine {self.name}"
+        file = f"{self.file.described}, unpack it" if self.unpacked else self.file.described
+        return f"get {file}{tower}, run `{self.export_line}`, and give spai-run --engine {self.name}"
 
 
 def find(name: str) -> Entry:
@@ -142,6 +146,21 @@ def _clipdet(name: str, size: int, sha256: str) -> Entry:
             ),
         ),
         tower=CLIP_COMMONPOOL,
+    )
+
+
+def _cospy(name: str, tower: PublishedFile, views: str, licence: str = "not said") -> Entry:
+    """:param name: of the archive and of the folder in it"""
+    archive = PublishedFile(f"{name}.zip", "https://huggingface.co/ruojiruoli/Co-Spy-Pretrained-Weights", licence)
+    return Entry(
+        name=f"cospy-{name.replace('_', '-')}",
+        detector="cospy",
+        file=archive,
+        code_licence="MIT",
+        views=views,
+        tower=tower,
+        note="its three files are a fused detector; none that was trained end to end is published",
+        unpacked=name,
     )
 
 
@@ -227,6 +246,13 @@ _ENTRIES = (
             ),
         ),
     ),
+    _cospy(
+        "sd-v1_4",
+        SIGLIP_WEBLI,
+        "384×384 from the middle, after the shorter side was resized to 384 (bilinear)",
+        "not said; CreativeML OpenRAIL-M the VAE of Stable Diffusion v1.4 that it holds",
+    ),
+    _cospy("progan", CLIP_OPENAI, "224×224 from the middle, after the shorter side was resized to 256 (bilinear)"),
 )
 
 ZOO: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -20,6 +20,7 @@ DETECTORS: dict[str, str] = {
     "corvi2023": "spai_train.detectors.corvi2023",
     "community-forensics": "spai_train.detectors.community_forensics",
     "dda": "spai_train.detectors.dda",
+    "cospy": "spai_train.detectors.cospy",
     "probe": "spai_train.detectors.probe",
 }
 DEFAULT = "spai"  # what recipes and checkpoints are of that name none

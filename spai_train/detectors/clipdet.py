@@ -71,7 +71,8 @@ def read(content: Content) -> tuple[ClipDetConfig, State]:
 
     :raises CheckpointError: tensors that tell the dimensions are missing
     """
-    state = {re.sub(r"^fc\.", "head.linear.", name): tensor for name, tensor in content.state.items()}
+    renamed = {re.sub(r"^fc\.", "head.linear.", name): tensor for name, tensor in content.state.items()}
+    state = {name: tensor for name, tensor in renamed.items() if not name.startswith(f"{BACKBONE}head.")}
     return dimensions(sizes_of(state), ClipDetConfig), state
 
 
@@ -94,6 +95,6 @@ SPEC = DetectorSpec(
     averages=True,
     read=read,
     to_upstream=to_upstream,
-    tower=CLIP_COMMONPOOL,
+    tower=lambda _: CLIP_COMMONPOOL,
     training=Training(first_weights, "encoder.backbone", all_train=lambda _: True),
 )

@@ -119,7 +119,7 @@ def read(content: Content) -> tuple[RINEConfig, State]:
     :raises CheckpointError: tensors that tell the dimensions are missing
     """
     renamed = {re.sub(r"^(alpha$|proj\d\.)", r"encoder.\1", name): tensor for name, tensor in content.state.items()}
-    state = {name: tensor for name, tensor in renamed.items() if not name.startswith(f"{BACKBONE}norm.")}
+    state = {name: tensor for name, tensor in renamed.items() if not re.match(rf"{BACKBONE}(norm|head)\.", name)}
     _, depth, projection = shape_of(state, "encoder.alpha", 3)
     width = shape_of(state, "encoder.proj1.1.weight", 2)[1]
     layers = sum(name.startswith("encoder.proj2.") and name.endswith(".weight") for name in state)
@@ -145,6 +145,6 @@ SPEC = DetectorSpec(
     averages=True,
     read=read,
     to_upstream=to_upstream,
-    tower=CLIP_OPENAI,
+    tower=lambda _: CLIP_OPENAI,
     training=Training(first_weights, "encoder.backbone"),
 )

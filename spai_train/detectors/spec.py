@@ -3,8 +3,8 @@
 Axes: B images, V views of an image, N views in a batch, S side of a view, D width of a view's features.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -137,8 +137,10 @@ class DetectorSpec:
     :param read: a file without our header → its dimensions and its tensors under our names, for `build` to hold them
         against; None where there is no layout but ours
     :param to_upstream: the model → what torch.save writes for its authors' code to read; None where nothing is
-    :param tower: the weights of the backbone that published checkpoints leave out; None where they hold all. `read`
-        finds them beside the checkpoint's tensors, as `encoder.backbone.` and timm's name
+    :param tower: a checkpoint's tensors → the weights of the backbone that published checkpoints leave out; None where
+        they hold all. `read` finds them beside the checkpoint's tensors, as `encoder.backbone.` and timm's name
+    :param files: of a checkpoint that is a folder: the name of a part → where its file may lie, the first that is there
+        counts. `read` finds a part's tensors as its name, a dot, and theirs
     :param training: None where `fit` cannot train it
     """
 
@@ -158,7 +160,8 @@ class DetectorSpec:
     threshold_source: str = "published value, not calibrated"
     read: Callable[[Content], tuple[Any, State]] | None = None
     to_upstream: Callable[[Any], dict[str, Any]] | None = None
-    tower: PublishedFile | None = None
+    tower: Callable[[State], PublishedFile] | None = None
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     training: Training | None = None
 
     def side(self, config: Any) -> int:

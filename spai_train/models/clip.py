@@ -1,4 +1,4 @@
-"""CLIP's vision tower, in timm's names, from the layouts in which its weights are published."""
+"""The vision towers of CLIP and SigLIP, in timm's names, from the layouts in which its weights are published."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _OPENAI: Rename = (
     (r"positional_embedding$", "pos_embed"),
     (r"ln_pre\.", "norm_pre."),
     (r"ln_post\.", "norm."),
-    (r"proj$", "head.weight"),
+    (r"proj$", "head.weight.T"),
     (r"transformer\.resblocks\.(\d+)\.attn\.in_proj_", r"blocks.\1.attn.qkv."),
     (r"transformer\.resblocks\.(\d+)\.attn\.out_proj\.", r"blocks.\1.attn.proj."),
     (r"transformer\.resblocks\.(\d+)\.ln_(\d)\.", r"blocks.\1.norm\2."),
@@ -39,12 +39,16 @@ _TRANSFORMERS: Rename = (
     (r"encoder\.layers\.(\d+)\.mlp\.", r"blocks.\1.mlp."),
 )
 
-# Prefix of the tower's names → its layout.
-LAYOUTS: Mapping[str, Rename] = {"visual.": _OPENAI, "vision_model.": _TRANSFORMERS}
+# OpenCLIP's, of a tower that it takes from timm, as it does SigLIP's.
+_TIMM: Rename = ((r"", ""),)
+
+# Prefix of the tower's names → its layout; the first that a tensor has counts.
+LAYOUTS: Mapping[str, Rename] = {"visual.trunk.": _TIMM, "visual.": _OPENAI, "vision_model.": _TRANSFORMERS}
+_PROJECTION = "visual_projection.weight"  # transformers has it outside of the tower
 
 
 def visual_tower(state: State) -> dict[str, Tensor]:
-    """The vision tower of a CLIP in timm's names, its projection as `head.weight`; the text tower is left out.
+    """The vision tower in timm's names, CLIP's projection as `head.weight` (features, C); the text tower is left out.
 
     :param state: in OpenAI's, OpenCLIP's, transformers' or timm's names; what is in none of these stays as it is
     :raises CheckpointError: the tower has tensors that are in no layout
@@ -52,7 +56,9 @@ def visual_tower(state: State) -> dict[str, Tensor]:
     for prefix, rename in LAYOUTS.items():
         tower = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         if tower:
-            return _with_axes(_joined({_timms(name, rename): tensor for name, tensor in tower.items()}))
+            named = {_timms(name, rename): tensor for name, tensor in tower.items()}
+            projection = {"head.weight": state[_PROJECTION]} if _PROJECTION in state else {}
+            return _with_axes(_joined(named | projection))
     return dict(state)
 
 
@@ -61,7 +67,7 @@ def _timms(name: str, rename: Rename) -> str:
         found, times = re.subn(f"^{pattern}", replacement, name)
         if times:
             return found
-    raise CheckpointError(f"the tower of CLIP has a tensor {name}, which is in no layout that is known")
+    raise CheckpointError(f"the tower has a tensor {name}, which is in no layout that is known")
 
 
 def _joined(tower: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -75,7 +81,9 @@ def _joined(tower: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_axes(tower: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CLS token (C,) → (1, 1, C), positions (1 + L, C) → (1, 1 + L, C)"""
+    """CLS token (C,) → (1, 1, C), positions (1 + L, C) → (1, 1 + L, C), projection (C, features) → (features, C)"""
+    if (projection := tower.pop("head.weight.T", None)) is not None:
+        tower["head.weight"] = projection.transpose(0, -1)
     for name, missing in (("cls_token", 2), ("pos_embed", 1)):
         if name in tower and tower[name].ndim == 3 - missing:
             tower[name] = tower[name].reshape((1,) * missing + tower[name].shape)

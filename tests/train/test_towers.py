@@ -17,6 +17,7 @@ from spai_train.checkpoint import load_checkpoint
 from spai_train.commands.convert import run as convert
 from spai_train.detectors import rine
 from spai_train.models.clip import visual_tower
+from spai_train.published import CLIP_OPENAI
 from spai_train.tensors import CheckpointError, read
 from spai_train.torchscript import read_torchscript
 from tests.golden import CHECKPOINT, FOLDER
@@ -29,7 +30,7 @@ Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 def timms(openai: dict[str, Tensor]) -> dict[str, Tensor]:
-    return visual_tower(openai)
+    return {name: tensor.contiguous() for name, tensor in visual_tower(openai).items()}
 
 
 def transformers(openai: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -177,8 +178,8 @@ def test_a_damaged_download_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
         load_checkpoint(copy(RINE, tmp_path))
     from spai_runtime.files.digest import sha256_of  # noqa: PLC0415
 
-    assert rine.SPEC.tower is not None
-    monkeypatch.setattr(rine, "SPEC", replace(rine.SPEC, tower=replace(rine.SPEC.tower, sha256=sha256_of(path))))
+    published = replace(CLIP_OPENAI, sha256=sha256_of(path))
+    monkeypatch.setattr(rine, "SPEC", replace(rine.SPEC, tower=lambda _: published))
     assert load_checkpoint(tmp_path / RINE.name).tower is not None
 
 

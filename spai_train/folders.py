@@ -1,0 +1,47 @@
+"""Checkpoints that are several files in a folder, as authors write them who trained the parts of a detector apart."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from spai_train.detectors import every
+from spai_train.detectors.spec import DetectorSpec
+from spai_train.tensors import CheckpointError, Content, digest_of, read
+
+Files = Mapping[str, tuple[str, ...]]  # see `DetectorSpec.files`
+
+
+def read_folder(folder: Path, detector: DetectorSpec | None) -> tuple[str, Content]:
+    """What the files of a folder hold together; others than those of a detector are not opened.
+
+    :param detector: whose files they must be; None takes the first in the table that has its files there
+    :returns: the sha256 of the lines `PART SHA256` of its files, and their tensors, whose names begin with their part's
+    :raises CheckpointError: there are no such files, or one of them is no checkpoint
+    """
+    if detector and not detector.files:
+        raise CheckpointError(f"{folder} is a folder, and a {detector.title} is a file: name a file")
+    wanted = [spec for spec in ((detector,) if detector else every()) if spec.files]
+    found = next((paths for spec in wanted if len(paths := _present(folder, spec.files)) == len(spec.files)), None)
+    if found is None:
+        raise CheckpointError(f"{folder} is a folder{_lacking(folder, wanted)}: name a checkpoint")
+    lines = "".join(f"{part} {digest_of(path)}\n" for part, path in found.items())
+    parts = {part: read(path).state for part, path in found.items()}
+    state = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+    return hashlib.sha256(lines.encode()).hexdigest(), Content(folder, state)
+
+
+def _present(folder: Path, files: Files) -> dict[str, Path]:
+    """The parts that are there."""
+    paths = {
+        part: next((folder / name for name in names if (folder / name).is_file()), None)
+        for part, names in files.items()
+    }
+    return {part: path for part, path in paths.items() if path}
+
+
+def _lacking(folder: Path, wanted: list[DetectorSpec]) -> str:
+    """The first file that a folder lacks to be a checkpoint of one of them, for a sentence."""
+    for spec in wanted:
+        missing = [names[0] for part, names in spec.files.items() if part not in _present(folder, spec.files)]
+        return f" without {missing[0]} of {spec.title}"
+    return ""

@@ -1,0 +1,200 @@
+"""CO-SPY's two variants, fused and end to end, against upstream's numbers, which `tests/golden/README.md` describes."""
+
+import csv
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from shutil import copy
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from spai_export.choices import Attention, Precision, Settings
+from spai_export.directory import write
+from spai_export.source import Source
+from spai_export.tensorrt.lint import check
+from spai_runtime import Detector
+from spai_runtime.manifest import Manifest
+from spai_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from spai_train.detectors.cospy.model import CoSpyConfig
+from spai_train.models.vae import VAEConfig
+from spai_train.torch_engine import as_detector
+from tests.golden import IMAGES
+from tests.support.commands import spawn
+from tests.support.cospy import FOLDER, write_end_to_end, write_folder, write_tower
+
+SMALL_VAE = VAEConfig((32, 32, 64, 64), layers=1)
+CONFIGS = {
+    "sd-v1_4": CoSpyConfig(width=144, depth=2, vae=SMALL_VAE),
+    "progan": CoSpyConfig(width=128, depth=2, vae=None, projection=96),
+}
+VARIANTS = pytest.mark.parametrize("variant", [*CONFIGS])
+
+
+@cache
+def number(variant: str, key: str) -> NDArray[np.float32]:
+    """What upstream's code says of IMAGES."""
+    with np.load(FOLDER / f"{variant}_expected.npz") as arrays:
+        return arrays[key]  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of each variant, with its tower and what was trained end to end beside it."""
+    folder = tmp_path_factory.mktemp("cospy")
+    for variant in CONFIGS:
+        write_folder(variant, folder / variant)
+        write_tower(variant, folder / f"{variant}-tower.safetensors")
+        write_end_to_end(variant, folder / f"{variant}-end2end.pth")
+    return folder
+
+
+@VARIANTS
+def test_fused_in_torch(files: Path, variant: str) -> None:
+    checkpoint = load_checkpoint(files / variant, tower=files / f"{variant}-tower.safetensors")
+    detector = as_detector(checkpoint.model())
+    expected = number(variant, "fusion")
+    assert (checkpoint.detector.name, checkpoint.card.name) == ("cospy", variant)
+    assert checkpoint.config == CONFIGS[variant]
+    assert np.std(expected) > 1, "or any answer would do"
+    assert [detector.score(path).logit for path in IMAGES] == pytest.approx(expected, abs=1e-4)
+
+
+@VARIANTS
+def test_end_to_end_in_torch(files: Path, variant: str) -> None:
+    """On what upstream's encoder gives, for it is that of the fused detector."""
+    tower = files / f"{variant}-tower.safetensors"
+    joined, fused = (
+        load_checkpoint(files / f"{variant}-end2end.pth", tower=tower),
+        load_checkpoint(files / variant, tower=tower),
+    )
+    assert joined.config.end_to_end
+    assert all(torch.equal(tensor, joined.state[name]) for name, tensor in fused.state.items() if "encoder" in name)
+    features = torch.from_numpy(np.concatenate((number(variant, "semantic"), number(variant, "artifact")), axis=1))
+    with torch.inference_mode():
+        logits = joined.model().head(features[:, None])[:, 0]
+    expected = number(variant, "end2end")
+    assert np.ptp(expected) > 1
+    assert logits.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_of_several_views_the_logits_are_averaged(files: Path) -> None:
+    head = load_checkpoint(files / "progan-end2end.pth", tower=files / "progan-tower.safetensors").model().head
+    features = torch.randn(2, 3, 96 + 512, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        each = torch.stack([head(features[:, view : view + 1]) for view in range(3)])
+        torch.testing.assert_close(head(features), each.mean(dim=0))
+
+
+@VARIANTS
+def test_through_the_exported_graphs_and_spai_run(files: Path, variant: str, tmp_path: Path) -> None:
+    few = tmp_path / "few"  # what fp16 is compared on; a VAE takes its time
+    few.mkdir()
+    copy(IMAGES[1], few)
+    settings = Settings((Precision.FP32, Precision.FP16), Attention.PLAIN, images=few)
+    source = Source.load(files / variant, settings, tower=files / f"{variant}-tower.safetensors")
+    directory = write(source, tmp_path / variant).directory
+    found = {one.precision: one.accuracy and one.accuracy.passed for one in Manifest.load(directory).artifacts}
+    assert found == {"fp32": None, "fp16": True}
+    for path in directory.glob("*.onnx"):
+        assert check(path) == []
+    ran = spawn(*IMAGES[:3], "--engine", directory / "encoder.onnx", "--device", "cpu", "--precision", "fp32")
+    assert (ran.code, ran.stderr) == (0, "")
+    rows = list(csv.DictReader(StringIO(ran.stdout)))
+    assert [float(row["logit"]) for row in rows] == pytest.approx(number(variant, "fusion")[:3], abs=1e-4)
+
+
+def test_end_to_end_through_its_graphs(files: Path, tmp_path: Path) -> None:
+    tower = files / "progan-tower.safetensors"
+    directory = write(Source.load(files / "progan-end2end.pth", Settings(), tower=tower), tmp_path / "joined").directory
+    with Detector.load(directory, device="cpu") as detector:
+        logits = [detector.score(path).logit for path in IMAGES[:3]]
+    assert logits == pytest.approx(number("progan", "end2end")[:3], abs=1e-4)
+
+
+@VARIANTS
+def test_half_precision_is_for_the_tower_alone(files: Path, variant: str) -> None:
+    checkpoint = load_checkpoint(files / variant, tower=files / f"{variant}-tower.safetensors")
+    encoder = checkpoint.model().encoder
+    checkpoint.detector.halve(encoder, torch.float16)
+    kinds = {name: tensor.dtype for name, tensor in encoder.named_parameters()}
+    assert {kind for name, kind in kinds.items() if name.startswith("artifacts.")} == {torch.float32}
+    assert torch.float16 in kinds.values()
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_folder_as_upstreams_training_writes_it(files: Path, tmp_path: Path) -> None:
+    for part in ("semantic", "artifact", "fusion"):
+        (tmp_path / "progan" / part).mkdir(parents=True)
+        (tmp_path / "progan" / part / "best_model.pth").symlink_to(files / "progan" / f"{part}_weights.pth")
+    tower = files / "progan-tower.safetensors"
+    found, wanted = (load_checkpoint(folder / "progan", tower=tower) for folder in (tmp_path, files))
+    assert (found.config, found.sha256) == (wanted.config, wanted.sha256)
+    assert all(torch.equal(tensor, found.state[name]) for name, tensor in wanted.state.items())
+
+
+def test_a_folder_with_other_content_has_another_digest(files: Path, tmp_path: Path) -> None:
+    write_folder("progan", tmp_path)
+    bias = torch.load(tmp_path / "fusion_weights.pth")
+    torch.save({**bias, "fc.bias": bias["fc.bias"] + 1}, tmp_path / "fusion_weights.pth")
+    tower = files / "progan-tower.safetensors"
+    assert load_checkpoint(tmp_path, tower=tower).sha256 != load_checkpoint(files / "progan", tower=tower).sha256
+
+
+def test_a_folder_that_lacks_a_file(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path} is a folder without semantic_weights\.pth of CO-SPY: "):
+        load_checkpoint(tmp_path)
+    (tmp_path / "semantic_weights.pth").symlink_to(files / "progan" / "semantic_weights.pth")
+    with pytest.raises(CheckpointError, match=r"is a folder without artifact_weights\.pth of CO-SPY: "):
+        load_checkpoint(tmp_path, "cospy")
+    with pytest.raises(CheckpointError, match=r"is a folder, and a RINE is a file: "):
+        load_checkpoint(files / "progan", "rine")
+
+
+@pytest.mark.parametrize(
+    ("variant", "tower"),
+    [("sd-v1_4", "open_clip_model.safetensors from .*SigLIP-384"), ("progan", r"ViT-L-14\.pt from .*openai")],
+)
+def test_a_missing_tower_is_that_of_the_variant(files: Path, variant: str, tower: str) -> None:
+    with pytest.raises(CheckpointError, match=f"without its tower: get {tower}"):
+        load_checkpoint(files / variant)
+
+
+def test_a_tower_in_the_folder_is_found(files: Path, tmp_path: Path) -> None:
+    for path in (files / "sd-v1_4").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "open_clip_model.safetensors").symlink_to(files / "sd-v1_4-tower.safetensors")
+    found = load_checkpoint(tmp_path).tower
+    assert found is not None
+    assert found.path == tmp_path / "open_clip_model.safetensors"
+
+
+@VARIANTS
+def test_our_own_file_of_it(files: Path, variant: str, tmp_path: Path) -> None:
+    first = load_checkpoint(files / variant, tower=files / f"{variant}-tower.safetensors")
+    save_checkpoint(tmp_path / "ours.safetensors", first.model(), first.card)
+    save_file(first.state, tmp_path / "bare.safetensors")
+    for name in ("ours.safetensors", "bare.safetensors"):
+        second = load_checkpoint(tmp_path / name)
+        assert (second.detector.name, second.config) == ("cospy", first.config)
+        assert all(torch.equal(tensor, second.state[name]) for name, tensor in first.state.items())
+
+
+def test_tensors_that_say_nothing_of_the_network(files: Path, tmp_path: Path) -> None:
+    tower = files / "sd-v1_4-tower.safetensors"
+    first = load_checkpoint(files / "sd-v1_4", tower=tower).state
+    block = "encoder.artifacts.residual.vae.encoder.down_blocks.{}.resnets.0.conv1.weight"
+    for change, said in (
+        ({block.format(999): torch.ones(32, 32, 3, 3)}, "is missing .*down_blocks.4.resnets"),
+        ({block.format("9" * 5000): torch.ones(32, 32, 3, 3)}, "has no use for "),
+        ({block.format(0): torch.ones(33, 32, 3, 3)}, "configuration makes no model"),
+        ({"encoder.backbone.patch_embed.proj.weight": torch.ones(145, 3, 14, 14)}, "configuration makes no model"),
+    ):
+        save_file({**first, **change}, tmp_path / "bad.safetensors")
+        with pytest.raises(CheckpointError, match=said):
+            load_checkpoint(tmp_path / "bad.safetensors")
