@@ -24,7 +24,8 @@ from spai_runtime.errors import OutputError, UserError
 from spai_runtime.files.cache import CACHE
 from spai_runtime.files.locked import open_locked
 from spai_runtime.zoo import Wanted, directory, is_complete
-from spai_train.zoo import Entry, find
+from spai_train.published import Entry
+from spai_train.zoo import find
 
 
 def serve() -> None:

@@ -31,6 +31,61 @@ class PublishedFile:
         return f"{self.name}{size} from {self.source}"
 
 
+@dataclass(frozen=True)
+class Reported:
+    """Figures that somebody published of a checkpoint; none were measured here.
+
+    :param source: where they were read
+    """
+
+    figures: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published checkpoint.
+
+    :param name: what `spai-run --detector` and `spai-train zoo` call it
+    :param detector: a row of DETECTORS
+    :param tower: weights of the backbone, where the checkpoint holds only what its authors trained
+    :param unpacked: the folder that comes of a file that is an archive, or ""
+    :param views: of an image that it looks at, in words
+    :param non_commercial: whether the terms of its weights must be accepted, because they forbid commercial use
+    :param note: what else must be known before it is used, or ""
+    """
+
+    name: str
+    detector: str
+    file: PublishedFile
+    code_licence: str
+    views: str
+    reported: tuple[Reported, ...] = ()
+    tower: PublishedFile | None = None
+    non_commercial: bool = False
+    note: str = ""
+    unpacked: str = ""
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether `spai-run --detector` can get it by itself."""
+        return bool(self.file.repo)
+
+    @property
+    def export_line(self) -> str:
+        """The command that makes an exported directory of the file, once it is here."""
+        tower = f" --tower {self.tower.name}" if self.tower else ""
+        checkpoint = self.unpacked or self.file.name
+        return f"spai-export --detector {self.detector} --ckpt {checkpoint}{tower} --output {self.name}"
+
+    @property
+    def instructions(self) -> str:
+        """What to do with the file, as a part of a sentence."""
+        tower = f", and {self.tower.described}" if self.tower else ""
+        file = f"{self.file.described}, unpack it" if self.unpacked else self.file.described
+        return f"get {file}{tower}, run `{self.export_line}`, and give spai-run --engine {self.name}"
+
+
 # What the code of OpenAI downloads for `ViT-L/14` (openai/CLIP, clip/clip.py); the address holds the sha256.
 CLIP_OPENAI = PublishedFile(
     name="ViT-L-14.pt",

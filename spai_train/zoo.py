@@ -5,66 +5,11 @@ sha256 of its files are those that several public projects pin, which agree, and
 those of its network (`tests/train/test_zoo.py`). Figures of RINE are means over what its repository keeps of its tests.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 
 from spai_runtime.errors import UserError
-from spai_train.published import CLIP_COMMONPOOL, CLIP_OPENAI, SIGLIP_WEBLI, PublishedFile
-
-
-@dataclass(frozen=True)
-class Reported:
-    """Figures that somebody published of a checkpoint; none were measured here.
-
-    :param source: where they were read
-    """
-
-    figures: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A published checkpoint.
-
-    :param name: what `spai-run --detector` and `spai-train zoo` call it
-    :param detector: a row of DETECTORS
-    :param tower: weights of the backbone, where the checkpoint holds only what its authors trained
-    :param unpacked: the folder that comes of a file that is an archive, or ""
-    :param views: of an image that it looks at, in words
-    :param non_commercial: whether the terms of its weights must be accepted, because they forbid commercial use
-    :param note: what else must be known before it is used, or ""
-    """
-
-    name: str
-    detector: str
-    file: PublishedFile
-    code_licence: str
-    views: str
-    reported: tuple[Reported, ...] = ()
-    tower: PublishedFile | None = None
-    non_commercial: bool = False
-    note: str = ""
-    unpacked: str = ""
-
-    @property
-    def on_hub(self) -> bool:
-        """Whether `spai-run --detector` can get it by itself."""
-        return bool(self.file.repo)
-
-    @property
-    def export_line(self) -> str:
-        """The command that makes an exported directory of the file, once it is here."""
-        tower = f" --tower {self.tower.name}" if self.tower else ""
-        checkpoint = self.unpacked or self.file.name
-        return f"spai-export --detector {self.detector} --ckpt {checkpoint}{tower} --output {self.name}"
-
-    @property
-    def instructions(self) -> str:
-        """What to do with the file, as a part of a sentence."""
-        tower = f", and {self.tower.described}" if self.tower else ""
-        file = f"{self.file.described}, unpack it" if self.unpacked else self.file.described
-        return f"get {file}{tower}, run `{self.export_line}`, and give spai-run --engine {self.name}"
+from spai_train.published import CLIP_COMMONPOOL, CLIP_OPENAI, SIGLIP_WEBLI, Entry, PublishedFile, Reported
 
 
 def find(name: str) -> Entry:

@@ -14,7 +14,8 @@ from rich.table import Table
 from spai_runtime import zoo as exports
 from spai_runtime.cli.commands import VerboseOption, show
 from spai_runtime.cli.options import Form
-from spai_train.zoo import ZOO, Entry, find
+from spai_train.published import Entry
+from spai_train.zoo import ZOO, find
 
 EPILOG = (
     "Exit code: 0 shown; 2 there is none of that name. Columns: name, detector, file, size, sha256, source, repo, "

@@ -16,8 +16,8 @@ from spai_runtime import Detector, zoo
 from spai_runtime.errors import UserError
 from spai_runtime.zoo import Wanted, directory, exported
 from spai_train import hub as getting
-from spai_train.published import PublishedFile
-from spai_train.zoo import ZOO, Entry
+from spai_train.published import Entry, PublishedFile
+from spai_train.zoo import ZOO
 from tests.support.hub import COMMIT, small_checkpoint
 
 NAME = "community-forensics"

@@ -17,7 +17,8 @@ from spai_export import cli as exporter
 from spai_runtime import zoo as exports
 from spai_train.cli import main
 from spai_train.detectors import DETECTORS, find
-from spai_train.zoo import ZOO, Entry
+from spai_train.published import Entry
+from spai_train.zoo import ZOO
 from tests.support.boundary import HEAVY, python
 
 DIMENSIONS: dict[str, dict[str, Any]] = {  # where they are not the defaults
