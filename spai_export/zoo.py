@@ -62,7 +62,8 @@ def make(wanted: Wanted) -> Path:
 
 def _check(entry: Entry, wanted: Wanted) -> None:
     if not entry.on_hub:
-        raise UserError(f"{entry.name} does not lie on the Hugging Face hub: {entry.instructions}")
+        why = "is packed into an archive" if entry.unpacked else "does not lie on the Hugging Face hub"
+        raise UserError(f"{entry.name} {why}: {entry.instructions}")
     if entry.non_commercial and not wanted.accept_licence:
         raise UserError(
             f"the weights of {entry.name} are under {entry.file.licence}, which allows no commercial use: give "

@@ -170,9 +170,10 @@ def test_a_name_that_there_is_not() -> None:
 @pytest.mark.parametrize("name", [name for name, entry in ZOO.items() if not entry.on_hub])
 def test_what_lies_elsewhere_is_named_with_what_to_do(name: str, cache: Path) -> None:
     entry, said = ZOO[name], refused(name)
-    assert said.startswith(f"{name} does not lie on the Hugging Face hub: get {entry.file.name}")
+    why = "is packed into an archive" if entry.unpacked else "does not lie on the Hugging Face hub"
+    assert said.startswith(f"{name} {why}: get {entry.file.name}")
     assert entry.file.source in said
-    assert f"`spai-export --detector {entry.detector} --ckpt {entry.file.name} " in said
+    assert f"`spai-export --detector {entry.detector} --ckpt {entry.unpacked or entry.file.name} " in said
     assert said.endswith(f"and give spai-run --engine {name}")
     if entry.tower is not None:
         assert f", and {entry.tower.name}" in said
