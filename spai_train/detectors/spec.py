@@ -161,7 +161,7 @@ class DetectorSpec:
     read: Callable[[Content], tuple[Any, State]] | None = None
     to_upstream: Callable[[Any], dict[str, Any]] | None = None
     tower: Callable[[State], PublishedFile] | None = None
-    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     training: Training | None = None
 
     def side(self, config: Any) -> int:

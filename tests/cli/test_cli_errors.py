@@ -135,8 +135,8 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "no head": (removed("head.onnx"), "head.onnx is missing in m; copy it there or export again"),
     "no encoder": (removed("encoder.onnx"), "encoder.onnx is missing in m; copy it there or export again"),
     "newer": (
-        replaced("detector.json", '"schema": 3', '"schema": 4'),
-        "has schema 4, and this spai-toolkit reads up to 3",
+        replaced("detector.json", '"schema": 3', '"schema": 5'),
+        "has schema 5, and this spai-toolkit reads up to 4",
     ),
     "cut": (content("detector.json", b'{"schema": 1,'), "m/detector.json is not a detector.json: "),
     "no json": (content("detector.json", b"\x80\x81"), "m/detector.json is not a detector.json: "),
