@@ -1,5 +1,8 @@
 """Text of others (names, lists, files, libraries) within text of ours."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 _LONGEST_EXCERPT = 300  # characters
 
 
@@ -18,3 +21,9 @@ def excerpt(text: str) -> str:
 def sentence(text: str) -> str:
     """What a library says over lines, in one and without its full stop."""
     return " ".join(text.split()).removesuffix(".")
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The known names that one may stand for, behind it in a sentence: ` (is it a or b?)`; "" where none is near."""
+    close = get_close_matches(name, list(known), n=3)
+    return f" (is it {' or '.join(close)}?)" if close else ""

@@ -6,9 +6,9 @@ those of its network (`tests/train/test_zoo.py`). Figures of RINE are means over
 """
 
 from dataclasses import replace
-from difflib import get_close_matches
 
 from spai_runtime.errors import UserError
+from spai_runtime.text import meant
 from spai_train.published import CLIP_COMMONPOOL, CLIP_OPENAI, SIGLIP_WEBLI, Entry, PublishedFile, Reported
 
 
@@ -16,9 +16,7 @@ def find(name: str) -> Entry:
     """:raises UserError: nothing in the zoo has that name"""
     if name in ZOO:
         return ZOO[name]
-    close = get_close_matches(name, ZOO, n=3)
-    meant = f" (is it {' or '.join(close)}?)" if close else ""
-    raise UserError(f"the zoo has no {name}{meant}: `spai-train zoo` lists what there is")
+    raise UserError(f"the zoo has no {name}{meant(name, ZOO)}: `spai-train zoo` lists what there is")
 
 
 _GRIP = "https://github.com/grip-unina/ClipBased-SyntheticImageDetection"

@@ -1,7 +1,7 @@
 """What tests share as fixtures: small detectors, sample images, and spai-run in this process."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from PIL import Image
 from spai_export.directory import export
 from spai_runtime.cli.run import main
 from spai_train.checkpoint import Card, save_checkpoint
+from spai_train.cli import main as train_main
 from spai_train.detectors.spai.model import SPAI, SPAIConfig
 from tests.golden import CHECKPOINT
 from tests.support.commands import Ran, Run
@@ -77,14 +78,23 @@ def golden_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """spai-run in this process: `run("photos", "--engine", directory)`."""
+    return _in_this_process(main, capfd)
 
-    def call(*arguments: object) -> Ran:
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Run:
+    """spai-train in this process: `call("evaluate", "images.csv", "--engine", directory)`."""
+    return _in_this_process(train_main, capfd)
+
+
+def _in_this_process(command: Callable[[list[str]], int], capfd: pytest.CaptureFixture[str]) -> Run:
+    def ran(*arguments: object) -> Ran:
         capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
+        code = command([str(argument) for argument in arguments])
         captured = capfd.readouterr()
         return Ran(code, captured.out, captured.err)
 
-    return call
+    return ran
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A contender in a process of its own.
 
 What a process has allocated and freed before decides how glibc gets memory for large tensors. Beside other engines,
-eager PyTorch was a seventh faster than alone, as its users have it; ours keep their buffers, and were as fast.
+eager PyTorch is faster than alone, as its users have it; ours keep their buffers, and are as fast.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import Any
 
 from spai_runtime.files.private import PrivateFile
 
-MOST = 4  # that are kept: of ViT-B/16 one takes 134 MB in int8 and 240 MB in bf16
+MOST = 4  # that are kept: each is as large as the weights of its encoder in these types
 _DIGEST = hashlib.sha256().digest_size
 
 log = logging.getLogger("spai_runtime")

@@ -30,7 +30,7 @@ CELLS = 7  # of a patch, along a side
 # Pixels around a cell that it depends on: 3 (convolution 7×7), 1 (pooling), and of the 3×3 convolutions of each layer
 # 1 pixel times its stride: 3·1, then 1 + 3·2, then 2 + 5·4, then 4 + 2·8. That is a patch of 7 cells.
 HALO = 56
-SIDE = 616  # of a window, in pixels: it takes 1.2 GB in ONNX Runtime and 0.7 in OpenVINO, in fp32, beside the weights
+SIDE = 616  # of a window, in pixels: the larger, the less is computed twice, and the more memory its first layer takes
 
 _NETWORK = "encoder.network."
 _LINEAR = "head.linear."

@@ -1,13 +1,13 @@
 """TOML files that come with this package: benchmarks and published tables."""
 
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from spai_runtime.errors import UserError
+from spai_runtime.text import meant
 
 Kind = TypeVar("Kind")
 
@@ -26,7 +26,5 @@ def read_data(folder: Path, name: str, what: str, kind: type[Kind]) -> Kind:
     """
     names = names_in(folder)
     if name not in names:
-        close = get_close_matches(name, names, n=3)
-        meant = f" (is it {' or '.join(close)}?)" if close else ""
-        raise UserError(f"there is no {what} {name}{meant}: there are {', '.join(names)}")
+        raise UserError(f"there is no {what} {name}{meant(name, names)}: there are {', '.join(names)}")
     return msgspec.convert(tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")), kind)

@@ -114,15 +114,15 @@ def said_of(evaluation: Evaluation, number: int) -> Iterator[tuple[float | str, 
 def metric_lines(evaluation: Evaluation) -> Iterator[Line]:
     """One line a source and class, and the mean, below a header; what is not defined is empty."""
     names = ("labelled_ai", *METRICS)
-    yield ("perturbation", "source", "class", "against", "images", "errors", *_ends(names))
+    yield ("perturbation", "source", "class", "against", "images", "errors", *ends(names))
     for table, found in zip(evaluation.tables, evaluation.measurements, strict=True):
         for rate in found.rates:
             metrics = found.metrics_of(rate)
             against = "; ".join(" + ".join(map(printable, sources)) for sources in found.opponents_of(rate))
             about = printable(rate.source), rate.label, against, rate.images, rate.errors
-            yield (table.perturbation, *about, *_cells({"labelled_ai": rate.labelled_ai, **metrics}, names))
+            yield (table.perturbation, *about, *cells({"labelled_ai": rate.labelled_ai, **metrics}, names))
         if found.mean:
-            yield (table.perturbation, "mean", "", "", "", "", *_cells(found.mean, names))
+            yield (table.perturbation, "mean", "", "", "", "", *cells(found.mean, names))
 
 
 def published_lines(reproduction: Reproduction) -> Iterator[Line]:
@@ -136,17 +136,19 @@ def published_lines(reproduction: Reproduction) -> Iterator[Line]:
 def robustness_lines(means: Iterable[tuple[Perturbation, Mapping[str, Interval]]]) -> Iterator[Line]:
     """One line a perturbation, below a header."""
     names = ("auc", "balanced_accuracy")
-    yield ("perturbation", "level", *_ends(names))
+    yield ("perturbation", "level", *ends(names))
     for perturbation, metrics in means:
         level = "" if perturbation.kind is Kind.NONE else f"{perturbation.level:g}"
-        yield (perturbation.kind, level, *_cells(metrics, names))
+        yield (perturbation.kind, level, *cells(metrics, names))
 
 
-def _ends(names: Sequence[str]) -> list[str]:
+def ends(names: Sequence[str]) -> list[str]:
+    """The columns of intervals: each name, and its two ends."""
     return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
 
 
-def _cells(intervals: Mapping[str, Interval | None], names: Sequence[str]) -> list[float | str]:
+def cells(intervals: Mapping[str, Interval | None], names: Sequence[str]) -> list[float | str]:
+    """What stands in these columns; what is not defined is empty."""
     found = [intervals.get(name) for name in names]
     empty = ("", "", "")
     return [cell for one in found for cell in ((one.value, one.low, one.high) if one else empty)]

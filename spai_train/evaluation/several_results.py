@@ -13,7 +13,9 @@ from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.reproduction import Reproduction
 from spai_train.evaluation.results import (
     Line,
+    cells,
     draw,
+    ends,
     metric_lines,
     own_cells,
     published_lines,
@@ -83,8 +85,8 @@ def _score_lines(together: Together) -> Iterator[Line]:
         said = [said_of(found, number) for found in together.detectors]
         together_said = [_of_fusion(found, number) for found in together.fusions.values()]
         errors = next(iter(together.fusions.values())).tables[number].errors
-        for row, error, *cells in zip(table.rows, errors, *said, *together_said, strict=True):
-            flat = (cell for group in cells for cell in group)
+        for row, error, *groups_said in zip(table.rows, errors, *said, *together_said, strict=True):
+            flat = (cell for group in groups_said for cell in group)
             yield (*own_cells(row), *flat, error, *([table.perturbation] if perturbed else []))
 
 
@@ -93,10 +95,8 @@ def _of_fusion(found: Evaluation, number: int) -> Iterator[tuple[float | str, ..
 
 
 def _disagreement_lines(together: Together) -> Iterator[Line]:
-    ends = [f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")]
-    yield ("perturbation", "first", "second", "images", "spearman", *ends)
+    yield ("perturbation", "first", "second", "images", "spearman", *ends(SHARES))
     for perturbation, one in together.disagreements:
-        shares: list[Interval | None] = [getattr(one, name) for name in SHARES]
-        cells = [cell for share in shares for cell in ((share.value, share.low, share.high) if share else ("",) * 3)]
+        shares: dict[str, Interval | None] = {name: getattr(one, name) for name in SHARES}
         spearman = "" if one.spearman is None else one.spearman
-        yield (perturbation, one.first, one.second, one.images, spearman, *cells)
+        yield (perturbation, one.first, one.second, one.images, spearman, *cells(shares, SHARES))

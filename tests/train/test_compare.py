@@ -3,34 +3,19 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spai_train.cli import main
 from spai_train.commands.compare import Metric
 from spai_train.evaluation.metrics import METRICS
-from tests.support.commands import Ran
+from tests.support.commands import Run
 from tests.support.images import Write
 
-Call = Callable[..., Ran]
-
 
 @pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: object) -> Ran:
-        capfd.readouterr()
-        code = main([str(word) for word in words])
-        said = capfd.readouterr()
-        return Ran(code, said.out, said.err)
-
-    return run
-
-
-@pytest.fixture
-def evaluated(tiny_detector: Path, photo: Write, tmp_path: Path, call: Call) -> list[Path]:
+def evaluated(tiny_detector: Path, photo: Write, tmp_path: Path, call: Run) -> list[Path]:
     """Two detectors on the same images: the second looks at five crops, where the first looks at tiles."""
     lines = ["image,class,split,source"]
     for index in range(12):
@@ -55,7 +40,7 @@ def report(folder: Path) -> Any:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_the_table(evaluated: list[Path], call: Call) -> None:
+def test_the_table(evaluated: list[Path], call: Run) -> None:
     ran = call("compare", *evaluated)
     assert (ran.code, ran.stderr) == (0, "")
     lines = [line.split() for line in ran.stdout.splitlines() if line.strip() and "─" not in line]
@@ -66,7 +51,7 @@ def test_the_table(evaluated: list[Path], call: Call) -> None:
     assert lines[1][1] != lines[1][4]
 
 
-def test_all_numbers_in_a_file(evaluated: list[Path], call: Call, tmp_path: Path) -> None:
+def test_all_numbers_in_a_file(evaluated: list[Path], call: Run, tmp_path: Path) -> None:
     assert call("compare", *evaluated, "--metric", "accuracy", "--output", tmp_path / "all.csv").code == 0
     with (tmp_path / "all.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -83,7 +68,7 @@ def test_the_option_names_all_metrics() -> None:
     assert [*Metric] == [*METRICS]
 
 
-def test_the_same_detector_twice(evaluated: list[Path], call: Call) -> None:
+def test_the_same_detector_twice(evaluated: list[Path], call: Run) -> None:
     ran = call("compare", evaluated[0], evaluated[0] / "metrics.json")
     assert ran.code == 0
     assert "one (2)" in ran.stdout
@@ -99,7 +84,7 @@ def test_the_same_detector_twice(evaluated: list[Path], call: Call) -> None:
         ({"results": None}, "is not what evaluate writes"),
     ],
 )
-def test_what_cannot_be_compared(evaluated: list[Path], call: Call, change: dict[str, object], said: str) -> None:
+def test_what_cannot_be_compared(evaluated: list[Path], call: Run, change: dict[str, object], said: str) -> None:
     path = evaluated[1] / "metrics.json"
     path.write_text(json.dumps({**report(evaluated[1]), **change}))
     ran = call("compare", *evaluated)
@@ -108,7 +93,7 @@ def test_what_cannot_be_compared(evaluated: list[Path], call: Call, change: dict
     assert len(ran.stderr.splitlines()) == 1
 
 
-def test_a_folder_that_evaluate_did_not_write(tmp_path: Path, call: Call) -> None:
+def test_a_folder_that_evaluate_did_not_write(tmp_path: Path, call: Run) -> None:
     ran = call("compare", tmp_path)
     assert ran.code == 2
     said = "metrics.json: No such file or directory; name folders that `spai-train evaluate` wrote\n"

@@ -14,29 +14,15 @@ from sklearn.metrics import average_precision_score
 
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
-from spai_train.cli import main
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.benchmark import NAMES as BENCHMARKS
 from spai_train.evaluation.benchmark import load
 from spai_train.evaluation.metrics import METRICS
 from spai_train.evaluation.published_table import MEAN, NAMES, Wanted
 from spai_train.zoo import ZOO
-from tests.support.commands import Ran
+from tests.support.commands import Run
 from tests.support.images import Write, pixels
 from tests.train.test_benchmarks import SPAI, SYNTHBUSTER
-
-Call = Callable[..., Ran]
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: object) -> Ran:
-        capfd.readouterr()
-        code = main([str(word) for word in words])
-        said = capfd.readouterr()
-        return Ran(code, said.out, said.err)
-
-    return run
 
 
 @pytest.fixture
@@ -116,7 +102,7 @@ def synthbuster(photo: Write, root: str, generators: list[str]) -> None:
             photo(f"{root}/{name}/{index}.png", 40, 50, seed=10 * number + index)
 
 
-def test_both_columns(call: Call, named: Callable[[str], Path], photo: Write, tmp_path: Path) -> None:
+def test_both_columns(call: Run, named: Callable[[str], Path], photo: Write, tmp_path: Path) -> None:
     """All generators are there, so that the mean stands beside the published one."""
     synthbuster(photo, "data", SYNTHBUSTER)
     common = "--benchmark", "synthbuster", "--against", "rine-synthbuster", "--resamples", 20
@@ -155,7 +141,7 @@ def test_both_columns(call: Call, named: Callable[[str], Path], photo: Write, tm
     assert "published: row rine-ldm of rine-synthbuster: RINE, trained on latent diffusion" in ran.stdout
 
 
-def test_what_one_of_both_lacks(call: Call, named: Callable[[str], Path], photo: Write, tmp_path: Path) -> None:
+def test_what_one_of_both_lacks(call: Run, named: Callable[[str], Path], photo: Write, tmp_path: Path) -> None:
     """Tables of one's own: names match whatever their case, and the mean of other generators is not shown."""
     lines = ["image,class,source"]
     for index in range(8):
@@ -177,7 +163,7 @@ def test_what_one_of_both_lacks(call: Call, named: Callable[[str], Path], photo:
     assert "images here, not published: mine" in ran.stdout
 
 
-def test_a_figure_of_a_whole_benchmark(call: Call, named: Callable[[str], Path], photo: Write, tmp_path: Path) -> None:
+def test_a_figure_of_a_whole_benchmark(call: Run, named: Callable[[str], Path], photo: Write, tmp_path: Path) -> None:
     synthbuster(photo, "data", ["glide", "firefly"])
     common = "--benchmark", "synthbuster", "--against", "dda", "--resamples", 10, "--output", tmp_path / "o"
     assert call("evaluate", tmp_path / "data", "--engine", named("dda"), *common).code == 0
@@ -187,7 +173,7 @@ def test_a_figure_of_a_whole_benchmark(call: Call, named: Callable[[str], Path],
     assert figure["here"] == report["results"][0]["mean"]["accuracy"]
 
 
-def test_a_benchmark_of_jpegs(call: Call, tiny_detector: Path, photo: Write, tmp_path: Path) -> None:
+def test_a_benchmark_of_jpegs(call: Run, tiny_detector: Path, photo: Write, tmp_path: Path) -> None:
     """Co-Spy-Bench compresses every image first: the scores are those of the compressed images."""
     real = "data/test/Co-Spy-Bench/real_image_examples/SBU"
     fake = "data/test/Co-Spy-Bench/synthetic/sbu/segmind@tiny-sd"
@@ -219,7 +205,7 @@ def test_a_benchmark_of_jpegs(call: Call, tiny_detector: Path, photo: Write, tmp
     ],
 )
 def test_errors_are_one_sentence(
-    call: Call, tiny_detector: Path, tmp_path: Path, words: tuple[str, ...], said: str
+    call: Run, tiny_detector: Path, tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
     (tmp_path / "own.csv").write_text("image,class\na.png,1\n")
     ran = call("evaluate", tmp_path / "own.csv", "--engine", tiny_detector, "--output", tmp_path / "o", *words)
@@ -227,7 +213,7 @@ def test_errors_are_one_sentence(
     assert ran.stderr.startswith(f"spai-train: {said}")
 
 
-def test_what_does_not_go_with_a_benchmark(call: Call, tiny_detector: Path, tmp_path: Path) -> None:
+def test_what_does_not_go_with_a_benchmark(call: Run, tiny_detector: Path, tmp_path: Path) -> None:
     command = "evaluate", tmp_path, "--engine", tiny_detector, "--output", tmp_path / "o", "--benchmark", "synthbuster"
     assert "leave --root and --store out" in call(*command, "--root", tmp_path).stderr
     assert "those of a benchmark are for a test, leave one out" in call(*command, "--calibrate", "platt").stderr

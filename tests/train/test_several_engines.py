@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,13 @@ from sklearn.metrics import roc_auc_score
 from spai_runtime.fusion import Rule
 from spai_runtime.images import Picture
 from spai_runtime.manifest import Threshold
-from spai_train.cli import main
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.disagreement import Disagreement, Verdicts
-from tests.support.commands import Ran, Run
+from tests.support.commands import Run
 from tests.support.images import Write
 from tests.support.scored import table_of
 
-Call = Callable[..., Ran]
 NAMES = "tiny", "soft_or"  # the second is named like a rule
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: object) -> Ran:
-        capfd.readouterr()
-        code = main([str(word) for word in words])
-        said = capfd.readouterr()
-        return Ran(code, said.out, said.err)
-
-    return run
 
 
 @pytest.fixture
@@ -77,7 +63,7 @@ def reports(folder: Path) -> dict[str, Any]:
 
 
 def test_each_detector_and_each_rule(
-    call: Call, run: Run, engines: list[object], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Run, run: Run, engines: list[object], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scores are those of spai-run, and each image was opened once for all detectors."""
     opened, output, really = [], tmp_path / "o", Picture.open
@@ -137,7 +123,7 @@ def test_each_detector_and_each_rule(
     assert disagreement[0]["images"] == "14"
 
 
-def test_one_folder_of_several_is_compared(call: Call, engines: list[object], images: Path, tmp_path: Path) -> None:
+def test_one_folder_of_several_is_compared(call: Run, engines: list[object], images: Path, tmp_path: Path) -> None:
     common = "evaluate", images, "--resamples", 20, "--output"
     assert call(*common, tmp_path / "both", *engines).code == 3
     assert call(*common, tmp_path / "one", *engines[:2]).code == 3
@@ -151,7 +137,7 @@ def test_one_folder_of_several_is_compared(call: Call, engines: list[object], im
     assert of["tiny"]
 
 
-def test_a_threshold_is_for_fused_scores(call: Call, engines: list[object], images: Path, tmp_path: Path) -> None:
+def test_a_threshold_is_for_fused_scores(call: Run, engines: list[object], images: Path, tmp_path: Path) -> None:
     ran = call("evaluate", images, *engines, "--output", tmp_path / "o", "--resamples", 5, "--threshold", 0.9)
     own = json.loads((Path(str(engines[1])) / "detector.json").read_text())["threshold"]
     found = {name: report["threshold"] for name, report in reports(tmp_path / "o").items()}
@@ -161,7 +147,7 @@ def test_a_threshold_is_for_fused_scores(call: Call, engines: list[object], imag
     assert next(line for line in ran.stdout.splitlines() if line.strip().startswith("fusion_lse"))
 
 
-def test_errors_are_one_sentence(call: Call, engines: list[object], images: Path, tmp_path: Path) -> None:
+def test_errors_are_one_sentence(call: Run, engines: list[object], images: Path, tmp_path: Path) -> None:
     def said(*words: object) -> str:
         ran = call("evaluate", images, *engines, "--output", tmp_path / "o", *words)
         assert (ran.code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
