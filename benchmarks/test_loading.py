@@ -16,7 +16,8 @@ from measure import ratio, take_turns
 from photographs import write_photographs
 from steps import MODEL, VIEWS, Step, random_batch, trainee
 
-from spai_train.data.augment import FINETUNE, Augment
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE
 from spai_train.data.dataset import TrainingImages, load_batches
 from spai_train.data.order import Order, Plan
 from spai_train.data.stores import Files

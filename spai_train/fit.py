@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from spai_runtime.manifest import Positive
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
-from spai_train.data.augment import FINETUNE, Augment, Augmentation
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
 from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_labelled

@@ -9,7 +9,8 @@ from accelerate import Accelerator
 from msgspec import Meta
 from torch import Tensor, nn
 
-from spai_train.data.augment import PRETRAIN, Augment, Augmentation
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import PRETRAIN, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
 from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_unlabelled

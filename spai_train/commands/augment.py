@@ -3,13 +3,13 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import PIL.Image
 import typer
@@ -23,13 +23,13 @@ from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import RecipeOption
 from spai_train.data import Image
 from spai_train.data.table import Row, read_table, write_table
-from spai_train.data.window import drawing_nbytes
+
+if TYPE_CHECKING:
+    from spai_train.data.augment import Augment
 
 EPILOG = "Exit code: 0 written; 3 written, less images that cannot be read; 2 usage, or nothing could be written."
 
 IMAGES = "images"  # the folder of the files, beside the table
-
-Draw = Callable[[Picture, int], Image]  # of a picture and a seed: an augmented view
 
 
 def run(
@@ -65,7 +65,7 @@ def run(
     return 0 if len(written) == len(rows) else EXIT_SOME_ERRORS
 
 
-def copy_augmented(rows: Sequence[Row], output: Path, augment: Draw, seed: int, workers: int) -> list[Row]:
+def copy_augmented(rows: Sequence[Row], output: Path, augment: "Augment", seed: int, workers: int) -> list[Row]:
     """Writes one augmented PNG a row; an image that cannot be read is named on stderr and left out.
 
     A file follows from the seed and the image's name and pixels, whatever the other rows and the number of threads.
@@ -88,7 +88,7 @@ def _reported(outcomes: Iterable[Row | str]) -> Iterator[Row]:
             yield outcome
 
 
-def _copy(row: Row, ticket: int, output: Path, augment: Draw, seed: int, budget: Budget) -> Row | str:
+def _copy(row: Row, ticket: int, output: Path, augment: "Augment", seed: int, budget: Budget) -> Row | str:
     """The copy's row, or what is wrong.
 
     :param ticket: of the budget, which waits for every one of them
@@ -103,14 +103,14 @@ def _copy(row: Row, ticket: int, output: Path, augment: Draw, seed: int, budget:
     return replace(row, name=name, path=output / name)
 
 
-def _view(row: Row, ticket: int, augment: Draw, seed: int, budget: Budget) -> Image:
+def _view(row: Row, ticket: int, augment: "Augment", seed: int, budget: Budget) -> Image:
     """:raises ImageError: it cannot be read"""
     try:
         picture = Picture.open(row.path)
     except ImageError:
         with budget.held(ticket, 0):
             raise
-    with budget.held(ticket, drawing_nbytes(picture)), closing(picture):
+    with budget.held(ticket, augment.nbytes(picture)), closing(picture):
         return augment(picture, seed)
 
 

@@ -7,110 +7,29 @@ Axes: V views, S the side of a view, C = 3.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from msgspec import Meta
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from spai_runtime.images import Picture
+from spai_runtime.views import Resize
 from spai_train.data import Image
+from spai_train.data.augmentation import Augmentation
 from spai_train.data.degrade import add_noise, as_uint8, blur, gaussian_kernel, recompress, smooth
 from spai_train.data.window import draw_window, plain_crop
 
-Probability = Annotated[float, Meta(ge=0, le=1)]
-Positive = Annotated[float, Meta(gt=0)]
-Share = Annotated[float, Meta(gt=0, le=1)]
-Factor = Annotated[float, Meta(ge=0)]
-Quality = Annotated[int, Meta(ge=1, le=100)]
-Hue = Annotated[float, Meta(ge=-0.5, le=0.5)]
-Kernel = Annotated[int, Meta(ge=1)]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How views are drawn. The defaults are SPAI's published fine-tuning (upstream spai/config.py, AUG.*).
-
-    Pairs are the lowest and the highest value; what is drawn lies between them, evenly.
-
-    :param crop: share of the image's area that is cut out and resized, in (0, 1] (MIN_CROP_AREA, MAX_CROP_AREA);
-        (1, 1) cuts S×S pixels without resizing, and pads a shorter side by reflection
-    :param ratio: width over height of what is cut out, drawn evenly in its logarithm (albumentations' default)
-    :param interpolation: of every resize; rotation is bilinear in any case
-    :param antialias: whether a resize to fewer pixels averages over what it leaves out, as Pillow's does; OpenCV's
-        does not
-    :param horizontal_flip, vertical_flip: probabilities
-    :param rotation: probability (ROTATION_PROB) of turning, cutting out the largest square that shows no border, and
-        resizing that to S×S
-    :param degrees: largest angle, either way (ROTATION_DEGREES)
-    :param blur: probability of a Gaussian blur (GAUSSIAN_BLUR_PROB)
-    :param blur_kernel: kernel size in pixels, odd; an even draw counts as the next odd size (GAUSSIAN_BLUR_LIMIT)
-    :param blur_sigma: standard deviation of the kernel in pixels (GAUSSIAN_BLUR_SIGMA)
-    :param noise: probability of Gaussian noise, independent in each channel (GAUSSIAN_NOISE_PROB)
-    :param noise_variance: on the scale of 0–255 (albumentations' default)
-    :param jitter: probability of changing brightness, contrast, saturation and hue, in any order (COLOR_JITTER)
-    :param brightness, contrast, saturation: factors, 1 leaves the image as it is (COLOR_JITTER_*_RANGE)
-    :param hue: turn of the colour circle, in [−0.5, 0.5] (COLOR_JITTER_HUE_RANGE)
-    :param sharpen: probability (SHARPEN_PROB) of a 3×3 filter, (1 − α)·identity + α·effect, where effect is
-        8 + lightness in the centre and −1 around it
-    :param sharpen_alpha: α, in [0, 1] (SHARPEN_ALPHA_RANGE)
-    :param sharpen_lightness: brightness of the effect (SHARPEN_LIGHTNESS_RANGE)
-    :param jpeg, webp: probabilities of a compression (JPEG_COMPRESSION_PROB, WEBP_COMPRESSION_PROB)
-    :param jpeg_quality, webp_quality: 1–100 (JPEG_MIN_QUALITY, JPEG_MAX_QUALITY, and the same of WEBP)
-    :raises ValueError: a pair whose first value is above its second, or an even kernel
-    """
-
-    crop: tuple[Share, Share] = (0.2, 1.0)
-    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    antialias: bool = False
-    horizontal_flip: Probability = 0.5
-    vertical_flip: Probability = 0.5
-    rotation: Probability = 0.5
-    degrees: Annotated[float, Meta(ge=0, le=180)] = 90.0
-    blur: Probability = 0.5
-    blur_kernel: tuple[Kernel, Kernel] = (3, 9)
-    blur_sigma: tuple[Positive, Positive] = (0.01, 0.5)
-    noise: Probability = 0.5
-    noise_variance: tuple[Factor, Factor] = (10.0, 50.0)
-    jitter: Probability = 0.0
-    brightness: tuple[Factor, Factor] = (0.8, 1.2)
-    contrast: tuple[Factor, Factor] = (0.8, 1.2)
-    saturation: tuple[Factor, Factor] = (0.8, 1.2)
-    hue: tuple[Hue, Hue] = (-0.1, 0.1)
-    sharpen: Probability = 0.0
-    sharpen_alpha: tuple[Probability, Probability] = (0.01, 0.4)
-    sharpen_lightness: tuple[Factor, Factor] = (0.95, 1.0)
-    jpeg: Probability = 0.5
-    jpeg_quality: tuple[Quality, Quality] = (50, 100)
-    webp: Probability = 0.0
-    webp_quality: tuple[Quality, Quality] = (50, 100)
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple) and value[0] > value[1]:
-                raise ValueError(f"{field.name} goes from {value[0]} to {value[1]}; put the lower value first")
-        if any(size % 2 == 0 for size in self.blur_kernel):
-            raise ValueError(f"blur_kernel goes from {self.blur_kernel[0]} to {self.blur_kernel[1]}; both must be odd")
-
-
-FINETUNE = Augmentation()
-
-PLAIN = Augmentation(  # somewhere in the image, its pixels as they are
-    crop=(1.0, 1.0), horizontal_flip=0.0, vertical_flip=0.0, rotation=0.0, blur=0.0, noise=0.0, jpeg=0.0
-)
-
-# Masked frequency modelling: torchvision's random resized crop and flip of a Pillow image (upstream
-# spai/data/data_mfm.py, `MFMTransform`).
-PRETRAIN = replace(PLAIN, crop=(0.2, 1.0), interpolation="bicubic", antialias=True, horizontal_flip=0.5)
-
+# Bytes a pixel beside the decoded ones: RGB of 4 bytes, its array, and a window as large as the image; and what a blur
+# of it takes, the planes before and after one axis, padded and weighed.
+WORKING_BYTES, PLANES_BYTES = 10, 48
 
 Crop = Callable[[int, int, int, int], Image]  # of top, left, bottom, right
+
+
+Step = Callable[[Image, np.random.Generator], Image]
+Chances = Sequence[tuple[float, Step]]  # of the steps that are on, in their order
 
 
 class Augment:
@@ -121,10 +40,12 @@ class Augment:
 
     def __init__(self, settings: Augmentation, size: int) -> None:
         self.settings, self.size = settings, size
-        steps: tuple[tuple[float, Callable[[Image, np.random.Generator], Image]], ...] = (
+        self._moves = _on(
             (settings.horizontal_flip, _flip_horizontally),
             (settings.vertical_flip, _flip_vertically),
             (settings.rotation, self._rotate),
+        )
+        self._losses = _on(
             (settings.blur, self._blur),
             (settings.noise, self._add_noise),
             (settings.jitter, self._jitter),
@@ -132,7 +53,6 @@ class Augment:
             (settings.jpeg, self._jpeg),
             (settings.webp, self._webp),
         )
-        self._steps = [(probability, step) for probability, step in steps if probability > 0]
 
     def __call__(self, picture: Picture, seed: int) -> Image:
         """One view, (S, S, 3). Of a large picture, only the window that is cut out is converted.
@@ -145,20 +65,49 @@ class Augment:
     def views(self, picture: Picture, seeds: Sequence[int]) -> Image:
         """One view a seed, (V, S, S, 3). The picture is converted once: windows of several views overlap."""
         picture.load()
-        converted = self.settings.crop != (1, 1) and len(seeds) > 1
+        converted = self.settings.crop != (1, 1) and len(seeds) > 1 and not self._needs_whole
         crop = _cropper(picture.array()) if converted else picture.crop
         views = np.empty((len(seeds), self.size, self.size, 3), np.uint8)
         for view, seed in zip(views, seeds, strict=True):
             view[:] = self._draw(picture, crop, seed)
         return views
 
+    def nbytes(self, picture: Picture) -> int:
+        """Memory in bytes that decoding a picture and drawing views of it, one after the other, takes at most."""
+        whole = picture.height * picture.width
+        cropped = math.prod(self._size(picture))
+        drawn = whole + cropped if self.settings.shorter_side else whole
+        degraded = {"view": 0, "image": whole, "resized": cropped}[self.settings.degrade] if self._losses else 0
+        return max(picture.decoding_nbytes, picture.nbytes + WORKING_BYTES * drawn + PLANES_BYTES * degraded)
+
+    @property
+    def _needs_whole(self) -> bool:
+        """Whether something is done to the whole image before a window is cut out."""
+        return self.settings.shorter_side is not None or self.settings.degrade != "view"
+
     def _draw(self, picture: Picture, crop: Crop, seed: int) -> Image:
         rng = np.random.default_rng(seed)
-        view = self._cut(picture, crop, rng)
-        for probability, step in self._steps:
-            if rng.random() < probability:
-                view = step(view, rng)
-        return view
+        if self._needs_whole:
+            picture = self._whole(picture, rng)
+            crop = picture.crop
+        view = _changed(self._cut(picture, crop, rng), self._moves, rng)
+        return _changed(view, self._losses, rng) if self.settings.degrade == "view" else view
+
+    def _whole(self, picture: Picture, rng: np.random.Generator) -> Picture:
+        """The picture that a window is cut out of."""
+        if self.settings.degrade == "image":
+            picture = self._degraded(picture, rng)
+        if self.settings.shorter_side is not None:
+            picture = picture.resized(*self._size(picture), "bilinear")
+        return self._degraded(picture, rng) if self.settings.degrade == "resized" else picture
+
+    def _size(self, picture: Picture) -> tuple[int, int]:
+        """Height and width of what windows are cut out of."""
+        side = self.settings.shorter_side
+        return (picture.height, picture.width) if side is None else Resize(side).size(picture.height, picture.width)
+
+    def _degraded(self, picture: Picture, rng: np.random.Generator) -> Picture:
+        return Picture.from_array(_changed(picture.array(), self._losses, rng))
 
     def _cut(self, picture: Picture, crop: Crop, rng: np.random.Generator) -> Image:
         if self.settings.crop == (1, 1):
@@ -212,6 +161,18 @@ class Augment:
 
     def _webp(self, view: Image, rng: np.random.Generator) -> Image:
         return recompress(view, "WEBP", _whole(self.settings.webp_quality, rng))
+
+
+def _on(*steps: tuple[float, Step]) -> Chances:
+    """Those that ever happen; what does not happen draws nothing."""
+    return [(probability, step) for probability, step in steps if probability > 0]
+
+
+def _changed(image: Image, chances: Chances, rng: np.random.Generator) -> Image:
+    for probability, step in chances:
+        if rng.random() < probability:
+            image = step(image, rng)
+    return image
 
 
 def _cropper(pixels: Image) -> Crop:

@@ -17,7 +17,6 @@ from spai_train.data.order import Order, Ticket
 from spai_train.data.stores import Store
 from spai_train.data.table import Row, TableError
 from spai_train.data.turns import Turns
-from spai_train.data.window import drawing_nbytes
 from spai_train.seeds import Use, seed_of
 
 ATTEMPTS = 20  # images in a row that may be unreadable before the data set is
@@ -101,7 +100,7 @@ class TrainingImages(Dataset[Sample]):
         """(V, S, S, 3) :raises ImageError: it cannot be read"""
         seeds = [seed_of(self.seed, Use.AUGMENT, ticket.epoch, ticket.image, view) for view in range(self.views)]
         picture = Picture.open(self.store.source(row))
-        with self._turns.take(drawing_nbytes(picture)):
+        with self._turns.take(self.augment.nbytes(picture)):
             return self.augment.views(picture, seeds)
 
     def _candidates(self, ticket: Ticket) -> Iterator[int]:

@@ -9,12 +9,6 @@ from spai_runtime.views import Layout
 from spai_train.data import Image
 
 _TRIES = 10  # torchvision's and albumentations'
-_WORKING_BYTES = 10  # a pixel beside the decoded ones: RGB of 4 bytes, its array, and a window as large as the image
-
-
-def drawing_nbytes(picture: Picture) -> int:
-    """Memory in bytes that decoding a picture and drawing views of it, one after the other, takes at most."""
-    return max(picture.decoding_nbytes, picture.nbytes + _WORKING_BYTES * picture.width * picture.height)
 
 
 def draw_window(

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from spai_runtime.errors import UserError
 from spai_train.checkpoint import Card, load_checkpoint
-from spai_train.data.augment import FINETUNE, Augment
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE
 from spai_train.data.dataset import TrainingImages
 from spai_train.data.stores import Store
 from spai_train.data.table import Row

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spai_runtime.images import Picture
-from spai_train.data.augment import FINETUNE, PLAIN, Augment
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE, PLAIN
 from tests.support.images import pixels
 
 SIZE = 48

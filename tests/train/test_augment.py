@@ -3,18 +3,23 @@
 import io
 import math
 from dataclasses import replace
+from itertools import product
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from scipy.stats import kstest
+from torchvision.transforms.functional import resize
 
 from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture
-from spai_train.data.augment import FINETUNE, PLAIN, PRETRAIN, Augment, Augmentation
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE, PLAIN, PRETRAIN, Augmentation
+from spai_train.data.degrade import recompress
 from spai_train.data.window import draw_window
 from tests.support.augmenting import ALL, IMAGE, PICTURE, PROBABILITIES, SIZE, alone, grey
 from tests.support.images import pixels
@@ -134,7 +139,42 @@ def test_views_are_the_views_of_their_seeds() -> None:
     assert augment.views(PICTURE, []).shape == (0, SIZE, SIZE, 3)
 
 
-@pytest.mark.parametrize("settings", [ALL, PRETRAIN, PLAIN], ids=["all", "pretrain", "plain"])
+def crops(image: NDArray[np.uint8]) -> list[bytes]:
+    """All windows of SIZE × SIZE."""
+    height, width, _ = image.shape
+    corners = product(range(height - SIZE + 1), range(width - SIZE + 1))
+    return [image[top : top + SIZE, left : left + SIZE].tobytes() for top, left in corners]
+
+
+@pytest.mark.parametrize("sides", [(90, 70), (30, 40), (48, 48)])
+def test_shorter_side_is_torchvisions_resize_of_a_pil_image(sides: tuple[int, int]) -> None:
+    image = pixels(*sides)
+    resized = np.asarray(resize(Image.fromarray(image), [50]))
+    augment = Augment(replace(PLAIN, shorter_side=50), SIZE)
+    assert augment(Picture.from_array(image), 0).tobytes() in crops(resized)
+    np.testing.assert_array_equal(
+        augment.views(Picture.from_array(image), [0])[0], augment(Picture.from_array(image), 0)
+    )
+
+
+@pytest.mark.parametrize("degrade", ["image", "resized"])
+def test_a_whole_image_is_degraded_before_it_is_cropped(degrade: str) -> None:
+    image = pixels(90, 70)
+    settings = replace(PLAIN, jpeg=1.0, jpeg_quality=(5, 5), shorter_side=50, degrade=degrade)
+    whole = image if degrade == "image" else np.asarray(resize(Image.fromarray(image), [50]))
+    whole = recompress(whole, "JPEG", 5)
+    expected = whole if degrade == "resized" else np.asarray(resize(Image.fromarray(whole), [50]))
+    assert Augment(settings, SIZE)(Picture.from_array(image), 0).tobytes() in crops(expected)
+
+
+WHOLE = replace(ALL, crop=(1.0, 1.0), shorter_side=4, degrade="resized")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [ALL, PRETRAIN, PLAIN, WHOLE, replace(WHOLE, degrade="image")],
+    ids=["all", "pretrain", "plain", "resized", "image"],
+)
 @pytest.mark.parametrize("sides", [(1, 1), (1, 3000), (3000, 1), (30, 20), (700, 900)])
 def test_picture_of_any_size_gives_a_view(settings: Augmentation, sides: tuple[int, int]) -> None:
     picture = Picture.from_array(pixels(*sides))

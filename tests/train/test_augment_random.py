@@ -15,7 +15,8 @@ from PIL import Image
 from scipy.stats import binom, kstest
 
 from spai_runtime.images import Picture
-from spai_train.data.augment import FINETUNE, PLAIN, Augment
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE, PLAIN
 from tests.support.augmenting import ALL, IMAGE, PICTURE, PROBABILITIES, SIZE, alone, grey
 from tests.support.images import pixels
 from tests.support.noise import power
@@ -88,7 +89,8 @@ FINGERPRINT = """
 import dataclasses, hashlib
 import numpy as np, torch
 from spai_runtime.images import Picture
-from spai_train.data.augment import FINETUNE, Augment
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE
 settings = dataclasses.replace(FINETUNE, rotation=1.0, blur=1.0, noise=1.0, jitter=1.0, sharpen=1.0, jpeg=1.0, webp=1.0)
 picture = Picture.from_array(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8))
 fingerprint = hashlib.sha256(Augment(settings, 48).views(picture, range(8)).tobytes()).hexdigest()

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from spai_train.data.augment import FINETUNE, PLAIN, Augment, Augmentation
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE, PLAIN, Augmentation
 from spai_train.data.dataset import Batch, PackedRows, Sample, TrainingImages, collate, load_batches
 from spai_train.data.order import Order, Plan, Ticket, permutation
 from spai_train.data.stores import Files

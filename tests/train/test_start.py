@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from spai_train.checkpoint import CheckpointError
-from spai_train.data.augment import PLAIN, Augment
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import PLAIN
 from spai_train.data.dataset import TrainingImages
 from spai_train.data.order import Ticket
 from spai_train.data.stores import Files

@@ -29,23 +29,27 @@ DRAW = """
 from dataclasses import replace
 from PIL import Image
 from spai_runtime.images import Picture
-from spai_train.data.augment import Augment, FINETUNE, PRETRAIN
+from spai_train.data.augment import Augment
+from spai_train.data.augmentation import FINETUNE, PRETRAIN
 from spai_train.data.perturb import Kind, Perturbation
-from spai_train.data.window import drawing_nbytes
 from spai_train.evaluation.pictures import PerturbedPicture
+WHOLE = {"crop": (0.999, 1.0), "ratio": (1.0, 1.0)}
+DEGRADED = replace(FINETUNE, **WHOLE, blur=1.0, noise=1.0, jpeg=1.0, shorter_side=1000)
+SETTINGS = [replace(FINETUNE, **WHOLE), replace(PRETRAIN, **WHOLE), replace(DEGRADED, degrade="image")]
+SETTINGS.append(replace(DEGRADED, degrade="resized"))
 LEVELS = {Kind.JPEG: 80, Kind.WEBP: 80, Kind.BLUR: 9, Kind.NOISE: 5, Kind.SCALE: 1.2}
 def draw(path, settings):
-    whole = replace(settings, crop=(0.999, 1.0), ratio=(1.0, 1.0))
     picture = Picture.open(path)
-    yield drawing_nbytes(picture)
-    Augment(whole, 224).views(picture, [1, 2])
+    augment = Augment(settings, 224)
+    yield augment.nbytes(picture)
+    augment.views(picture, [1, 2])
     picture.close()
 def perturb(path, kind):
     picture = PerturbedPicture(Picture.open(path), Perturbation(kind, LEVELS[kind]), 0)
     yield picture.decoding_nbytes
     picture.load().close()
 for path in sys.argv[1:] * 2:  # the first time, libraries are loaded
-    for action, what in [(draw, FINETUNE), (draw, PRETRAIN), *((perturb, kind) for kind in LEVELS)]:
+    for action, what in [*((draw, settings) for settings in SETTINGS), *((perturb, kind) for kind in LEVELS)]:
         before, steps = begin(), action(path, what)
         said = next(steps)
         list(steps)
