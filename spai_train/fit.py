@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from accelerate import Accelerator
 from msgspec import Meta
 from torch import Tensor, nn
@@ -21,13 +22,15 @@ from spai_train.data.table import Row, TableError
 from spai_train.detectors import DEFAULT, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial
 from spai_train.memory import BatchLimit
+from spai_train.recipe import RecipeError
+from spai_train.seeds import Use, seed_of
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop
 from spai_train.training.losses import Objective, objective
 from spai_train.training.optimizer import build_optimizer
 from spai_train.training.run import Metrics, RunFolder
 from spai_train.training.settings import TrainingSettings
-from spai_train.training.start import draw_model, prepare, training_of
+from spai_train.training.start import draw_model, prepare, stage_of, training_of
 from spai_train.training.stopping import EarlyStopping, StoppingSettings
 from spai_train.training.task import OnEpoch, Outcome
 from spai_train.training.validate import validate
@@ -43,11 +46,15 @@ class FitRecipe(TrainingSettings):
     :param name: of what is trained; left out, the detector's
     :param notice: one line that a user must read before trusting a score, or ""
     :param positive: what it shall say of images like those of class 1: `ai`, or what else they are, e.g. `edited`
+    :param stage: a part of the detector to train alone, where it has such: of CO-SPY `semantic`, `artifact`, `fusion`
     :param pretrained: weights of the backbone: a file, or `timm` for those on its hub (CLIP, DINOv2); None has none
+    :param vae: weights of CO-SPY's VAE: `vae/diffusion_pytorch_model.safetensors` of Stable Diffusion v1.4
     :param start: a whole checkpoint to go on from; `model`, `pretrained` and `initial` are then not asked
     :param initial: how weights are drawn that are not loaded
     :param freeze: whether the backbone stays as it is; None freezes one that is loaded, as upstream does
     :param views: augmented views of an image, which the head sees as its tiles
+    :param beside: the augmentation of the views that CO-SPY's stage `fusion` gives its artifact branch; None draws
+        them by `augmentation` too
     :param validation_batch_size: views that validation gives the encoder at once; None is 4 on a CPU, 64 on a GPU, and
         half of it, again and again, where memory runs out
     :param keep: `best` keeps the best and the last epoch's checkpoint, `all` every epoch's
@@ -58,12 +65,15 @@ class FitRecipe(TrainingSettings):
     notice: str = ""
     positive: Positive = "ai"
     model: Any = None  # the published dimensions
+    stage: str | None = None
     pretrained: str | None = None
+    vae: str | None = None
     start: str | None = None
     initial: Initial = "upstream"
     freeze: bool | None = None
     views: Annotated[int, Meta(ge=1)] = 4
     augmentation: Augmentation = FINETUNE
+    beside: Augmentation | None = None
     objective: Objective = field(default_factory=Objective)
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
     validation_batch_size: Annotated[int, Meta(ge=1)] | None = None
@@ -105,8 +115,8 @@ def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEp
     """
     training = training_of(find(recipe.detector))
     data = read_labelled(recipe.data)
-    all_train = recipe.frozen or (recipe.start is None and training.all_train(recipe.model))
-    accelerator = launch(recipe, output, all_train=all_train)
+    every = recipe.frozen or (recipe.start is None and training.all_train(recipe.model))
+    accelerator = launch(recipe, output, all_train=every and not training.skips)
     plan = Plan(
         len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
     )
@@ -129,17 +139,19 @@ class FitTask:
     def __init__(self, recipe: FitRecipe, data: Labelled, folder: RunFolder, accelerator: Accelerator) -> None:
         self.recipe, self.data, self.folder, self.accelerator = recipe, data, folder, accelerator
         self.spec = find(recipe.detector)
+        self.stage = stage_of(self.spec, recipe.stage)
         checkpoint = None if recipe.start is None else load_checkpoint(recipe.start, recipe.detector)
-        augment = Augment(recipe.augmentation, self.spec.side(checkpoint.config if checkpoint else recipe.model))
-        self.images = TrainingImages(data.training, data.store, augment, recipe.views, recipe.seed)
+        augment, beside = self._augments(checkpoint.config if checkpoint else recipe.model)
+        self.images = TrainingImages(data.training, data.store, augment, recipe.views, recipe.seed, beside)
         model = checkpoint.model() if checkpoint else self._drawn()
         self.model = self._prepared(model).to(accelerator.device)
         self._objective = objective(recipe.objective, recipe.batch_size)
         self._limit = BatchLimit(recipe.validation_batch_size)  # which an epoch that ran out of memory hands on
 
     def loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
-        verdict = model(batch.views, detached=self.recipe.objective.detached)
-        return self._objective(verdict.logit, verdict.embedding, batch.labels, seed)
+        views = (batch.views,) if batch.beside is None else (batch.views, batch.beside)
+        verdict = model(*views, detached=self.recipe.objective.detached)
+        return self._objective(verdict.logit, verdict.embedding, batch.labels, seed) + self.model.penalty()
 
     def validate(self) -> Metrics:
         metrics = self._measured("val", self.data.validation)
@@ -167,12 +179,29 @@ class FitTask:
 
     def _drawn(self) -> DetectorModel:
         recipe = self.recipe
-        return draw_model(self.spec, recipe.model, recipe.seed, recipe.initial, recipe.pretrained, self.images)
+        given = recipe.initial, recipe.pretrained, self.images, recipe.vae
+        return draw_model(self.spec, recipe.model, recipe.seed, *given)
+
+    def _augments(self, config: Any) -> tuple[Augment, Augment | None]:
+        """Of the views, and of those beside them, if the stage asks for such.
+
+        :raises RecipeError: what nothing asks for is set
+        """
+        recipe, side = self.recipe, self.stage.side if self.stage else self.spec.side
+        augment = Augment(recipe.augmentation, side(config))
+        if self.stage and self.stage.beside:
+            return augment, Augment(recipe.beside or recipe.augmentation, self.stage.beside(config))
+        if recipe.beside is not None:
+            raise RecipeError("nothing draws views beside others here: leave beside out, or set stage")
+        return augment, None
 
     def _prepared(self, model: DetectorModel) -> DetectorModel:
         recipe, training = self.recipe, training_of(self.spec)
         on_cpu = self.accelerator.device.type == "cpu"
         prepare(model, training, frozen=recipe.frozen, checkpointing=recipe.checkpointing, chunked=on_cpu)
+        if self.stage:
+            torch.manual_seed(seed_of(recipe.seed, Use.INITIAL))
+            self.stage.begin(model)
         if recipe.compile:
             model.get_submodule(training.backbone).compile()
         return model

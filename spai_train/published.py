@@ -103,6 +103,14 @@ SIGLIP_WEBLI = PublishedFile(
     repo="timm/ViT-SO400M-14-SigLIP-384",
 )
 
+# The VAE that CO-SPY's training downloads (Megum1/CO-SPY, detectors/sd-v1_4/artifact.py); in diffusers' names.
+VAE_SD14 = PublishedFile(
+    name="diffusion_pytorch_model.safetensors",
+    source="https://huggingface.co/CompVis/stable-diffusion-v1-4/tree/main/vae",
+    licence="CreativeML OpenRAIL-M",
+    repo="CompVis/stable-diffusion-v1-4",
+)
+
 # What ClipDet's code downloads for `clipL14commonpool` (grip-unina/ClipBased-SyntheticImageDetection, openclipnet.py).
 CLIP_COMMONPOOL = PublishedFile(
     name="open_clip_pytorch_model.bin",

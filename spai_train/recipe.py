@@ -35,6 +35,9 @@ def load_recipe(
 ) -> Section:
     """One section of a recipe, as a frozen dataclass whose defaults fill in what it leaves out.
 
+    A section may hold what is different in a stage of the training, `stages: {NAME: {KEY: VALUE}}`, whose keys count
+    where the key `stage` names it.
+
     :param recipe: a YAML file, or the name of one that ships: `spai`, `demo`
     :param overrides: dotted key → value, e.g. {"optimizer.learning_rate": 1e-4}
     :param defaults: the same, in place of the dataclass's
@@ -44,7 +47,7 @@ def load_recipe(
     content = _read(path)
     if section not in content:
         raise RecipeError(f"{path} has no section `{section}`; it has: {', '.join(content) or 'none'}")
-    values = _merged(content[section] or {}, overrides or {}, defaults or {})
+    values = _merged(_staged(content[section] or {}, overrides or {}), overrides or {}, defaults or {})
     typed: type = kind.typed(values) if isinstance(kind, Varying) else kind
     _refuse_unknown(values, typed, f"the section `{section}` of {path}")
     try:
@@ -131,6 +134,25 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(value, dict | None) for value in content.values()):
         raise RecipeError(f"{path} is not a recipe: it must hold sections such as `fit:` and `pretrain:`")
     return content
+
+
+def _staged(section: Any, overrides: Mapping[str, Any]) -> Any:
+    """A section with the keys of its stage in it."""
+    if not isinstance(section, dict) or "stages" not in section:
+        return section
+    stages = section.pop("stages")
+    stage = overrides.get("stage", section.get("stage"))
+    keys = stages.get(stage, {}) if isinstance(stages, dict) else None
+    if not isinstance(keys, dict):
+        raise RecipeError("`stages` of a recipe holds the keys of each stage: {NAME: {KEY: VALUE}}")
+    return _over(section, keys)
+
+
+def _over(values: dict[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with others over them, level by level."""
+    both = values.keys() & others.keys()
+    nested = {key for key in both if isinstance(values[key], dict) and isinstance(others[key], dict)}
+    return {**values, **others, **{key: _over(values[key], others[key]) for key in nested}}
 
 
 def _merged(section: Any, overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:

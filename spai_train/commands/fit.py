@@ -55,6 +55,13 @@ def run(
     pretrained: Annotated[
         str | None, typer.Option(help="Backbone: last.pth of pretrain, MFM's file, or timm [pretrained].")
     ] = None,
+    vae: Annotated[Path | None, typer.Option(help="Of cospy: the VAE's file of Stable Diffusion v1.4 [vae].")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="Part to train alone. Of cospy: semantic, then artifact, then fusion, each from --start [stage]."
+        ),
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="A whole checkpoint to go on from [start].")] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
@@ -87,6 +94,8 @@ def run(
         root=root,
         store=store,
         pretrained=pretrained,
+        vae=vae,
+        stage=stage,
         start=start,
         epochs=epochs,
         batch_size=batch_size,

@@ -35,19 +35,22 @@ class Sample(NamedTuple):
     :param views: (V, S, S, 3) uint8
     :param label: 0 real, 1 AI-generated
     :param failures: images that could not be read and that this one stands in for
+    :param beside: what a second augmentation made of the image, (V, T, T, 3) uint8
     """
 
     views: NDArray[np.uint8]
     label: int
     failures: tuple[Failure, ...] = ()
+    beside: NDArray[np.uint8] | None = None
 
 
 class Batch(NamedTuple):
-    """A micro-batch: views (B, V, S, S, 3) uint8, labels (B,) float32."""
+    """A micro-batch: views (B, V, S, S, 3) uint8, labels (B,) float32; beside (B, V, T, T, 3) uint8, if asked for."""
 
     views: Tensor
     labels: Tensor
     failures: tuple[Failure, ...]
+    beside: Tensor | None = None
 
 
 class PackedRows(Sequence[Row]):
@@ -73,13 +76,22 @@ class TrainingImages(Dataset[Sample]):
     An image that cannot be read is replaced by another of its class, so that batches keep their size.
 
     :param views: V, augmentations of an image
+    :param beside: draws other views of the same images, as `Sample.beside`
     :ivar of_class: label → indices of its rows
     """
 
-    def __init__(self, rows: Sequence[Row], store: Store, augment: Augment, views: int, seed: int) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        store: Store,
+        augment: Augment,
+        views: int,
+        seed: int,
+        beside: Augment | None = None,
+    ) -> None:
         labels = np.array([row.label for row in rows])
         self.rows = PackedRows(rows)
-        self.store, self.augment, self.views, self.seed = store, augment, views, seed
+        self.store, self.augment, self.views, self.seed, self.beside = store, augment, views, seed, beside
         self._turns = Turns()
         self.of_class = {label: np.flatnonzero(labels == label) for label in np.unique(labels).tolist()}
 
@@ -91,17 +103,20 @@ class TrainingImages(Dataset[Sample]):
         for index in self._candidates(ticket):
             row = self.rows[index]
             try:
-                return Sample(self._drawn(row, ticket), row.label, tuple(failures))
+                views, beside = self._drawn(row, ticket)
+                return Sample(views, row.label, tuple(failures), beside)
             except ImageError as error:
                 failures.append(Failure(row.name, str(error)))
         raise TableError(f"{ATTEMPTS} images in a row cannot be read, the last one {failures[-1].name}: check the data")
 
-    def _drawn(self, row: Row, ticket: Ticket) -> NDArray[np.uint8]:
-        """(V, S, S, 3) :raises ImageError: it cannot be read"""
+    def _drawn(self, row: Row, ticket: Ticket) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """(V, S, S, 3), and (V, T, T, 3) if asked for :raises ImageError: it cannot be read"""
         seeds = [seed_of(self.seed, Use.AUGMENT, ticket.epoch, ticket.image, view) for view in range(self.views)]
         picture = Picture.open(self.store.source(row))
-        with self._turns.take(self.augment.nbytes(picture)):
-            return self.augment.views(picture, seeds)
+        augments = [augment for augment in (self.augment, self.beside) if augment]
+        with self._turns.take(max(augment.nbytes(picture) for augment in augments)):
+            views, *others = [augment.views(picture, seeds) for augment in augments]
+        return views, others[0] if others else None
 
     def _candidates(self, ticket: Ticket) -> Iterator[int]:
         """The image, then others of its class."""
@@ -116,7 +131,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Samples → one batch."""
     views = torch.from_numpy(np.stack([sample.views for sample in samples]))
     labels = torch.tensor([sample.label for sample in samples], dtype=torch.float32)
-    return Batch(views, labels, tuple(failure for sample in samples for failure in sample.failures))
+    others = [sample.beside for sample in samples if sample.beside is not None]
+    beside = torch.from_numpy(np.stack(others)) if others else None
+    return Batch(views, labels, tuple(failure for sample in samples for failure in sample.failures), beside)
 
 
 def load_batches(images: Dataset[Sample], order: Order, workers: int, prefetch: int, *, pin: bool) -> Iterator[Batch]:

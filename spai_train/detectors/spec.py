@@ -70,6 +70,10 @@ class DetectorModel(nn.Module):
         features = self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
         return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))
 
+    def penalty(self) -> Tensor | float:
+        """What a step minimises beside the objective: something that is asked of the weights alone."""
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Start:
@@ -77,6 +81,7 @@ class Start:
 
     :param initial: how weights are drawn that are not loaded; `upstream` is as published
     :param pretrained: weights of the backbone: a file, or `timm` for those on its hub; None has none
+    :param vae: weights of the VAE of a detector that has one: a file; None has none
     :param images: of the training
     :param seed: of what is drawn beside torch's global generator, which has been seeded too
     """
@@ -85,6 +90,7 @@ class Start:
     pretrained: str | None
     images: "TrainingImages"
     seed: int
+    vae: str | None = None
 
 
 def as_built(model: DetectorModel, start: Start) -> None:
@@ -97,6 +103,22 @@ def as_built(model: DetectorModel, start: Start) -> None:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of a detector that `fit` trains alone, one after the other (`stage` of a recipe).
+
+    :param begin: (model) draws the first weights of the part, leaves gradients to it alone, and makes what the model
+        says the part's own answer, so that what was trained is a detector by itself; torch's generator is seeded
+    :param side: dimensions → S of its views
+    :param beside: dimensions → S of the views that a second augmentation draws of the same image (`beside` of a
+        recipe), which the model's `forward` is given too; None draws none
+    """
+
+    begin: Callable[[Any], None]
+    side: Callable[[Any], int]
+    beside: Callable[[Any], int] | None = None
+
+
+@dataclass(frozen=True)
 class Training:
     """What `fit` must know of a detector, beyond its model's `forward`.
 
@@ -104,11 +126,17 @@ class Training:
     :param backbone: dotted name of the module that a recipe's `freeze`, `compile` and `checkpointing` mean, and whose
         `blocks`, if it has any, learn the slower the earlier they come (`optimizer.layer_decay`)
     :param all_train: dimensions → whether every parameter has a gradient; where in doubt, DDP looks for those without
+    :param skips: whether some steps leave out parameters that train, even where the backbone is frozen
+    :param stages: by their names
+    :param vae: whether it takes the weights of a VAE
     """
 
     initialise: Callable[[Any, Start], None] = as_built
     backbone: str = "encoder"
     all_train: Callable[[Any], bool] = lambda _: False
+    skips: bool = False
+    stages: Mapping[str, Stage] = field(default_factory=dict, hash=False)
+    vae: bool = False
 
 
 def mean_features(_: nn.Module, features: Tensor) -> Tensor:

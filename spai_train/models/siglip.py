@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from spai_train.models.vit import Backbone, Family
 
-# timm's `vit_so400m_patch14_siglip_384`; a shape-optimised ViT (SO400M), whose heads and MLPs have sizes of their own.
+HUB = "vit_so400m_patch14_siglip_384.webli"  # timm's name of it
+
+# A shape-optimised ViT (SO400M), whose heads and MLPs have sizes of their own.
 PATCH, HEAD, MLP_RATIO = 14, 72, 3.7362
-SIGLIP = Family(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), options={"class_token": False}, final_norm=True)
+SIGLIP = Family(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), options={"class_token": False}, final_norm=True, hub=HUB)
 
 
 class SigLIPBackbone(Backbone):

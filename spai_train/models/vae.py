@@ -6,15 +6,23 @@ huggingface/diffusers, whose settings of CompVis/stable-diffusion-v1-4 are the d
 Axes: N images in a batch, C channels, H and W of a feature map.
 """
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
+from spai_train.tensors import exact, read
+
 GROUPS, EPS = 32, 1e-6  # of every GroupNorm
+
+# Layers of the attention in diffusers' files before its version 0.18, such as Stable Diffusion's own → their names now.
+_TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_FORMER = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)")
 
 Channels = Annotated[int, Meta(ge=GROUPS, le=1 << 12, multiple_of=GROUPS)]
 
@@ -195,6 +203,15 @@ class Doubling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, 2·H, 2·W)"""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+
+
+def load_vae(vae: VAE, path: str | Path) -> None:
+    """Loads diffusers' file of a VAE of the same dimensions, with the names of today or those before its version 0.18.
+
+    :raises CheckpointError: tensors missing, left over, or of another shape
+    """
+    state = {_FORMER.sub(lambda name: _TODAY[name[0]], name): tensor for name, tensor in read(Path(path)).state.items()}
+    vae.load_state_dict(exact(state, vae.state_dict()))
 
 
 def _through(x: Tensor, *layers: nn.Module) -> Tensor:

@@ -121,8 +121,10 @@ class Loop:
     def _received(self, batch: Batch) -> Batch:
         """The batch on the device."""
         self.meters.failed(batch.failures)
-        views, labels = (part.to(self.accelerator.device, non_blocking=True) for part in (batch.views, batch.labels))
-        return batch._replace(views=views, labels=labels)
+        device = self.accelerator.device
+        views, labels = (part.to(device, non_blocking=True) for part in (batch.views, batch.labels))
+        beside = None if batch.beside is None else batch.beside.to(device, non_blocking=True)
+        return batch._replace(views=views, labels=labels, beside=beside)
 
     def _clip(self) -> Tensor:
         """Norm of all gradients, which are cut to `optimizer.clip` where that is set."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,6 +26,10 @@ class Objective:
         sum, beside which the contrast weighs less
     :param smoothing: share of a label that goes to the other class, in [0, 0.5): targets are `smoothing` and
         1 − `smoothing`
+    :param interpolation: share of a step's images whose logit and label become a mixture with those of another image of
+        the step, δ and 1 − δ of them; of a linear layer, that is its logit of a mixture of features, as CO-SPY's
+        semantic branch is trained on (its `train.py`, `feat_interp_ratio`). The metric losses see none of it
+    :param interpolation_alpha: of δ ~ Beta(α, α) (`feat_interp_alpha`)
     :param temperature: τ of the contrast
     :param alpha: weight of the contrast in `bce_supcon`
     :param margin: of the triplets, in the units of the embedding
@@ -33,6 +38,8 @@ class Objective:
     name: Literal["bce", "supcon", "bce_supcon", "triplet"] = "bce"
     reduction: Literal["mean", "sum"] = "mean"
     smoothing: float = 0.0
+    interpolation: float = 0.0
+    interpolation_alpha: float = 0.2
     temperature: float = 0.07
     alpha: float = 0.2
     margin: float = 0.5
@@ -40,6 +47,10 @@ class Objective:
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 0.5:
             raise ValueError(f"smoothing is {self.smoothing}; it is at least 0 and under 0.5")
+        if not 0 <= self.interpolation <= 1:
+            raise ValueError(f"interpolation is {self.interpolation}; it is a share, from 0 to 1")
+        if self.interpolation_alpha <= 0:
+            raise ValueError(f"interpolation_alpha is {self.interpolation_alpha}; it is above 0")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it is above 0")
 
@@ -58,14 +69,15 @@ def objective(settings: Objective, batch_size: int = 1) -> Loss:
     :returns: logit (B, 1), embedding (B, D), labels (B,) float of 0 or 1, seed of the step → a scalar.
 
     Embeddings are compared inside the batch that is given: under data parallelism, that of one process.
-    The seed draws the triplets; the other objectives have nothing to draw.
+    The seed draws the triplets and what is interpolated; the other objectives have nothing to draw.
     """
     return partial(_loss, settings, batch_size if settings.reduction == "sum" else 1)
 
 
 def _loss(settings: Objective, images: int, logit: Tensor, embedding: Tensor, labels: Tensor, seed: int) -> Tensor:
     """:param images: that the mean of the cross-entropy is multiplied by"""
-    classification = images * cross_entropy(logit, labels, settings.smoothing)
+    mixed = interpolated(logit, labels, settings, seed) if settings.interpolation else (logit, labels)
+    classification = images * cross_entropy(*mixed, settings.smoothing)
     match settings.name:
         case "bce":
             return classification
@@ -75,6 +87,22 @@ def _loss(settings: Objective, images: int, logit: Tensor, embedding: Tensor, la
             return classification + supervised_contrast(embedding, labels, settings.temperature)
         case "triplet":
             return classification + triplet_margin(embedding, labels, settings.margin, seed)
+
+
+def interpolated(logit: Tensor, labels: Tensor, settings: Objective, seed: int) -> tuple[Tensor, Tensor]:
+    """:param logit: (B, 1)
+    :param labels: (B,)
+    :param seed: the same draws the same, on any device
+    :returns: both, with mixtures in the place of some; partners are images as they were, and may be the image itself
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.random(len(labels)) < settings.interpolation
+    partners = np.where(chosen, rng.integers(len(labels), size=len(labels)), np.arange(len(labels)))
+    drawn = rng.beta(settings.interpolation_alpha, settings.interpolation_alpha, len(labels))
+    own = torch.from_numpy(np.where(chosen, drawn, 1.0)).to(labels)
+    partner = torch.from_numpy(partners).to(labels.device)
+    mixed = own * labels + (1 - own) * labels[partner]
+    return own[:, None] * logit + (1 - own[:, None]) * logit[partner], mixed
 
 
 def cross_entropy(logit: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

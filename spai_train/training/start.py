@@ -9,7 +9,7 @@ from spai_runtime.errors import UserError
 from spai_train.data.dataset import TrainingImages
 from spai_train.data.order import Ticket
 from spai_train.data.table import REAL
-from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial, Start, Training
+from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial, Stage, Start, Training
 from spai_train.models.vit import Backbone, cpu_chunk
 from spai_train.models.whitening import Normalising, sample_patches, whiten_patches
 from spai_train.seeds import Use, seed_of
@@ -25,17 +25,34 @@ def training_of(spec: DetectorSpec) -> Training:
     return spec.training
 
 
+def stage_of(spec: DetectorSpec, name: str | None) -> Stage | None:
+    """:raises UserError: the detector has no stage of this name"""
+    stages = training_of(spec).stages
+    if name is not None and name not in stages:
+        known = f"has the stages {', '.join(stages)}" if stages else "has no stages"
+        raise UserError(f"there is no stage {name}: {spec.title} {known}")
+    return None if name is None else stages[name]
+
+
 def draw_model(
-    spec: DetectorSpec, config: Any, seed: int, initial: Initial, pretrained: str | None, images: TrainingImages
+    spec: DetectorSpec,
+    config: Any,
+    seed: int,
+    initial: Initial,
+    pretrained: str | None,
+    images: TrainingImages,
+    vae: str | None = None,
 ) -> DetectorModel:
     """A model of these dimensions whose weights follow from the seed; the rest as in `Start`.
 
     :raises UserError: the detector cannot be trained, or not from such weights
     """
+    if vae is not None and not training_of(spec).vae:
+        raise UserError(f"{spec.title} has no VAE: leave vae out")
     number = seed_of(seed, Use.INITIAL)
     torch.manual_seed(number)
     model = spec.build(config)
-    training_of(spec).initialise(model, Start(initial, pretrained, images, number))
+    training_of(spec).initialise(model, Start(initial, pretrained, images, number, vae))
     return model
 
 

@@ -19,7 +19,7 @@ from spai_export.tensorrt.lint import check
 from spai_runtime import Detector
 from spai_runtime.manifest import Manifest
 from spai_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from spai_train.detectors.cospy.model import CoSpyConfig
+from spai_train.detectors.cospy.config import CoSpyConfig
 from spai_train.models.vae import VAEConfig
 from spai_train.torch_engine import as_detector
 from tests.golden import IMAGES

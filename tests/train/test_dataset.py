@@ -52,6 +52,20 @@ def holds(row: Row, view: NDArray[np.uint8]) -> bool:
     return bool((pieces == view).all(axis=(1, 2, 3)).any())
 
 
+def test_views_beside_others_are_those_of_their_augmentation(rows: list[Row]) -> None:
+    both = TrainingImages(rows, Files(), Augment(PLAIN, SIZE), 2, 5, Augment(FINETUNE, 2 * SIZE))
+    ticket = Ticket(1, 3)
+    sample = both[ticket]
+    np.testing.assert_array_equal(sample.views, images(rows, PLAIN, views=2, seed=5)[ticket].views)
+    other = TrainingImages(rows, Files(), Augment(FINETUNE, 2 * SIZE), 2, 5)[ticket].views
+    assert sample.beside is not None
+    np.testing.assert_array_equal(sample.beside, other)
+    batch = collate([sample, sample])
+    assert batch.beside is not None
+    assert (batch.views.shape, batch.beside.shape) == ((2, 2, SIZE, SIZE, 3), (2, 2, 2 * SIZE, 2 * SIZE, 3))
+    assert collate([images(rows, PLAIN)[ticket]]).beside is None
+
+
 def test_rows_are_packed_whole() -> None:
     odd = [Row(f"n\n{i}\udce9.png", Path(f"/x/{i}"), i % 2, "", "camera, é") for i in range(5)]
     packed = PackedRows(odd)

@@ -15,6 +15,7 @@ from spai_train.training.losses import (
     Objective,
     cross_entropy,
     draw_triplets,
+    interpolated,
     objective,
     supervised_contrast,
     triplet_margin,
@@ -187,3 +188,27 @@ def test_a_sum_goes_over_the_images_of_a_step_however_they_are_shared() -> None:
     parts = [objective(settings, 6)(LOGIT[part], EMBEDDING[part], LABELS[part], 0) for part in (slice(3), slice(3, 6))]
     assert sum(parts) / 2 == pytest.approx(whole.item(), rel=1e-6)
     assert whole.item() == pytest.approx(6 * binary(LOGIT[:6], LABELS[:6].double().numpy()), rel=1e-5)
+
+
+def test_interpolating_logits_of_a_linear_layer_is_interpolating_features() -> None:
+    """CO-SPY's feature interpolation, image by image."""
+    torch.manual_seed(0)
+    layer, features, labels = nn.Linear(6, 1), torch.randn(200, 6), torch.randint(2, (200,)).float()
+    settings = Objective(interpolation=0.5, interpolation_alpha=0.2)
+    logit, mixed = interpolated(layer(features), labels, settings, seed=3)
+    rng = np.random.default_rng(3)
+    chosen, partners, own = rng.random(200) < 0.5, rng.integers(200, size=200), rng.beta(0.2, 0.2, 200)
+    assert 70 < chosen.sum() < 130
+    for image in range(200):
+        share = own[image] if chosen[image] else 1.0
+        other = partners[image]
+        expected = layer(share * features[image] + (1 - share) * features[other])
+        torch.testing.assert_close(logit[image], expected, atol=1e-5, rtol=0)
+        label = share * labels[image].item() + (1 - share) * labels[other].item()
+        assert mixed[image].item() == pytest.approx(label, abs=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"interpolation": 1.1}, {"interpolation": 0.5, "interpolation_alpha": 0}])
+def test_an_interpolation_that_cannot_be_drawn(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"^interpolation.* is "):
+        Objective(**settings)

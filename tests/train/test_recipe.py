@@ -90,3 +90,47 @@ def test_a_wrong_assignment_is_one_sentence(assignment: str) -> None:
 def test_a_key_below_a_value_is_refused() -> None:
     with pytest.raises(RecipeError, match="batch_size has no keys below it"):
         load_recipe("spai", "fit", FitRecipe, {"batch_size.more": 1})
+
+
+@pytest.mark.parametrize("name", ["cospy", "cospy-progan"])
+@pytest.mark.parametrize("stage", [None, "semantic", "artifact", "fusion"])
+def test_stages_of_cospy_are_as_published(name: str, stage: str | None) -> None:
+    """Upstream's `train.sh`, `train.py` and the transforms of its detectors."""
+    recipe = load_recipe(name, "fit", FitRecipe, {"stage": stage})
+    vae, epochs = recipe.model.vae is not None, {"artifact": 20, "fusion": 1}.get(stage or "", 10)
+    assert (recipe.batch_size, recipe.stage, recipe.schedule.epochs) == (32, stage, epochs)
+    assert recipe.optimizer.learning_rate == (0.1 if stage == "fusion" else 1e-4)
+    assert recipe.optimizer.weight_decay == 0
+    if vae:
+        assert (recipe.schedule.name, recipe.schedule.final_rate) == ("cosine", recipe.optimizer.learning_rate / epochs)
+    else:
+        assert (recipe.schedule.name, recipe.schedule.milestones) == ("multistep", (11, 21))
+    assert recipe.objective.interpolation == (0.5 if vae and stage == "semantic" else 0)
+    assert recipe.model.end_to_end == (stage is None)
+    views = recipe.augmentation
+    sides = {"artifact": 256} if vae else dict.fromkeys((None, "semantic", "artifact", "fusion"), 256)
+    blurred = stage in ("semantic", "fusion")
+    assert (views.shorter_side, views.blur) == (sides.get(stage, 384), 0.5 if blurred else 0)
+    assert (views.jpeg, views.degrade) == (0.5 if vae or blurred else 0, "image" if vae and not blurred else "resized")
+    assert views.jpeg_quality == ((70, 95) if vae and not blurred else (30, 100))
+    assert (recipe.beside is None) == (stage != "fusion")
+    if recipe.beside:
+        assert (recipe.beside.shorter_side, recipe.beside.blur, recipe.beside.jpeg) == (256, 0, 0.5 if vae else 0)
+
+
+def test_keys_of_a_stage_go_over_the_others_and_below_what_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    stages = "{one: {batch_size: 5, optimizer: {eps: 1}}}"
+    path.write_text(f"fit: {{batch_size: 3, seed: 4, optimizer: {{clip: 2.0}}, stages: {stages}}}")
+    for overrides, expected in (
+        ({}, (3, 4, 2.0, 1e-8)),
+        ({"stage": "one"}, (5, 4, 2.0, 1.0)),
+        ({"stage": "other"}, (3, 4, 2.0, 1e-8)),
+        ({"stage": "one", "batch_size": 6}, (6, 4, 2.0, 1.0)),
+    ):
+        recipe = load_recipe(path, "fit", FitRecipe, overrides)
+        assert (recipe.batch_size, recipe.seed, recipe.optimizer.clip, recipe.optimizer.eps) == expected
+    for content in ("fit: {stages: 3}", "fit: {stage: one, stages: {one: 3}}"):
+        path.write_text(content)
+        with pytest.raises(RecipeError, match="`stages` of a recipe holds the keys of each stage"):
+            load_recipe(path, "fit", FitRecipe)

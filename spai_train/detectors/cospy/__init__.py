@@ -5,7 +5,9 @@ branches were trained apart and a linear layer joins their logits, and trained e
 """
 
 from spai_runtime.views import CentreCrop, Resize, ViewPolicy
-from spai_train.detectors.cospy.model import CoSpy, CoSpyConfig
+from spai_train.detectors.cospy.config import CoSpyConfig
+from spai_train.detectors.cospy.model import CoSpy
+from spai_train.detectors.cospy.training import TRAINING
 from spai_train.detectors.cospy.upstream import FILES, read, recognises, tower
 from spai_train.detectors.spec import DetectorSpec
 from spai_train.models.half import halve_backbone
@@ -30,4 +32,5 @@ SPEC = DetectorSpec(
     read=read,
     tower=tower,
     files=FILES,
+    training=TRAINING,
 )

@@ -13,7 +13,7 @@ from spai_train.detectors.linear import Pixels
 from spai_train.models.vae import VAE, VAEConfig
 
 WIDTH = 512  # what the branch gives of a view
-_SIDE = 224  # what the VAE sees of a view, in pixels
+SIDE = 224  # what the branch sees of a view, in pixels; it was trained on crops of that size
 
 
 class Reconstruction(nn.Module):
@@ -24,11 +24,11 @@ class Reconstruction(nn.Module):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        self.pixels, self.vae = Pixels((0, 0, 0), (1, 1, 1)), VAE(config)
+        self.pixels, self.vae = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), VAE(config).requires_grad_(False)
 
     def forward(self, views: Tensor) -> Tensor:
         """(N, S, S, 3) uint8 → (N, 3, 224, 224)"""
-        images = F.interpolate(self.pixels(views), (_SIDE, _SIDE), mode="bilinear")
+        images = F.interpolate(self.pixels(views), (SIDE, SIDE), mode="bilinear")
         with torch.no_grad():
             reconstruction = self.vae(images)
         return (images - reconstruction) / 7 * 100  # type: ignore[no-any-return]
@@ -61,6 +61,11 @@ class Artifacts(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1, self.layer2 = _stage(64, 64, blocks=3, stride=1), _stage(256, 128, blocks=4, stride=2)
+
+    @property
+    def learned(self) -> tuple[nn.Module, ...]:
+        """All but the VAE."""
+        return self.conv1, self.bn1, self.layer1, self.layer2
 
     def forward(self, views: Tensor) -> Tensor:
         """(N, S, S, 3) uint8 → (N, WIDTH)"""

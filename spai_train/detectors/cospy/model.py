@@ -3,63 +3,30 @@
 Axes: B images, V views of an image, N views in a batch, C width of the tower's features.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
-from msgspec import Meta
-from torch import Tensor, cat, nn
+import torch
+from torch import Tensor, cat, nn, relu
 
-from spai_train.detectors.class_token import Depth
 from spai_train.detectors.cospy.artifact import WIDTH, Artifacts
+from spai_train.detectors.cospy.config import CoSpyConfig
 from spai_train.detectors.linear import Pixels
-from spai_train.detectors.spec import DetectorModel
-from spai_train.models.siglip import HEAD, SigLIPBackbone
-from spai_train.models.vae import VAEConfig
-from spai_train.models.vit import CLIP_L, HEAD_WIDTH, ClassTokenBackbone
+from spai_train.detectors.spec import DetectorModel, Verdict
+from spai_train.models.siglip import SigLIPBackbone
+from spai_train.models.vit import CLIP_L, ClassTokenBackbone
 
-SIGLIP_SIDE, CLIP_SIDE, PATCH = 384, 224, 14  # of the views of each variant, and of a tower's patches, in pixels
+Branch = Literal["semantic", "artifact"]
+BRANCHES: tuple[Branch, ...] = (
+    "semantic",
+    "artifact",
+)  # in the order of their features and of the weights of their fusion
 
-_CLIP = replace(CLIP_L, final_norm=True)
+DROPPED = 0.3  # of the steps of an end-to-end training, in which one branch is left out (upstream `end2end.py`)
+PATCH = 14  # of a tower, in pixels
 
-
-@dataclass(frozen=True)
-class CoSpyConfig:
-    """The defaults are the published detector that was trained on Stable Diffusion v1.4, fused from two logits.
-
-    :param width, depth: of the tower
-    :param vae: whose reconstruction the artifact branch takes away; the tower is then SigLIP. None is the variant that
-        was trained on ProGAN, with CLIP as its tower and neighbouring pixels in the other branch
-    :param projection: C of CLIP's features; SigLIP has none, and its features have the tower's width
-    :param end_to_end: whether features are joined, each branch's times its logit, and not the two logits alone
-    """
-
-    width: Annotated[int, Meta(ge=1, le=1 << 14)] = 1152
-    depth: Depth = 27
-    vae: VAEConfig | None = field(default_factory=VAEConfig)
-    projection: Annotated[int, Meta(ge=0, le=1 << 14)] = 0
-    end_to_end: bool = False
-
-    def __post_init__(self) -> None:
-        head = HEAD_WIDTH if self.vae is None else HEAD
-        if self.width % head:
-            raise ValueError(f"heads of {head} channels do not divide a width of {self.width}")
-        if (self.vae is None) != (self.projection > 0):
-            raise ValueError("a projection belongs to CLIP, and CLIP to the variant without a VAE")
-
-    @property
-    def side(self) -> int:
-        """S, of a view in pixels."""
-        return CLIP_SIDE if self.vae is None else SIGLIP_SIDE
-
-    @property
-    def semantic(self) -> int:
-        """C"""
-        return self.projection or self.width
-
-    @property
-    def features(self) -> int:
-        """D: what the tower gives, and what the artifact branch does."""
-        return self.semantic + WIDTH
+_CLIP = replace(CLIP_L, final_norm=True, hub="")  # timm's has no projection
 
 
 class ProjectedBackbone(ClassTokenBackbone):
@@ -91,7 +58,11 @@ class CoSpyEncoder(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         """(N, S, S, 3) uint8 → (N, C + WIDTH) float32"""
-        return cat((self.backbone(self.pixels(views)), self.artifacts(views)), dim=1)
+        return cat((self.semantics(views), self.artifacts(views)), dim=1)
+
+    def semantics(self, views: Tensor) -> Tensor:
+        """(N, S, S, 3) uint8 → (N, C) float32"""
+        return self.backbone(self.pixels(views))  # type: ignore[no-any-return]
 
 
 class CoSpyHead(nn.Module):
@@ -109,16 +80,51 @@ class CoSpyHead(nn.Module):
         """
         semantic, artifact = features[..., : self.semantic.in_features], features[..., -WIDTH:]
         logits = self.semantic(semantic), self.artifact(artifact)  # (B, V, 1) each
-        joined = (logits[0] * semantic, logits[1] * artifact) if self.end_to_end else logits
+        if not self.end_to_end:
+            return self.fusion(cat(logits, dim=-1)).mean(dim=1)  # type: ignore[no-any-return]
+        factors = _dropped(logits) if self.training else logits
+        joined = factors[0] * semantic, factors[1] * artifact
         return self.fusion(cat(joined, dim=-1)).mean(dim=1)  # type: ignore[no-any-return]
 
 
+def _dropped(logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """In some steps, zeros in place of one branch's, so that the detector learns to do without it."""
+    if torch.rand(()) >= DROPPED:
+        return logits
+    semantic, artifact = logits
+    return (torch.zeros_like(semantic), artifact) if torch.rand(()) < 0.5 else (semantic, torch.zeros_like(artifact))
+
+
 class CoSpy(DetectorModel):
-    """See `DetectorModel`."""
+    """See `DetectorModel`.
+
+    :ivar branches: those that a training step computes; the features of another are zeros
+    :ivar floor: under which a step that calibrates keeps the bias of the fusion from falling, or None
+    """
 
     detector = "cospy"
     encoder: CoSpyEncoder
+    head: CoSpyHead
+    branches: tuple[Branch, ...] = BRANCHES
+    floor: float | None = None
 
     def __init__(self, config: CoSpyConfig) -> None:
         super().__init__()
         self.config, self.encoder, self.head = config, CoSpyEncoder(config), CoSpyHead(config)
+
+    def forward(self, views: Tensor, beside: Tensor | None = None, *, detached: bool = False) -> Verdict:
+        """:param beside: what the artifact branch sees instead of the views, (B, V, T, T, 3) uint8"""
+        semantic = self._encoded("semantic", self.encoder.semantics, views, self.config.semantic)
+        artifact = self._encoded("artifact", self.encoder.artifacts, views if beside is None else beside, WIDTH)
+        features = cat((semantic, artifact), dim=-1)
+        return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))
+
+    def _encoded(self, branch: Branch, encode: Callable[[Tensor], Tensor], views: Tensor, width: int) -> Tensor:
+        """(B, V, S, S, 3) uint8 → (B, V, width)"""
+        if branch not in self.branches:
+            return torch.zeros(*views.shape[:2], width, device=views.device)
+        return encode(views.flatten(0, 1)).reshape(*views.shape[:2], width)
+
+    def penalty(self) -> Tensor | float:
+        """See `floor`; upstream `train.py`, `bias_floor`."""
+        return 0.0 if self.floor is None else relu(self.floor - self.head.fusion.bias[0])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spai_train.detectors.class_token import BACKBONE
-from spai_train.detectors.cospy.model import CoSpyConfig
+from spai_train.detectors.cospy.config import CoSpyConfig
 from spai_train.published import CLIP_OPENAI, SIGLIP_WEBLI, PublishedFile
 from spai_train.tensors import Content, State, dimensions, shape_of
 
