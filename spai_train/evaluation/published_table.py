@@ -6,6 +6,7 @@ from pathlib import Path
 
 from spai_runtime.errors import UserError
 from spai_train.evaluation.package_data import names_in, read_data
+from spai_train.zoo import ZOO
 
 FOLDER = Path(__file__).parent / "published"
 NAMES = names_in(FOLDER)
@@ -26,6 +27,7 @@ class PublishedTable:
     :param benchmark: whose protocol that is, or "" where none here is
     :param threshold: of accuracies; None where it is not said
     :param of_benchmarks: whether a figure is a mean over a benchmark, and not of a generator
+    :param names: a row → what the source calls it, where that is another name
     :param aliases: a generator → what else it is called
     """
 
@@ -38,12 +40,24 @@ class PublishedTable:
     benchmark: str = ""
     threshold: float | None = None
     of_benchmarks: bool = False
+    names: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[str]:
         """Of all metrics, each once."""
         return list(dict.fromkeys(row for rows in self.values.values() for row in rows))
+
+    def row_called(self, name: str) -> str | None:
+        """The row of that name, be it the row's or the one that the source prints."""
+        return next((row for row in self.rows if name.casefold() in self._names_of(row)), None)
+
+    def described(self, row: str) -> str:
+        """The row's name, and the source's where that is another one."""
+        return f"{row} ({self.names[row]})" if row in self.names else row
+
+    def _names_of(self, row: str) -> set[str]:
+        return {row.casefold(), self.names.get(row, row).casefold()}
 
     def generators(self, row: str) -> list[str]:
         """That the row has figures of, without the mean."""
@@ -74,14 +88,16 @@ class Wanted:
         """
         name, _, row = word.partition("/")
         table = read_data(FOLDER, name, "published table", PublishedTable)
-        if row and row not in table.rows:
+        found = table.row_called(row) if row else None
+        if row and found is None:
             raise UserError(f"the table {name} has no row {row}: it has {', '.join(table.rows)}")
-        return cls(name, table, row or None)
+        return cls(name, table, found)
 
     def row_of(self, name: str, method: str) -> str:
-        """The row of a detector.
+        """The row of a detector: its own, its method's, or the only checkpoint of its method that the table has.
 
-        :param name, method: as its detector.json says them, e.g. rine-4class and rine
+        :param name, method: as its detector.json says them, e.g. rine-4class and rine. A name of the zoo is one
+            checkpoint's, which has no row where the table has another checkpoint
         :raises UserError: none is named like it, or several could be meant
         """
         if self.row:
@@ -90,11 +106,12 @@ class Wanted:
         if found := next((row for row in (name, method) if row in rows), None):
             return found
         could = [row for row in rows if row.startswith(f"{method}-")]
-        if len(could) == 1:
+        other = len(could) == 1 and name in ZOO
+        if len(could) == 1 and not other:
             return could[0]
         raise UserError(
-            f"the table {self.name} has no row {method}: name one of its rows, {', '.join(could or rows)}, e.g. "
-            f"--against {self.name}/{(could or rows)[0]}"
+            f"the table {self.name} has no row {name if other else method}: name one of its rows, "
+            f"{', '.join(could or rows)}, e.g. --against {self.name}/{(could or rows)[0]}"
         )
 
     def rows_of(self, detectors: Sequence[tuple[str, str]]) -> list[str | None]:

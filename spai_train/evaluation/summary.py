@@ -86,7 +86,8 @@ def show_reproduction(reproduction: Reproduction) -> None:
         cells = TITLES[one.metric], f"{one.published:.3f}", str(one.here), f"{one.difference:+.3f}"
         table.add_row(_name(one.generator), *cells, style="bold" if one.generator == MEAN else "")
     console.print(table)
-    lines = [f"published: row {reproduction.row} of {reproduction.wanted.name}: {published.title}. {published.source}"]
+    row = published.described(reproduction.row)
+    lines = [f"published: row {row} of {reproduction.wanted.name}: {published.title}. {published.source}"]
     lines.append(f"published protocol: {published.protocol}")
     if reproduction.only_published:
         lines.append(f"published, without images here: {', '.join(reproduction.only_published)}")

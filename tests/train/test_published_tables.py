@@ -24,6 +24,8 @@ from tests.support.commands import Run
 from tests.support.images import Write, pixels
 from tests.train.test_benchmarks import SPAI, SYNTHBUSTER
 
+COMMERCIAL = ["dalle2", "dalle3", "firefly", "midjourney-v5"]
+
 
 @pytest.fixture
 def named(tiny_detector: Path, tmp_path: Path) -> Callable[[str], Path]:
@@ -57,13 +59,16 @@ def test_every_table(name: str) -> None:
             assert 0 <= min(own) <= max(own) <= 100
             assert cells[MEAN] == pytest.approx(np.mean(own), abs=0.0551)
     assert set(table.aliases) <= set(table.generators(table.rows[0]))
+    assert set(table.names) <= set(table.rows)
+    for row in table.rows:
+        assert [table.row_called(name) for name in (row, row.upper(), table.names.get(row, row))] == [row] * 3
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if Wanted.parse(name).table.benchmark])
 def test_generators_are_called_as_the_benchmark_calls_them(name: str) -> None:
     table = Wanted.parse(name).table
-    sources = [*load(table.benchmark).generated]
-    sources = sources or [f"fake_{one}" for one in SPAI]  # its CSVs'
+    of_tables = {"spai": [f"fake_{one}" for one in SPAI], "commercial-tools": COMMERCIAL}  # CSVs name them
+    sources = of_tables.get(table.benchmark) or [*load(table.benchmark).generated]
     for row in table.rows:
         found = [[one for one in sources if table.is_called(generator, one)] for generator in table.generators(row)]
         assert sorted(source for one in found for source in one) == sorted(sources)
@@ -80,7 +85,7 @@ def test_the_zoo_reports_the_same() -> None:
     ]
     assert reported.figures.startswith(f"accuracy {means[0]}%, AP {means[1]}%")
     (reported,) = ZOO["dda"].reported
-    dda = figures("dda", "dda", "accuracy")
+    dda = figures("dda", "dda", "balanced_accuracy")
     assert (
         reported.figures == f"accuracy {dda[MEAN]}%, mean over 11 benchmarks; {min(dda.values())}% on the worst of them"
     )
@@ -89,11 +94,15 @@ def test_the_zoo_reports_the_same() -> None:
 def test_figures_of_the_sources() -> None:
     """One cell of each, as the source prints it."""
     assert figures("spai", "spai", "auc")["SD3"] == 75.9
+    assert figures("spai", "npr", "auc")["DALLE3"] == 97.1
+    assert figures("clipdet", "clipdet-latent10k-plus", "auc")["midjourney-v5"] == 81.7
+    assert figures("community-forensics", "community-forensics", "average_precision")["Pix. Diff."] == 94.7
+    assert figures("community-forensics-benchmarks", "ours-high-res", "average_precision")["Synthbuster"] == 97.4
     assert figures("rine", "rine-4class", "accuracy")["san"] == 68.26
     assert figures("rine-synthbuster", "rine-ldm", "average_precision")["dalle3"] == 32.48
-    assert figures("cospy-bench", "cospy", "accuracy")["sbu/stable-diffusion-xl-base-1.0"] == 67.33
-    assert figures("cospy-aigcdetect", "cospy", "average_precision")["VQDM"] == 91.96
-    assert figures("dda", "univfd", "accuracy")["EvalGEN"] == 15.4
+    assert figures("cospy-bench", "cospy-sd-v1-4", "accuracy")["sbu/stable-diffusion-xl-base-1.0"] == 67.33
+    assert figures("cospy-aigcdetect", "cospy-progan", "average_precision")["VQDM"] == 91.96
+    assert figures("dda", "univfd", "balanced_accuracy")["EvalGEN"] == 15.4
 
 
 def synthbuster(photo: Write, root: str, generators: list[str]) -> None:
@@ -170,7 +179,7 @@ def test_a_figure_of_a_whole_benchmark(call: Run, named: Callable[[str], Path], 
     report = json.loads((tmp_path / "o" / "metrics.json").read_text())
     (figure,) = report["published"]["figures"]
     assert (figure["generator"], figure["published"]) == ("Synthbuster", 0.901)
-    assert figure["here"] == report["results"][0]["mean"]["accuracy"]
+    assert figure["here"] == report["results"][0]["mean"]["balanced_accuracy"]
 
 
 def test_a_benchmark_of_jpegs(call: Run, tiny_detector: Path, photo: Write, tmp_path: Path) -> None:
@@ -180,7 +189,7 @@ def test_a_benchmark_of_jpegs(call: Run, tiny_detector: Path, photo: Write, tmp_
     for number, folder in enumerate((real, fake)):
         for index in range(2):
             photo(f"{folder}/{index}.png", 40, 50, seed=2 * number + index)
-    common = "--benchmark", "co-spy-bench", "--against", "cospy-bench/cospy", "--resamples", 5
+    common = "--benchmark", "co-spy-bench", "--against", "cospy-bench/co-spy", "--resamples", 5
     ran = call("evaluate", tmp_path / "data", "--engine", tiny_detector, *common, "--output", tmp_path / "o")
     assert ran.code == 0
     report = json.loads((tmp_path / "o" / "metrics.json").read_text())
@@ -197,7 +206,7 @@ def test_a_benchmark_of_jpegs(call: Run, tiny_detector: Path, photo: Write, tmp_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--against", "spay"), "there is no published table spay (is it spai?): there are cospy-aigcdetect, "),
+        (("--against", "spay"), "there is no published table spay (is it spai?): there are clipdet, "),
         (("--against", "rine/spai"), "the table rine has no row spai: it has rine-1class, rine-2class, rine-4class"),
         (("--against", "rine"), "the table rine has no row spai: name one of its rows, rine-1class, rine-2class, "),
         (("--benchmark", "synthbuster"), "--benchmark synthbuster takes one folder: a folder with synthbuster/ and "),
@@ -224,3 +233,27 @@ def test_a_row_that_is_asked_for_is_one_detectors() -> None:
         Wanted.parse("rine/rine-1class").rows_of([("a", "rine"), ("b", "spai")])
     assert Wanted.parse("rine").rows_of([("rine-2class", "rine"), ("b", "spai")]) == ["rine-2class", None]
     assert Wanted.parse("rine-synthbuster").row_of("mine", "rine") == "rine-ldm"
+
+
+def test_a_detector_finds_its_row_under_its_own_name_whatever_the_source_calls_it() -> None:
+    assert Wanted.parse("spai").row_of("corvi2023", "corvi2023") == "corvi2023"
+    assert Wanted.parse("spai/DMID").row == Wanted.parse("spai/dmid").row == "corvi2023"
+    assert Wanted.parse("spai").table.described("corvi2023") == "corvi2023 (DMID)"
+    assert Wanted.parse("clipdet").row_of("clipdet-latent10k-plus", "clipdet") == "clipdet-latent10k-plus"
+    assert Wanted.parse("clipdet").row_of("mine", "clipdet") == "clipdet-latent10k-plus"
+    assert Wanted.parse("community-forensics").row_of("community-forensics-224", "community-forensics") == (
+        "community-forensics"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "method"),
+    [
+        ("clipdet", "clipdet-latent10k", "clipdet"),
+        ("rine-synthbuster", "rine-4class", "rine"),
+        ("cospy-bench", "cospy-progan", "cospy"),
+    ],
+)
+def test_another_published_checkpoint_has_no_row(table: str, name: str, method: str) -> None:
+    with pytest.raises(UserError, match=f"the table {table} has no row {name}: name one of its rows, "):
+        Wanted.parse(table).row_of(name, method)
