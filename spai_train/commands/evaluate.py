@@ -135,7 +135,7 @@ def run(
         workers=workers,
         resize_to=resize_to,
         ten_crop=ten_crop,
-        first=chosen.perturbation,
+        preparation=chosen.preparation,
         threshold=chosen.threshold if threshold is None else None,
     )
     if calibrate and benchmark:

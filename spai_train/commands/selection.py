@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Threshold
-from spai_train.data.perturb import NONE, Perturbation
 from spai_train.evaluation.benchmark import Tree, load
+from spai_train.evaluation.preparation import AS_THEY_ARE, Preparation
 from spai_train.evaluation.protocol import Pairs, Protocol
 from spai_train.evaluation.published_table import Wanted
 
@@ -53,9 +53,9 @@ class Selection:
         return self.given or (self.tree.benchmark.pairs if self.tree else Protocol.POOLED)
 
     @property
-    def perturbation(self) -> Perturbation:
-        """What is done to the images that are measured first."""
-        return self.tree.benchmark.perturbation if self.tree else NONE
+    def preparation(self) -> Preparation:
+        """What is done to the images before they are measured."""
+        return self.tree.benchmark.preparation if self.tree else AS_THEY_ARE
 
     @property
     def threshold(self) -> Threshold | None:
@@ -76,6 +76,12 @@ class Selection:
             yield f"{self.benchmark} is reported in {' and '.join(self.tree.benchmark.metrics)}"
             if self.tree.missing:
                 yield f"not in {self.paths[0]}, so left out of {self.benchmark}: {', '.join(self.tree.missing)}"
+            if short := self.tree.short:
+                fewer = ", ".join(f"{source} ({images})" for source, images in short.items())
+                first = self.tree.benchmark.first
+                yield f"{self.benchmark} takes {first} images of a source, and fewer are there of {fewer}"
+            if said := self.preparation.described:
+                yield f"{self.benchmark} compresses its images first: {said}"
             if self.tree.benchmark.note:
                 yield f"{self.benchmark}: {self.tree.benchmark.note}"
         if wanted and wanted.table.benchmark and wanted.table.benchmark != self.benchmark:

@@ -1,21 +1,26 @@
 """Benchmarks: which images of a data set are real, which are whose, and how they are measured; data, a file each."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from spai_runtime.files.sources import printable
 from spai_train.data.layouts import LayoutError, images_below
-from spai_train.data.perturb import NONE, Kind, Perturbation
+from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.table import GENERATED, REAL, Row, read_tables
 from spai_train.evaluation.package_data import names_in, read_data
+from spai_train.evaluation.preparation import AS_THEY_ARE, Preparation
 from spai_train.evaluation.protocol import Pairs, Protocol
 
 FOLDER = Path(__file__).parent / "benchmarks"
 NAMES = names_in(FOLDER)
+
+_LABELS = {"all": None, "real": REAL, "generated": GENERATED}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Benchmark:
     :param against: a pattern of generators → the real sources that they are told from; a generator with real images of
         its own is told from these, and any other by `pairing`
     :param threshold: of the labels; None is the detector's own
-    :param jpeg: quality that all images are compressed to first; None leaves them
+    :param jpeg: quality that images are compressed to first; None leaves them
+    :param jpeg_of: which images that befalls
     :param first: how many images of a source and class are taken, in the order of their names; None takes all
     :param note: what else must be known of it, or ""
     """
@@ -46,6 +52,7 @@ class Benchmark:
     pairing: Protocol = Protocol.POOLED
     threshold: float | None = None
     jpeg: int | None = None
+    jpeg_of: Literal["all", "real", "generated"] = "all"
     first: int | None = None
     note: str = ""
 
@@ -55,9 +62,11 @@ class Benchmark:
         return Pairs.of(self.pairing, self.against) if self.against else self.pairing
 
     @property
-    def perturbation(self) -> Perturbation:
-        """What is done to every image first."""
-        return NONE if self.jpeg is None else Perturbation(Kind.JPEG, self.jpeg)
+    def preparation(self) -> Preparation:
+        """What is done to its images first."""
+        if self.jpeg is None:
+            return AS_THEY_ARE
+        return Preparation(Perturbation(Kind.JPEG, self.jpeg), _LABELS[self.jpeg_of])
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,12 @@ class Tree:
         wanted = [(source, REAL) for source in self.benchmark.real]
         wanted += [(source, GENERATED) for source in self.benchmark.generated]
         return list(dict.fromkeys(source for source, label in wanted if (source, label) not in found))
+
+    @property
+    def short(self) -> dict[str, int]:
+        """How many images there are of each source that has fewer here than the protocol takes."""
+        found = Counter((row.source, row.label) for row in self.rows)
+        return {source: images for (source, _), images in found.items() if images < (self.benchmark.first or 0)}
 
     @property
     def digest(self) -> str:

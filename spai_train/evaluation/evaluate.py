@@ -16,6 +16,7 @@ from spai_train.data.table import Row, TableError, read_tables
 from spai_train.evaluation.benchmark import Tree
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.calibration import Calibrated, Request, calibrate_on
+from spai_train.evaluation.preparation import AS_THEY_ARE, Preparation
 from spai_train.evaluation.protocol import Measurement, Pairs, Protocol, measure
 from spai_train.evaluation.scored import ScoredTable, score_rows
 from spai_train.evaluation.ten_crop import Reduction, with_ten_crops
@@ -32,7 +33,7 @@ class Options:
     :param resize_to: length of the shorter side that every image is given behind its perturbation; None leaves it
     :param ten_crop: which logit of ten crops counts; None takes the detector's own views
     :param request: what is calibrated on the images as they are; None for nothing
-    :param first: what is done to the images that are measured first; a benchmark may want JPEGs
+    :param preparation: what is done to the images first, before each perturbation; a benchmark may want JPEGs
     :param threshold: a benchmark's; None is the detector's
     """
 
@@ -48,7 +49,7 @@ class Options:
     workers: int | None = None
     resize_to: int | None = None
     ten_crop: Reduction | None = None
-    first: Perturbation = NONE
+    preparation: Preparation = AS_THEY_ARE
     threshold: Threshold | None = None
 
 
@@ -143,7 +144,7 @@ def score(detectors: Sequence[Detector], images: Images, options: Options) -> li
     """
     if options.ten_crop:
         detectors = [with_ten_crops(detector, options.ten_crop) for detector in detectors]
-    kinds = options.first, *options.perturbations
+    kinds = NONE, *options.perturbations
     scored = [_scored(detectors, images.rows, images.store, perturbation, options) for perturbation in kinds]
     return [[*tables] for tables in zip(*scored, strict=True)]
 
@@ -178,6 +179,7 @@ def _scored(
         detectors,
         rows,
         perturbation,
+        preparation=options.preparation,
         store=store,
         seed=options.seed,
         resize_to=options.resize_to,

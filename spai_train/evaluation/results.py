@@ -60,6 +60,7 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
         "split": options.split,
         "resize_to": options.resize_to,
         "ten_crop": options.ten_crop,
+        "preparation": options.preparation.described or None,
         "protocol": {"name": options.protocol.value, "rule": options.protocol.rule},
         "interval": f"{CONFIDENCE:.0%}, percentile bootstrap; images of a source and class are drawn from themselves",
         "resamples": options.resamples,

@@ -14,11 +14,12 @@ from spai_runtime.files.sources import Item, printable
 from spai_runtime.images import Picture
 from spai_runtime.results import Result, Score
 from spai_runtime.scoring.pipeline import score_items
-from spai_train.data.perturb import NONE, Kind, Perturbation
+from spai_train.data.perturb import NONE, Perturbation
 from spai_train.data.stores import FILES, Store
 from spai_train.data.table import Row
 from spai_train.evaluation.bootstrap import Floats
-from spai_train.evaluation.pictures import PerturbedPicture, ResizedPicture
+from spai_train.evaluation.pictures import ResizedPicture
+from spai_train.evaluation.preparation import AS_THEY_ARE, Preparation
 
 Stratum = tuple[str, int]  # the images of one source and one class: what is drawn again from itself
 Watch = Callable[[Iterator[Result]], Iterator[Result]]
@@ -79,6 +80,7 @@ def score_rows(
     rows: Sequence[Row],
     perturbation: Perturbation = NONE,
     *,
+    preparation: Preparation = AS_THEY_ARE,
     store: Store = FILES,
     seed: int = 0,
     resize_to: int | None = None,
@@ -88,6 +90,7 @@ def score_rows(
 ) -> list[ScoredTable]:
     """Scores the images of a table through the runtime's pipeline, which decodes each once.
 
+    :param preparation: what is done to the images before the perturbation
     :param store: that holds the images
     :param seed: of the noise; an image's own follows from it and the image's name
     :param resize_to: length of the shorter side that an image is given behind the perturbation; None leaves it
@@ -97,9 +100,9 @@ def score_rows(
 
     def opened(item: Item) -> Picture:
         row = rows[int(item.name)]
-        picture = Picture.open(store.source(row))
-        if perturbation.kind is not Kind.NONE:
-            picture = PerturbedPicture(picture, perturbation, seed + zlib.crc32(printable(row.name).encode()))
+        own_seed = seed + zlib.crc32(printable(row.name).encode())
+        picture = preparation.of(Picture.open(store.source(row)), row.label, own_seed)
+        picture = Preparation(perturbation).of(picture, row.label, own_seed)
         return ResizedPicture(picture, resize_to) if resize_to else picture
 
     items = (Item(row.path, str(index)) for index, row in enumerate(rows))

@@ -8,8 +8,10 @@ import pytest
 
 from spai_runtime.errors import UserError
 from spai_train.data.layouts import LayoutError
+from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.benchmark import NAMES, Tree, load
 from spai_train.evaluation.metrics import METRICS
+from spai_train.evaluation.preparation import Preparation
 from tests.train.test_layouts import plant
 
 SPAI = [
@@ -27,6 +29,7 @@ AIGC = [
     *("ADM", "biggan", "cyclegan", "DALLE2", "gaugan", "Glide", "Midjourney", "progan", "stable_diffusion_v_1_4"),
     *("stable_diffusion_v_1_5", "stargan", "stylegan", "stylegan2", "VQDM", "whichfaceisreal", "wukong"),
 ]
+GENIMAGE = {"nature": 0, "ai": 1}
 COSPY_REAL = {
     "mscoco": "train/sd-v1_4/mscoco2017/val2017",
     "flickr": "flickr30k",
@@ -48,6 +51,7 @@ def against(found: Tree) -> dict[str, list[tuple[str, ...]]]:
 def test_every_benchmark_has_a_tree_here() -> None:
     assert set(NAMES) == {
         "spai", "commercial-tools", "synthwildx", "synthbuster", "universalfakedetect", "aigcdetect", "co-spy-bench",
+        "dda-genimage", "dda-aigcdetect",
     }  # fmt: skip
     for name in NAMES:
         found = load(name)
@@ -127,6 +131,29 @@ def test_aigcdetect(tmp_path: Path) -> None:
     assert sorted(row.name for row in found.rows) == sorted(images)
 
 
+def test_aigcdetect_of_dda(tmp_path: Path) -> None:
+    """All that CO-SPY's authors measure, and one generator more; real images stay as they are."""
+    images = [f"test/{name}/{kind}/1.png" for name in (*AIGC, "sd_xl") for kind in ("0_real", "1_fake")]
+    found = tree("dda-aigcdetect", tmp_path, images)
+    assert against(found) == {name: [(name,)] for name in (*AIGC, "sd_xl")}
+    assert found.missing == [] and found.short == {}
+    assert found.benchmark.preparation == Preparation(Perturbation(Kind.JPEG, 96), label=1)
+
+
+def test_genimage_of_dda(tmp_path: Path) -> None:
+    """Its archives as they unpack, each in its generator's folder, or one beside the other; train is not looked at."""
+    folders = ["Midjourney/imagenet_midjourney", "imagenet_ai_0419_sdv4", "BigGAN"]
+    images = [f"{name}/{split}/{kind}/1.png" for name in folders for split in ("train", "val") for kind in GENIMAGE]
+    found = tree("dda-genimage", tmp_path, images)
+    names = ["Midjourney", "stable_diffusion_v_1_4", "BigGAN"]
+    assert against(found) == {name: [(name,)] for name in names}
+    assert {(row.name, row.label) for row in found.rows} == {
+        (f"{name}/val/{kind}/1.png", label) for name in folders for kind, label in GENIMAGE.items()
+    }
+    assert len(found.missing) == 5
+    assert found.benchmark.preparation.described == "jpeg 96, generated images"
+
+
 def test_co_spy_bench(tmp_path: Path) -> None:
     generators = ["CompVis@ldm-text2im-large-256", "stabilityai@stable-diffusion-2", "black-forest-labs@FLUX.1-dev"]
     generators += ["stabilityai@stable-diffusion-2-1"]
@@ -136,13 +163,15 @@ def test_co_spy_bench(tmp_path: Path) -> None:
     names = [name.partition("@")[2] for name in generators]
     assert against(found) == {f"{real}/{name}": [(real,)] for real in COSPY_REAL for name in names}
     assert len(found.missing) == 5 * (22 - len(generators))
-    assert (found.benchmark.jpeg, found.benchmark.first, found.benchmark.threshold) == (95, 2000, 0.5)
+    assert found.benchmark.preparation == Preparation(Perturbation(Kind.JPEG, 95))
+    assert (found.benchmark.first, found.benchmark.threshold) == (2000, 0.5)
 
 
 def test_the_first_images_by_name(tmp_path: Path) -> None:
     images = [f"flickr30k/{index:05}.jpg" for index in range(2002)]
     found = tree("co-spy-bench", tmp_path, (*images, "test/Co-Spy-Bench/synthetic/flickr/segmind@tiny-sd/1.png"))
     assert [row.name for row in found.rows if row.label == 0] == images[:2000]
+    assert found.short == {"flickr/tiny-sd": 1}
 
 
 def test_the_digest_tells_other_images(tmp_path: Path) -> None:

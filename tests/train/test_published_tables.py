@@ -1,6 +1,7 @@
 """Published figures, and evaluate --against: both columns on toy trees."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from sklearn.metrics import average_precision_score
 
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
+from spai_train.data import Image
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.evaluation.benchmark import NAMES as BENCHMARKS
 from spai_train.evaluation.benchmark import load
@@ -182,25 +185,63 @@ def test_a_figure_of_a_whole_benchmark(call: Run, named: Callable[[str], Path], 
     assert figure["here"] == report["results"][0]["mean"]["balanced_accuracy"]
 
 
+def score_of(image: Image, detector: Detector) -> Any:
+    return pytest.approx(detector.score(image).score, abs=1e-6)
+
+
 def test_a_benchmark_of_jpegs(call: Run, tiny_detector: Path, photo: Write, tmp_path: Path) -> None:
-    """Co-Spy-Bench compresses every image first: the scores are those of the compressed images."""
+    """Co-Spy-Bench compresses every image first, and what is asked for beside it acts on the compressed images."""
     real = "data/test/Co-Spy-Bench/real_image_examples/SBU"
     fake = "data/test/Co-Spy-Bench/synthetic/sbu/segmind@tiny-sd"
     for number, folder in enumerate((real, fake)):
         for index in range(2):
             photo(f"{folder}/{index}.png", 40, 50, seed=2 * number + index)
-    common = "--benchmark", "co-spy-bench", "--against", "cospy-bench/co-spy", "--resamples", 5
+    common = "--benchmark", "co-spy-bench", "--against", "cospy-bench/co-spy", "--resamples", 5, "--blur", 5
     ran = call("evaluate", tmp_path / "data", "--engine", tiny_detector, *common, "--output", tmp_path / "o")
     assert ran.code == 0
+    assert "co-spy-bench takes 2000 images of a source, and fewer are there of sbu (2), sbu/tiny-sd (2)\n" in ran.stderr
+    assert "co-spy-bench compresses its images first: jpeg 95, all images\n" in ran.stderr
     report = json.loads((tmp_path / "o" / "metrics.json").read_text())
-    assert [one["perturbation"] for one in report["results"]] == ["jpeg 95"]
+    assert report["preparation"] == "jpeg 95, all images"
+    assert [one["perturbation"] for one in report["results"]] == ["none", "blur 5"]
     assert [one["published"] for one in report["published"]["figures"]] == [0.9801, 0.7885]
     with (tmp_path / "o" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    compressed = Perturbation(Kind.JPEG, 95).apply(pixels(40, 50, 3))
+    compressed = [through_jpeg(pixels(40, 50, seed), 95) for seed in range(4)]
+    blurred = [Perturbation(Kind.BLUR, 5).apply(image) for image in compressed]
     with Detector.load(tiny_detector, device="cpu") as detector:
-        assert float(rows[-1]["score"]) == pytest.approx(detector.score(compressed).score, abs=1e-6)
-        assert abs(detector.score(compressed).score - detector.score(pixels(40, 50, 3)).score) > 1e-5
+        assert [float(row["score"]) for row in rows] == [score_of(image, detector) for image in (*compressed, *blurred)]
+        assert abs(detector.score(compressed[3]).score - detector.score(pixels(40, 50, 3)).score) > 1e-5
+
+
+def test_a_benchmark_where_one_class_alone_becomes_jpegs(
+    call: Run, tiny_detector: Path, photo: Write, tmp_path: Path
+) -> None:
+    """DDA's: scores are those of generated images that were written as JPEGs, and of real ones that were not."""
+    for label, kind in enumerate(("nature", "ai")):
+        for index in range(2):
+            photo(f"data/BigGAN/val/{kind}/{index}.png", 40, 50, seed=2 * label + index)
+    common = "--benchmark", "dda-genimage", "--against", "dda/dda", "--resamples", 5, "--output", tmp_path / "o"
+    ran = call("evaluate", tmp_path / "data", "--engine", tiny_detector, *common)
+    assert ran.code == 0
+    assert "dda-genimage compresses its images first: jpeg 96, generated images\n" in ran.stderr
+    report = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert [(one["generator"], one["published"]) for one in report["published"]["figures"]] == [("GenImage", 0.917)]
+    with (tmp_path / "o" / "scores.csv").open(newline="") as file:
+        found = {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
+    with Detector.load(tiny_detector, device="cpu") as detector:
+        for seed, (kind, index) in enumerate((kind, index) for kind in ("nature", "ai") for index in range(2)):
+            image = pixels(40, 50, seed)
+            looked_at = through_jpeg(image, 96) if kind == "ai" else image
+            assert found[f"BigGAN/val/{kind}/{index}.png"] == score_of(looked_at, detector)
+            assert abs(detector.score(image).score - detector.score(through_jpeg(image, 96)).score) > 1e-5
+
+
+def through_jpeg(image: Image, quality: int) -> Image:
+    """By Pillow and a file."""
+    written = io.BytesIO()
+    PIL.Image.fromarray(image).save(written, "JPEG", quality=quality)
+    return np.asarray(PIL.Image.open(written))
 
 
 @pytest.mark.parametrize(

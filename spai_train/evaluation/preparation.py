@@ -1,0 +1,41 @@
+"""What a benchmark does to its images before anything else happens to them."""
+
+from dataclasses import dataclass
+
+from spai_runtime.images import Picture
+from spai_train.data.perturb import NONE, Kind, Perturbation
+from spai_train.data.table import GENERATED, REAL
+from spai_train.evaluation.pictures import PerturbedPicture
+
+_CLASSES = {None: "all", REAL: "real", GENERATED: "generated"}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """One change, of all images or of those of a class.
+
+    :param label: of the class, 0 real, 1 generated; None is both
+    """
+
+    perturbation: Perturbation = NONE
+    label: int | None = None
+
+    @property
+    def described(self) -> str:
+        """In words, or "" where nothing is done."""
+        if self.perturbation.kind is Kind.NONE:
+            return ""
+        return f"{self.perturbation}, {_CLASSES[self.label]} images"
+
+    def of(self, picture: Picture, label: int, seed: int) -> Picture:
+        """The picture as it is measured, which is decoded no sooner than before.
+
+        :param label: the picture's class
+        :param seed: see `Perturbation.apply`
+        """
+        if self.perturbation.kind is Kind.NONE or self.label not in (None, label):
+            return picture
+        return PerturbedPicture(picture, self.perturbation, seed)
+
+
+AS_THEY_ARE = Preparation()
