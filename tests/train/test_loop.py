@@ -42,12 +42,6 @@ VIEWS = np.random.default_rng(0).integers(0, 256, (8, 1, 2, 2, 3)).astype(np.uin
 BROKEN = 3  # an image that is always replaced
 
 
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than a run here; test_fit.py has them drawn."""
-    monkeypatch.setattr(looping, "draw_curves", lambda path, _: path.touch())
-
-
 class Images(Dataset[Sample]):
     def __getitem__(self, ticket: Ticket) -> Sample:
         failures = (Failure("broken.png", "empty"),) if ticket.image == BROKEN else ()
