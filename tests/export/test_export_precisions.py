@@ -36,9 +36,10 @@ GOLDEN_SCORES = [float(1 / (1 + np.exp(-expected(f"{index}/logit").item()))) for
 
 
 @pytest.fixture(scope="module")
-def fp16(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    folder = tmp_path_factory.mktemp("fp16")
-    return export(CHECKPOINT, folder / "m", lower(Precision.FP16, images=IMAGES[0].parent))
+def half(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """fp16, which has the plain names, and bf16."""
+    settings = Settings((Precision.FP16, Precision.BF16), Attention.PLAIN, images=IMAGES[0].parent)
+    return export(CHECKPOINT, tmp_path_factory.mktemp("half") / "m", settings)
 
 
 def lower(precision: Precision, **settings: Any) -> Settings:
@@ -46,11 +47,11 @@ def lower(precision: Precision, **settings: Any) -> Settings:
     return Settings((precision,), Attention.PLAIN, **settings)
 
 
-def accuracy(report: ExportReport) -> Accuracy:
-    """As detector.json says it, of the one artifact."""
-    (artifact,) = Manifest.load(report.directory).artifacts
-    assert artifact.accuracy is not None
-    return artifact.accuracy
+def accuracy(report: ExportReport, precision: Precision) -> Accuracy:
+    """As detector.json says it."""
+    (found,) = [one.accuracy for one in Manifest.load(report.directory).artifacts if one.precision == precision]
+    assert found is not None
+    return found
 
 
 def types(path: Path) -> set[int]:
@@ -58,44 +59,41 @@ def types(path: Path) -> set[int]:
     return {tensor.data_type for tensor in onnx.load(str(path)).graph.initializer} - {TensorProto.INT64}
 
 
-def test_fp16_gives_upstreams_scores(fp16: ExportReport) -> None:
-    with Detector.load(fp16.directory, device="cpu") as detector:
+def test_fp16_gives_upstreams_scores(half: ExportReport) -> None:
+    with Detector.load(half.directory, device="cpu") as detector:
         scores = [detector.score(path).score for path in IMAGES]
     differences = np.abs(np.subtract(scores, GOLDEN_SCORES))
     assert 0 < differences.max() <= 2e-3
 
 
-def test_what_fp16_writes(fp16: ExportReport) -> None:
-    assert types(fp16.directory / "encoder.onnx") == {TensorProto.FLOAT, TensorProto.FLOAT16}
-    assert types(fp16.directory / "head.onnx") == {TensorProto.FLOAT}
-    manifest = Manifest.load(fp16.directory)
-    assert [artifact.precision for artifact in manifest.artifacts] == ["fp16"]
-    assert not lint(fp16.directory / "encoder.onnx", "10.12")
-    found_then = accuracy(fp16)
+def test_what_fp16_writes(half: ExportReport) -> None:
+    assert types(half.directory / "encoder.onnx") == {TensorProto.FLOAT, TensorProto.FLOAT16}
+    assert types(half.directory / "head.onnx") == {TensorProto.FLOAT}
+    manifest = Manifest.load(half.directory)
+    assert [artifact.precision for artifact in manifest.artifacts] == ["fp16", "bf16"]
+    assert not lint(half.directory / "encoder.onnx", "10.12")
+    found_then = accuracy(half, Precision.FP16)
     assert found_then.passed
     assert found_then.engine.startswith("ONNX Runtime")
     assert (found_then.images, found_then.limit, found_then.source) == (len(IMAGES), LIMIT, "images")
     assert 0 < found_then.score_difference.p99 <= found_then.score_difference.largest <= 2e-3
-    with Detector.load(fp16.directory, device="cpu", backend="onnxruntime") as detector:
+    with Detector.load(half.directory, device="cpu", backend="onnxruntime") as detector:
         found = [abs(detector.score(path).score - score) for path, score in zip(IMAGES, GOLDEN_SCORES, strict=True)]
     assert found_then.score_difference.largest == pytest.approx(max(found), abs=1e-5)
 
 
-def test_bf16_is_compared_in_torch(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    exported = export(tiny_checkpoint, tmp_path / "m", lower(Precision.BF16))
-    assert TensorProto.BFLOAT16 in types(exported.directory / "encoder.onnx")
-    found = accuracy(exported)
+def test_bf16_gives_upstreams_scores_in_torch(half: ExportReport) -> None:
+    assert TensorProto.BFLOAT16 in types(half.directory / "encoder.bf16.onnx")
+    found = accuracy(half, Precision.BF16)
     assert found.engine.startswith("torch")
+    assert (found.images, found.source) == (len(IMAGES), "images")
     assert 0 < found.score_difference.largest <= 1e-2
-    assert found.source == "the examples"
-    with pytest.raises(EngineError, match="holds bfloat16, which ONNX Runtime runs on CUDA alone"):
-        Detector.load(exported.directory, device="cpu")
 
 
-def test_bf16_gives_upstreams_scores(tmp_path: Path) -> None:
-    found = accuracy(export(CHECKPOINT, tmp_path / "m", lower(Precision.BF16, images=IMAGES[0].parent)))
-    assert found.images == len(IMAGES)
-    assert 0 < found.score_difference.largest <= 1e-2
+def test_bf16_alone_is_not_for_cpus(half: ExportReport) -> None:
+    for named in (half.directory / "encoder.bf16.onnx", half.directory):
+        with pytest.raises(EngineError, match="holds bfloat16, which ONNX Runtime runs on CUDA alone"):
+            Detector.load(named, device="cpu", precision="bf16")
 
 
 def test_fp32_is_compared_with_nothing(tiny_detector: Path) -> None:
@@ -128,7 +126,7 @@ def test_scores_that_differ_too_much_are_refused(
     with pytest.raises(ExportError, match=r"\|Δscore\| from fp32: .*; more than 0\.01 is refused: .* or give --force"):
         export(sharp, tmp_path / "m", settings)
     assert not (tmp_path / "m").exists()
-    found = accuracy(export(sharp, tmp_path / "m", replace(settings, force=True)))
+    found = accuracy(export(sharp, tmp_path / "m", replace(settings, force=True)), Precision.FP16)
     assert found.passed is False
     assert found.score_difference.largest > LIMIT
 
