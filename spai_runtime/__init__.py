@@ -5,6 +5,8 @@
 Score(score=0.0123, logit=-4.38, label='real')
 """
 
+from typing import Any
+
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError, ImageError, ManifestError, OutputError, SourceError, UserError
 from spai_runtime.fusion import Fusion, Rule
@@ -39,3 +41,14 @@ __all__ = [
     "WholeImage",
     "score_all",
 ]
+
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    """`__version__`, of the installed package; looked up when somebody asks for it, since that takes a while."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version  # noqa: PLC0415
+
+    return version("spai-toolkit")

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from spai_runtime.accuracy import accuracy, examples
 from spai_runtime.calibration import decimal, log_odds, probability
@@ -25,7 +26,7 @@ from spai_runtime.views import Layout
 
 log = logging.getLogger("spai_runtime")
 
-ImageSource = Source | NDArray[np.uint8]
+ImageSource = Source | NDArray[np.uint8] | Image.Image
 
 
 class Detector(Closing):
@@ -87,13 +88,12 @@ class Detector(Closing):
     def score(self, image: ImageSource, formats: Collection[str] = FORMATS) -> Score:
         """Scores one image.
 
-        :param image: a path, the bytes of an image file, or pixels (H, W, 3) uint8 RGB
+        :param image: a path, the bytes of an image file, pixels (H, W, 3) uint8 RGB, or an image of Pillow's
         :param formats: that are decoded; UNTRUSTED_FORMATS are those for files from strangers
         :raises ImageError: it is none, or cannot be decoded
         :raises EngineError: the engines cannot run it
         """
-        picture = Picture.from_array(image) if isinstance(image, np.ndarray) else Picture.open(image, formats)
-        encoding = encode(self.encoder, self.manifest, picture)
+        encoding = encode(self.encoder, self.manifest, _picture(image, formats))
         if encoding.error:
             raise ImageError(encoding.error)
         (score,) = self.score_features([encoding.features], [encoding.layout])
@@ -153,6 +153,13 @@ class Detector(Closing):
         """Frees the engines."""
         self.encoder.close()
         self.head.close()
+
+
+def _picture(image: ImageSource, formats: Collection[str]) -> Picture:
+    """:raises ImageError: it is none"""
+    if isinstance(image, Image.Image):
+        return Picture(image)
+    return Picture.from_array(image) if isinstance(image, np.ndarray) else Picture.open(image, formats)
 
 
 def _compared(detector: Detector, reference: Detector) -> Accuracy:

@@ -1,10 +1,11 @@
 """spai-train: from folders of images to an evaluated checkpoint."""
 
+import inspect
 from collections.abc import Sequence
 
 import typer
 
-from spai_runtime.cli.commands import COMMON_CODES, VersionOption, execute
+from spai_runtime.cli.commands import COMMON_CODES, EXIT_ERROR, VersionOption, execute, show
 from spai_train.commands import (
     augment,
     baselines,
@@ -22,12 +23,15 @@ from spai_train.commands import (
     zoo,
 )
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.callback()
-def root(version: VersionOption = False) -> None:
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context, version: VersionOption = False) -> None:  # noqa: ARG001
     """Train a detector: from folders of images to an evaluated checkpoint that spai-export takes."""
+    if context.invoked_subcommand is None:
+        show(*context.get_help().splitlines())
+        raise typer.Exit(EXIT_ERROR)
 
 
 COMMANDS = (
@@ -36,7 +40,8 @@ COMMANDS = (
 )
 
 for module in COMMANDS:
-    app.command(module.__name__.rpartition(".")[2], epilog=f"{module.EPILOG} {COMMON_CODES}")(module.run)
+    name, summary = module.__name__.rpartition(".")[2], (inspect.getdoc(module.run) or "").partition("\n\n")[0]
+    app.command(name, epilog=f"{module.EPILOG} {COMMON_CODES}", short_help=summary)(module.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

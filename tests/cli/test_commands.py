@@ -1,15 +1,21 @@
 """Exit codes, and errors in one line."""
 
 import errno
+import inspect
+import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import typer
 
+import spai_runtime
 from spai_runtime.cli.commands import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_READER_LEFT, EXIT_REFUSED, execute, say, show
 from spai_runtime.errors import ImageError, RefusedError, UserError
+from spai_train.cli import COMMANDS
+from spai_train.cli import main as spai_train
 
 
 def app(action: Callable[[], int | None]) -> typer.Typer:
@@ -107,3 +113,26 @@ def test_a_traceback_cannot_steer_the_terminal_either(capsys: pytest.CaptureFixt
     assert "Traceback" in shown
     assert "\x1b" not in shown
     assert shown.count("\\x1b[2J") == 2
+
+
+def test_the_package_is_a_command_and_has_a_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "spai_runtime", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"spai-toolkit {spai_runtime.__version__}\n"
+    assert spai_runtime.__version__ == version("spai-toolkit")
+    assert not hasattr(spai_runtime, "nothing")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_spai_train_lists_its_commands_with_whole_summaries(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert spai_train(arguments) == (0 if arguments else EXIT_ERROR)
+    said = capsys.readouterr()
+    assert said.err == ""
+    words = " ".join(said.out.split())
+    for module in COMMANDS:
+        summary = " ".join((inspect.getdoc(module.run) or "").partition("\n\n")[0].split())
+        assert summary.endswith(".")
+        assert f"{module.__name__.rpartition('.')[2]} {summary}" in words

@@ -75,6 +75,20 @@ def test_a_score_is_torchs(tiny: Detector, tiny_model: SPAI) -> None:
     assert score.attention.sum() == pytest.approx(1, abs=1e-6)
 
 
+def test_an_image_of_pillows(tiny: Detector, photo: Write) -> None:
+    path = photo("a.png", 70, 90)
+    for mode in ("RGB", "L", "RGBA"):
+        with Image.open(path) as image:
+            converted = image.convert(mode)
+        assert tiny.score(converted).logit == tiny.score(np.asarray(converted.convert("RGB"))).logit
+        assert converted.mode == mode
+    with Image.open(path) as image:
+        assert tiny.score(image).logit == tiny.score(path).logit
+        assert image.size == (90, 70)
+    with pytest.raises(ImageError):
+        tiny.score(Image.new("F", (8, 8)))
+
+
 def test_paths_bytes_and_pixels_are_the_same_image(tiny: Detector, photo: Write) -> None:
     path = photo("a.png", 64, 70)
     scores = [tiny.score(source) for source in (path, str(path), path.read_bytes(), pixels(64, 70))]
