@@ -27,6 +27,7 @@ State = Mapping[str, Tensor]
 NAMED = 5  # tensors that an error names; one that lacks a backbone lacks hundreds
 
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights are computed with
+_WRAPPERS = "model", "state_dict", "net"  # keys of a state dict, in the order of GRIP-UNINA's `load_weights`
 _SHARED = 4  # times its file that the tensors may hold together: some share their numbers
 
 
@@ -168,7 +169,8 @@ def _unpickled(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> Content:
     content = load_pickle(path)
-    state = _mapping(content.get("model", content), path, "its `model` should be a state dict")
+    wrapper = next((key for key in _WRAPPERS if key in content), None)
+    state = content if wrapper is None else _mapping(content[wrapper], path, f"its `{wrapper}` should be a state dict")
     settings = _mapping({} if content.get("config") is None else content["config"], path, "its `config` should be one")
     return Content(path, _tensors(_flat(state), path), settings)
 

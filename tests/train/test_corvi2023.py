@@ -151,13 +151,33 @@ def test_files_of_both_kinds(checkpoint: Path, tmp_path: Path) -> None:
     theirs = torch.load(tmp_path / "theirs.pth", weights_only=True)["model"]
     assert theirs.keys() == STATE.keys()
     assert all(torch.equal(theirs[name], tensor) for name, tensor in STATE.items())
-    for name, state in (
-        ("ours.pth", first.state),
-        ("parallel.pth", {f"module.{name}": t for name, t in STATE.items()}),
-    ):
-        torch.save({"model": state}, tmp_path / name)
-        loaded = load_checkpoint(tmp_path / name)
-        assert (loaded.detector.name, loaded.state.keys()) == ("corvi2023", first.state.keys())
+    torch.save({"model": first.state}, tmp_path / "ours.pth")
+    assert load_checkpoint(tmp_path / "ours.pth").state.keys() == first.state.keys()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"net": STATE},
+        {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
+        {"model": STATE, "state_dict": {"other": torch.zeros(1)}, "net": {"other": torch.zeros(1)}},
+    ],
+    ids=["bare", "state_dict", "net", "parallel", "model first"],
+)
+def test_files_that_upstreams_load_weights_takes(checkpoint: Path, content: object, tmp_path: Path) -> None:
+    """Of its keys, the first that a file has: `model`, `state_dict`, `net`, or none."""
+    torch.save(content, tmp_path / "x.pth")
+    first, loaded = load_checkpoint(checkpoint), load_checkpoint(tmp_path / "x.pth")
+    assert (loaded.detector.name, loaded.state.keys()) == ("corvi2023", first.state.keys())
+    assert all(torch.equal(loaded.state[name], tensor) for name, tensor in first.state.items())
+
+
+def test_a_wrapper_without_a_state_dict(tmp_path: Path) -> None:
+    torch.save({"state_dict": [1, 2]}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"x\.pth holds a list where its `state_dict` should be a state dict$"):
+        load_checkpoint(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
