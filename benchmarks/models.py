@@ -19,7 +19,7 @@ from spai_export import precision as casting
 from spai_export.choices import Precision
 from spai_runtime.manifest import FILE_NAME, ONNX, Artifact, Graph, Manifest
 from spai_train.checkpoint import Card
-from spai_train.detectors import class_token, clipdet, community_forensics, dda, find, linear, rine, spai
+from spai_train.detectors import class_token, clipdet, community_forensics, corvi2023, dda, find, linear, rine, spai
 from spai_train.detectors.describe import describe
 from spai_train.detectors.spai import model as network
 from spai_train.detectors.spai import spectral
@@ -41,6 +41,7 @@ SOURCES = (
     class_token,
     clipdet,
     community_forensics,
+    corvi2023,
     dda,
     linear,
     rine,
@@ -67,15 +68,19 @@ def exported(name: str, precision: Precision = Precision.FP32, *, fused: bool = 
     return _kept(name, lambda: random_model(name), precision, fused=fused)
 
 
-def exported_detector(name: str) -> Path:
-    """The directory of a detector of the table at its published size, with random weights, in fp32."""
+def exported_detector(name: str, precision: Precision = Precision.FP32, **config: int) -> Path:
+    """The directory of a detector of the table with random weights, at its published size but for what `config` says.
+
+    :param precision: see `exported`
+    """
 
     def build() -> DetectorModel:
         torch.manual_seed(0)
         spec = find(name)
-        return spec.build(spec.config()).eval()
+        return spec.build(spec.config(**config)).eval()
 
-    return _kept(f"detector-{name}", build, Precision.FP32, fused=False)
+    size = (f"{key}{value}" for key, value in config.items())
+    return _kept("-".join(("detector", name, *size)), build, precision, fused=False)
 
 
 def _kept(name: str, build: Callable[[], DetectorModel], precision: Precision, *, fused: bool) -> Path:

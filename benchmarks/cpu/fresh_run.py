@@ -17,5 +17,11 @@ def main() -> int:
     return code
 
 
+def peak(text: str) -> int | None:
+    """Bytes, of the line that the kernel has on it."""
+    found = [line.split()[1] for line in text.splitlines() if line.startswith(PEAK)]
+    return int(found[0]) * 1024 if found else None  # it is in KiB
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cpu import children
 from cpu.bench import Bench, Rows
-from cpu.fresh_run import PEAK
+from cpu.fresh_run import peak
 from cpu.settings import START
 
 IMAGES = 4
@@ -48,9 +48,3 @@ def started(options: Sequence[str], images: Sequence[Path]) -> Started:
     _, said = children.finish(child)
     assert row, "spai-run wrote no row"
     return Started(seconds, peak(said))
-
-
-def peak(text: str) -> int | None:
-    """Bytes, of the line that the kernel has on it."""
-    found = [line.split()[1] for line in text.splitlines() if line.startswith(PEAK)]
-    return int(found[0]) * 1024 if found else None  # it is in KiB

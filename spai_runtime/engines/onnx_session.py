@@ -61,18 +61,21 @@ def open_session(
     :raises EngineError: the file or the provider is refused, or the graph is not what detector.json implies
     """
     refuse_external_data(path)
-    session = _session(path, provider, options, rewrites=rewrites)
+    session = _session(path, provider, options, rewrites=rewrites, patterns=contract.window is None)
     _check_contract(path, session, contract)
     return session
 
 
-def _session(path: Path, provider: str, options: Mapping[str, str], *, rewrites: bool) -> Any:
+def _session(path: Path, provider: str, options: Mapping[str, str], *, rewrites: bool, patterns: bool) -> Any:
     runtime = import_runtime()
     settings = runtime.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = cores()  # ONNX Runtime itself counts, and pins to, cores that it may not use
     # Its threads would spin between two runs, on cores that could decode the next image or run another detector.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A pattern is one block for all that a run makes. Each shape of an input gets one at its second run, beside what
+    # its first run took: of windows, which have up to four shapes, that would be the memory of several.
+    settings.enable_mem_pattern = patterns
     if not rewrites:
         settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     chosen = [(provider, dict(options))]

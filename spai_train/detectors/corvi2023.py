@@ -31,6 +31,7 @@ CELLS = 7  # of a patch, along a side
 # 1 pixel times its stride: 3·1, then 1 + 3·2, then 2 + 5·4, then 4 + 2·8. That is a patch of 7 cells.
 HALO = 56
 SIDE = 616  # of a window, in pixels: the larger, the less is computed twice, and the more memory its first layer takes
+WINDOW = Window(SIDE, HALO, CELLS * STRIDE, STRIDE)
 
 _NETWORK = "encoder.network."
 _LINEAR = "head.linear."
@@ -136,7 +137,7 @@ SPEC = DetectorSpec(
     title="Corvi2023",
     config=Corvi2023Config,
     build=Corvi2023,
-    views=lambda _: WholeImage(window=Window(SIDE, HALO, CELLS * STRIDE, STRIDE)),
+    views=lambda _: WholeImage(window=WINDOW),
     recognises=recognises,
     halve=halve,
     code_licence="Apache-2.0",

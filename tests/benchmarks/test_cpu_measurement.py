@@ -10,7 +10,7 @@ from typing import Any
 
 import models
 import pytest
-from cpu import bench, encoder, exports, images, latency, run, scores, start
+from cpu import bench, encoder, exports, fresh_run, images, latency, run, scores, start
 from cpu.children import ChildError
 from cpu.contender import CONTENDERS, Contender
 from cpu.measurement import measure
@@ -147,5 +147,5 @@ def test_a_fresh_run_says_its_time_and_memory(small_image: Path) -> None:
 
 
 def test_peak_of_what_the_kernel_says() -> None:
-    assert start.peak("some warning\nVmHWM:\t  120000 kB\n") == 122_880_000
-    assert start.peak("no such line\n") is None
+    assert fresh_run.peak("some warning\nVmHWM:\t  120000 kB\n") == 122_880_000
+    assert fresh_run.peak("no such line\n") is None

@@ -1,13 +1,18 @@
 """Corvi2023 against the logits of upstream's own code, which `tests/golden/README.md` describes."""
 
 import csv
+import json
+import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cpu.children import finish, start
+from PIL import Image
 from torch import Tensor
 
 from spai_export.choices import Attention, Precision, Settings
@@ -20,7 +25,7 @@ from spai_runtime.manifest import Manifest
 from spai_runtime.scoring.batchers import encode
 from spai_runtime.views import WholeImage, Window
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint, save_upstream
-from spai_train.detectors.corvi2023 import SPEC, Corvi2023, Corvi2023Config
+from spai_train.detectors.corvi2023 import SIDE, SPEC, Corvi2023, Corvi2023Config
 from spai_train.tensors import CheckpointError
 from spai_train.torch_engine import as_detector
 from tests.golden import FOLDER, IMAGES
@@ -130,6 +135,36 @@ def test_through_spai_run(exported: Path) -> None:
     rows = list(csv.DictReader(StringIO(ran.stdout)))
     assert (ran.code, {row["views"] for row in rows}) == (0, {"1"}), ran.stderr
     assert [float(row["logit"]) for row in rows] == pytest.approx([LOGITS[index] for index in FEW], abs=1e-4)
+
+
+def windowed(exported: Path, contender: str, image: Path, side: str) -> Any:
+    """What `benchmarks/windowed_run.py` says of an image in windows of a side."""
+    written, _ = finish(start("windowed_run", [str(exported), contender, str(image), side]))
+    return json.loads(written)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is read from /proc")
+def test_memory_of_windows(exported: Path, tmp_path: Path) -> None:
+    """The largest maps are 64 channels of all pixels: three are there at once, and no second set of them."""
+    found = {}
+    for side in (8, SIDE):
+        Image.fromarray(pixels(side, side)).save(tmp_path / "x.png")
+        found[side] = windowed(exported, "ONNX Runtime fp32", tmp_path / "x.png", str(SIDE if side > 8 else 168))
+    grown = 1e6 * (found[SIDE]["beside_pixels_mb"] - found[8]["beside_pixels_mb"])
+    print(f"{grown / (64 * 4 * SIDE**2):.2f} maps")  # noqa: T201
+    assert 1 < grown / (64 * 4 * SIDE**2) < 3.5
+
+
+def test_the_benchmark_of_windows(exported: Path) -> None:
+    row = windowed(exported, "OpenVINO fp32", IMAGES[2], "168")
+    assert (row["height"], row["width"], row["window"], row["windows"]) == (300, 500, 168, 28)
+    computed = (168 + 168 + 168 + 132) * (168 * 6 + 164)  # each starts 56 pixels after the one before
+    assert row["computed_pixels"] == pytest.approx(computed / (300 * 500))
+    assert row["logit"] == pytest.approx(LOGITS[2], abs=1e-4)
+    arithmetic = {"seconds": "window_s", "cpu_seconds": "window_cpu_s"}
+    for name, (whole, one) in zip(("ratio", "ratio_of_cpu_time"), arithmetic.items(), strict=True):
+        assert row[name] == pytest.approx(row[whole] / (row[one] * computed / 168**2))
+        assert row[name] > 0
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
