@@ -20,7 +20,7 @@ from spai_runtime.manifest import Name, Positive
 from spai_runtime.text import excerpt
 from spai_train.detectors import DEFAULT, DETECTORS, every, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec
-from spai_train.folders import read_folder
+from spai_train.folders import read_folder, refuse_part
 from spai_train.tensors import CheckpointError, Content, State, digest_of, exact, read
 from spai_train.towers import Tower, with_tower
 
@@ -83,6 +83,8 @@ def load_checkpoint(path: str | Path, detector: str | None = None, tower: Path |
     path, asked = Path(path), None if detector is None else find(detector)
     sha256, content = read_folder(path, asked) if path.is_dir() else (digest_of(path), read(path))
     header = _header(content) if content.header else None
+    if not header and path.is_file():
+        refuse_part(path, asked)
     spec = _named(header, asked, path) if header else _recognised(content, asked)
     content, from_tower = with_tower(content, spec, tower)
     state: State = content.state

@@ -1,7 +1,7 @@
 """Checkpoints that are several files in a folder, as authors write them who trained the parts of a detector apart."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from spai_train.detectors import every
@@ -28,6 +28,27 @@ def read_folder(folder: Path, detector: DetectorSpec | None) -> tuple[str, Conte
     parts = {part: read(path).state for part, path in found.items()}
     state = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
     return hashlib.sha256(lines.encode()).hexdigest(), Content(folder, state)
+
+
+def refuse_part(path: Path, detector: DetectorSpec | None) -> None:
+    """:param path: of a file that is given alone, without a header of ours
+    :param detector: see `read_folder`
+    :raises CheckpointError: its name is that of one of a detector's several files
+    """
+    for spec in (detector,) if detector else every():
+        for names in zip(*spec.files.values(), strict=True):
+            folder = _folder_of(path, names)
+            if folder and (len(_present(folder, spec.files)) == len(names) or "/" not in names[0]):
+                raise CheckpointError(
+                    f"{path} is only one of the files of a {spec.title}: name the folder that holds {', '.join(names)}"
+                )
+
+
+def _folder_of(path: Path, names: Collection[str]) -> Path | None:
+    """The folder in which a file has one of these names."""
+    parents = path.absolute().parents
+    folders = [parents[name.count("/")] for name in names if path.absolute().match(name)]
+    return folders[0] if folders else None
 
 
 def _present(folder: Path, files: Files) -> dict[str, Path]:

@@ -22,7 +22,7 @@ from spai_train.detectors.class_token import (
 from spai_train.detectors.linear import LinearHead, LinearModel
 from spai_train.detectors.spec import DetectorSpec, Training
 from spai_train.models.half import halve_backbone
-from spai_train.models.vit import CLIP_L
+from spai_train.models.vit import CLIP_L, HEAD_WIDTH
 from spai_train.published import CLIP_COMMONPOOL
 from spai_train.tensors import Content, State, dimensions
 
@@ -63,7 +63,9 @@ class ClipDet(LinearModel):
 def recognises(state: State) -> bool:
     """Whether this is upstream's linear layer, alone or with its tower, or ours."""
     rest = {name for name in state if not name.startswith(BACKBONE)}
-    return rest == {"fc.weight", "fc.bias"} or is_ours(state, norm_pre=True)
+    if rest == {"fc.weight", "fc.bias"}:
+        return state["fc.weight"].shape[-1:] >= (HEAD_WIDTH,)  # CO-SPY's fusion of two logits has these names too
+    return is_ours(state, norm_pre=True)
 
 
 def read(content: Content) -> tuple[ClipDetConfig, State]:

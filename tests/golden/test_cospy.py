@@ -128,10 +128,16 @@ def test_half_precision_is_for_the_tower_alone(files: Path, variant: str) -> Non
 # --------------------------------------------------------------------------------------------------------------- files
 
 
-def test_a_folder_as_upstreams_training_writes_it(files: Path, tmp_path: Path) -> None:
+def as_trained(folder: Path, to: Path) -> Path:
+    """The files of a folder, where upstream's training writes them."""
     for part in ("semantic", "artifact", "fusion"):
-        (tmp_path / "progan" / part).mkdir(parents=True)
-        (tmp_path / "progan" / part / "best_model.pth").symlink_to(files / "progan" / f"{part}_weights.pth")
+        (to / part).mkdir(parents=True)
+        (to / part / "best_model.pth").symlink_to(folder / f"{part}_weights.pth")
+    return to
+
+
+def test_a_folder_as_upstreams_training_writes_it(files: Path, tmp_path: Path) -> None:
+    as_trained(files / "progan", tmp_path / "progan")
     tower = files / "progan-tower.safetensors"
     found, wanted = (load_checkpoint(folder / "progan", tower=tower) for folder in (tmp_path, files))
     assert (found.config, found.sha256) == (wanted.config, wanted.sha256)
@@ -154,6 +160,34 @@ def test_a_folder_that_lacks_a_file(files: Path, tmp_path: Path) -> None:
         load_checkpoint(tmp_path, "cospy")
     with pytest.raises(CheckpointError, match=r"is a folder, and a RINE is a file: "):
         load_checkpoint(files / "progan", "rine")
+
+
+@pytest.mark.parametrize("part", ["semantic", "artifact", "fusion"])
+def test_one_file_of_a_folder(files: Path, part: str, tmp_path: Path) -> None:
+    """All but the artifact branch's have the names of a ClipDet's tensors."""
+    alone, trained = tmp_path / f"{part}_weights.pth", as_trained(files / "sd-v1_4", tmp_path / "trained")
+    alone.symlink_to(files / "sd-v1_4" / alone.name)
+    for path, names in ((alone, r"semantic_weights\.pth, .*"), (trained / part / "best_model.pth", "semantic/.*")):
+        for detector in (None, "cospy"):
+            with pytest.raises(CheckpointError, match=f"is only one of the files of a CO-SPY: .* that holds {names}$"):
+                load_checkpoint(path, detector)
+
+
+def test_files_with_the_names_of_a_part_are_of_another_detector(files: Path, tmp_path: Path) -> None:
+    """Where the detector is named, or the other parts are not there."""
+    (tmp_path / "semantic").mkdir()
+    lone, named = tmp_path / "semantic" / "best_model.pth", tmp_path / "semantic_weights.pth"
+    for path in (lone, named):
+        path.symlink_to(files / "progan" / "semantic_weights.pth")
+    for path, detector in ((lone, None), (named, "clipdet")):
+        with pytest.raises(CheckpointError, match="is the part of ClipDet that was trained"):
+            load_checkpoint(path, detector)
+
+
+def test_a_fusion_under_any_name_is_no_clipdet(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").symlink_to(files / "progan" / "fusion_weights.pth")
+    with pytest.raises(CheckpointError, match="looks like no known detector"):
+        load_checkpoint(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
