@@ -20,7 +20,7 @@ from spai_runtime.manifest import Name, Positive
 from spai_runtime.text import excerpt
 from spai_train.detectors import DEFAULT, DETECTORS, every, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec
-from spai_train.folders import read_folder, refuse_part
+from spai_train.folders import read_folder, refuse_part, write_folder
 from spai_train.tensors import CheckpointError, Content, State, digest_of, exact, read
 from spai_train.towers import Tower, with_tower
 
@@ -105,14 +105,27 @@ def save_checkpoint(path: str | Path, model: DetectorModel, card: Card) -> None:
 
 
 def save_upstream(path: str | Path, model: DetectorModel) -> None:
-    """Writes a `.pth` that the code of the detector's authors reads.
+    """Writes what the code of the detector's authors reads.
 
-    :raises CheckpointError: their layout has no place for the model, or there is none to write
+    :param path: a `.pth`, or a folder for the files of a detector that has several
+    :raises CheckpointError: their layout has no place for the model, there is none to write, or it is of several files
+        and the path is not, or the other way round
     """
-    spec = find(model.detector)
+    path, spec = Path(path), find(model.detector)
     if spec.to_upstream is None:
         raise CheckpointError(f"there is no layout of upstream's to write {spec.title} in; write .safetensors")
-    torch.save(spec.to_upstream(model), path)
+    content = spec.to_upstream(model)
+    several = content.keys() == spec.files.keys()
+    if several and path.suffix == ".pth":
+        raise CheckpointError(f"cannot write {path}: upstream has several files of this {spec.title}, so name a folder")
+    if several:
+        write_folder(path, spec.files, content)
+    elif path.suffix == ".pth":
+        torch.save(content, path)
+    else:
+        raise CheckpointError(
+            f"cannot write {path}: upstream has one file of this {spec.title}, so name it .pth, or .safetensors (ours)"
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,11 @@
 import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from spai_runtime.files.atomic import atomic_directory
 from spai_train.detectors import every
 from spai_train.detectors.spec import DetectorSpec
 from spai_train.tensors import CheckpointError, Content, digest_of, read
@@ -28,6 +32,17 @@ def read_folder(folder: Path, detector: DetectorSpec | None) -> tuple[str, Conte
     parts = {part: read(path).state for part, path in found.items()}
     state = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
     return hashlib.sha256(lines.encode()).hexdigest(), Content(folder, state)
+
+
+def write_folder(folder: Path, files: Files, content: Mapping[str, Any]) -> None:
+    """Writes each part into the first of its files, under its name when it is complete, as torch.save does.
+
+    :param content: by part
+    :raises OSError: the folder cannot be written
+    """
+    with atomic_directory(folder, last="") as complete:
+        for part, tensors in content.items():
+            torch.save(tensors, complete / files[part][0])
 
 
 def refuse_part(path: Path, detector: DetectorSpec | None) -> None:

@@ -14,7 +14,13 @@ __all__ = ["EPILOG", "run"]
 
 def run(
     checkpoint: Annotated[Path, typer.Argument(help="Any checkpoint that spai-export takes.")],
-    output: Annotated[Path, typer.Argument(help="To write: .pth is upstream's layout, .safetensors is ours.")],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            help="To write: .pth is upstream's layout, .safetensors is ours. A folder is upstream's where it "
+            "has several files (a fused CO-SPY)."
+        ),
+    ],
     detector: DetectorOption = None,
     tower: TowerOption = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
@@ -24,7 +30,7 @@ def run(
         from spai_train.checkpoint import load_checkpoint, save_checkpoint, save_upstream  # noqa: PLC0415
     loaded = load_checkpoint(checkpoint, detector, tower)
     with writable(output):
-        if output.suffix == ".pth":
+        if output.suffix in (".pth", "") or output.is_dir():
             save_upstream(output, loaded.model())
         elif output.suffix == ".safetensors":
             save_checkpoint(output, loaded.model(), loaded.card)

@@ -164,7 +164,8 @@ class DetectorSpec:
     :param threshold_source: of the threshold 0.5, in checkpoints that have no card
     :param read: a file without our header → its dimensions and its tensors under our names, for `build` to hold them
         against; None where there is no layout but ours
-    :param to_upstream: the model → what torch.save writes for its authors' code to read; None where nothing is
+    :param to_upstream: the model → what torch.save writes for its authors' code to read, or, by the parts of `files`,
+        what it writes into each of them; None where nothing is
     :param tower: a checkpoint's tensors → the weights of the backbone that published checkpoints leave out; None where
         they hold all. `read` finds them beside the checkpoint's tensors, as `encoder.backbone.` and timm's name
     :param files: of a checkpoint that is a folder: the name of a part → where its file may lie, the first that is there

@@ -5,6 +5,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from shutil import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from spai_export.tensorrt.lint import check
 from spai_runtime import Detector
 from spai_runtime.manifest import Manifest
 from spai_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from spai_train.commands.convert import run as convert
 from spai_train.detectors.cospy.config import CoSpyConfig
 from spai_train.models.vae import VAEConfig
 from spai_train.torch_engine import as_detector
@@ -217,6 +219,32 @@ def test_our_own_file_of_it(files: Path, variant: str, tmp_path: Path) -> None:
         second = load_checkpoint(tmp_path / name)
         assert (second.detector.name, second.config) == ("cospy", first.config)
         assert all(torch.equal(tensor, second.state[name]) for name, tensor in first.state.items())
+
+
+@VARIANTS
+@pytest.mark.parametrize("name", ["{}", "{}-end2end.pth"])
+def test_converted_back_to_upstreams_files(files: Path, variant: str, name: str, tmp_path: Path) -> None:
+    """The very files again, but for a layer of the ProGAN variant that nothing runs, which strict loading wants."""
+    theirs, tower = files / name.format(variant), files / f"{variant}-tower.safetensors"
+    ours, back = tmp_path / "ours.safetensors", tmp_path / theirs.name
+    assert convert(theirs, ours, tower=tower) == convert(ours, back) == 0
+    suffixes = [f"{part}_weights.pth" for part in ("semantic", "artifact", "fusion")] if theirs.is_dir() else [""]
+    for suffix in suffixes:
+        first, second = (flat(torch.load(path / suffix, weights_only=True)) for path in (theirs, back))
+        assert {key: tensor.shape for key, tensor in first.items()} == {key: t.shape for key, t in second.items()}
+        changed = {key for key, tensor in first.items() if not torch.equal(tensor, second[key])}
+        assert all(".fc1." in key for key in changed)
+    with pytest.raises(
+        CheckpointError, match=r"upstream has (several|one) files? of this CO-SPY, so name (a folder|it \.pth)"
+    ):
+        convert(ours, tmp_path / "x.pth" if theirs.is_dir() else tmp_path / "x")
+
+
+def flat(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Tensors by the names of what holds them."""
+    nested = [(f"{key}.", value) for key, value in content.items() if isinstance(value, dict)]
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    return tensors | {prefix + key: tensor for prefix, below in nested for key, tensor in flat(below).items()}
 
 
 def test_tensors_that_say_nothing_of_the_network(files: Path, tmp_path: Path) -> None:

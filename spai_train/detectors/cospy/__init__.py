@@ -8,7 +8,7 @@ from spai_runtime.views import CentreCrop, Resize, ViewPolicy
 from spai_train.detectors.cospy.config import CoSpyConfig
 from spai_train.detectors.cospy.model import CoSpy
 from spai_train.detectors.cospy.training import TRAINING
-from spai_train.detectors.cospy.upstream import FILES, read, recognises, tower
+from spai_train.detectors.cospy.upstream import FILES, read, recognises, to_upstream, tower
 from spai_train.detectors.spec import DetectorSpec
 from spai_train.models.half import halve_backbone
 
@@ -30,6 +30,7 @@ SPEC = DetectorSpec(
     weights_licence="not said; Apache-2.0 SigLIP, MIT CLIP, CreativeML OpenRAIL-M the VAE",
     averages=True,
     read=read,
+    to_upstream=to_upstream,
     tower=tower,
     files=FILES,
     training=TRAINING,

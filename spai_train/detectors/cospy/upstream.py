@@ -4,7 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from spai_train.detectors.class_token import BACKBONE
+from spai_train.detectors.cospy.artifact import WIDTH
 from spai_train.detectors.cospy.config import CoSpyConfig
 from spai_train.published import CLIP_OPENAI, SIGLIP_WEBLI, PublishedFile
 from spai_train.tensors import Content, State, dimensions, shape_of
@@ -55,6 +59,33 @@ def read(content: Content) -> tuple[CoSpyConfig, State]:
         sizes["projection"] = shape_of(state, f"{BACKBONE}head.weight", 2)[0]
     end_to_end = shape_of(state, "head.fusion.weight", 2)[1] != 2
     return dimensions({**sizes, "end_to_end": end_to_end}, CoSpyConfig), state
+
+
+def to_upstream(model: Any) -> dict[str, dict[str, Tensor]]:
+    """What upstream's strict loading takes, once torch.save wrote it: the parts of the one file of a detector that was
+    trained end to end, or the three files of a fused one. The tower, which upstream downloads, is in none of them.
+
+    :param model: a `CoSpy`
+    """
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    encoder = _below(ARTIFACTS, {name.replace(VAE, f"{ARTIFACTS}vae."): tensor for name, tensor in state.items()})
+    if not _has_vae(state):
+        encoder |= {"fc1.weight": torch.zeros(1, WIDTH), "fc1.bias": torch.zeros(1)}  # which nothing runs
+    semantic, artifact, fusion = (_below(f"head.{part}.", state) for part in FILES)
+    if model.config.end_to_end:
+        return {"sem_fc": semantic, "art_fc": artifact, "art_encoder": encoder, "classifier": fusion}
+    branch = _above("artifact_encoder.", encoder) | _above("fc.", artifact)
+    return {"semantic": _above("fc.", semantic), "artifact": branch, "fusion": _above("fc.", fusion)}
+
+
+def _below(prefix: str, state: State) -> dict[str, Tensor]:
+    """What has a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _above(prefix: str, state: State) -> dict[str, Tensor]:
+    """All, with a prefix."""
+    return {prefix + name: tensor for name, tensor in state.items()}
 
 
 def _renamed(name: str) -> str:
