@@ -23,6 +23,8 @@ OPSET = 20  # the first with Gelu as one operator; TensorRT 10.12 and ONNX Runti
 FUSED_OPSET = 23  # the first with Attention as one operator
 EXAMPLE_SIDES = 64, 96  # height and width that are traced with where a view may have any
 
+MOST_WEIGHTS = (1 << 31) - (1 << 24)  # bytes; protobuf, which ONNX is written in, ends at 2 GiB with all else
+
 METADATA = "spai"  # key in a graph's metadata_props
 
 
@@ -82,8 +84,23 @@ def _export(
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # stack traces, with the paths of whoever exports
     _take_shapes_from_the_cast(program.model)
-    program.save(str(path), external_data=False)
+    _save(program.model, path)
     check_graph(path)
+
+
+def _save(model: onnx_ir.Model, path: Path) -> None:
+    """Writes one file. torch's own `save` puts weights of more than 1.5 GB beside it, which 2 GiB have room for.
+
+    :raises ExportError: they have not
+    """
+    weights = [value.const_value for value in model.graph.initializers.values()]
+    size = sum(tensor.nbytes for tensor in weights if tensor is not None)
+    if size > MOST_WEIGHTS:
+        raise ExportError(
+            f"{path.name} would hold {size / 1e9:.1f} GB of weights, and a file in ONNX holds 2.1 GB: "
+            "choose --precision fp16 alone"
+        )
+    onnx_ir.save(model, str(path))
 
 
 def _take_shapes_from_the_cast(model: onnx_ir.Model) -> None:

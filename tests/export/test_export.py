@@ -18,7 +18,7 @@ from spai_export import artifacts, directory, verify
 from spai_export.choices import Settings
 from spai_export.cli import main
 from spai_export.directory import ExportReport, export
-from spai_export.onnx import ExportError, check_graph, export_encoder
+from spai_export.onnx import ExportError, check_graph, export_encoder, export_head
 from spai_export.source import Source
 from spai_runtime.detector import Detector
 from spai_runtime.manifest import Manifest, Threshold
@@ -247,3 +247,15 @@ def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("spai-export: ")
     assert re.search(message, captured.err)
+
+
+def test_weights_lie_in_the_file_up_to_what_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 0)
+    export_head(torch.nn.Linear(8, 1), 8, tmp_path / "head.onnx", attention=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["head.onnx"]
+    monkeypatch.setattr("spai_export.onnx.MOST_WEIGHTS", 35)  # bytes, of 8 weights and a bias
+    with pytest.raises(
+        ExportError, match=r"more\.onnx would hold 0\.0 GB of weights, and a file in ONNX holds 2\.1 GB: "
+    ):
+        export_head(torch.nn.Linear(8, 1), 8, tmp_path / "more.onnx", attention=False)
+    assert not (tmp_path / "more.onnx").exists()
