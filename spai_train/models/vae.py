@@ -171,10 +171,29 @@ class Attention(nn.Module):
 
 
 class Norm(nn.GroupNorm):
-    """GroupNorm with the settings of this network."""
+    """GroupNorm with the settings of this network, exact for flat images too, whose maps are nearly constant.
+
+    PyTorch, of channels-last maps on a CPU, takes the variance as E[x²] − E[x]², a difference of large numbers; ONNX
+    Runtime adds up all values of a group one after the other, and the rounding of equal ones is always to the same
+    side. Here the mean is taken away first, and means are of a row of pixels, then of rows.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__(GROUPS, width, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W)"""
+        width, height, breadth = x.shape[1:]
+        groups = x.reshape(-1, GROUPS, width // GROUPS * height, breadth)
+        centred = groups - _mean(groups)
+        normalised = centred * (_mean(centred * centred) + self.eps).rsqrt()
+        scale, shift = self.weight.reshape(-1, 1, 1), self.bias.reshape(-1, 1, 1)
+        return normalised.reshape(-1, width, height, breadth) * scale + shift
+
+
+def _mean(groups: Tensor) -> Tensor:
+    """(N, GROUPS, rows, W) → (N, GROUPS, 1, 1)"""
+    return groups.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
 
 
 class Halving(nn.Module):

@@ -1,6 +1,7 @@
 """CO-SPY's two variants, fused and end to end, against upstream's numbers, which `tests/golden/README.md` describes."""
 
 import csv
+from collections.abc import Callable
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -11,16 +12,25 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import save_file
+from torchvision.transforms import CenterCrop, Compose
+from torchvision.transforms import Resize as TorchResize
 
+from spai_export import verify
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.directory import write
+from spai_export.onnx import export_head
 from spai_export.source import Source
 from spai_export.tensorrt.lint import check
 from spai_runtime import Detector
+from spai_runtime.engines.base import Contract
+from spai_runtime.engines.onnxruntime import OnnxEngine
+from spai_runtime.images import Picture
 from spai_runtime.manifest import Manifest
 from spai_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from spai_train.commands.convert import run as convert
+from spai_train.detectors.cospy import views
 from spai_train.detectors.cospy.config import CoSpyConfig
 from spai_train.models.vae import VAEConfig
 from spai_train.torch_engine import as_detector
@@ -33,6 +43,7 @@ CONFIGS = {
     "sd-v1_4": CoSpyConfig(width=144, depth=2, vae=SMALL_VAE),
     "progan": CoSpyConfig(width=128, depth=2, vae=None, projection=96),
 }
+HALVES = {"sd-v1_4": [], "progan": ["fp16", "bf16"]}  # of the graphs beside those of fp32
 VARIANTS = pytest.mark.parametrize("variant", [*CONFIGS])
 
 
@@ -54,6 +65,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def export(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Variant → the exported directory of the fused detector. Few views are compared; a VAE takes its time."""
+    few = tmp_path_factory.mktemp("few")
+    copy(IMAGES[1], few)
+
+    @cache
+    def exported(variant: str) -> Path:
+        settings = Settings((Precision.FP32, *map(Precision, HALVES[variant])), Attention.PLAIN, images=few)
+        source = Source.load(files / variant, settings, tower=files / f"{variant}-tower.safetensors")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(verify, "BATCH_SIZES", (1, 3))
+            patched.setattr(verify, "IMAGE_VIEWS", (1, 2))
+            return write(source, few.parent / f"exported-{variant}").directory
+
+    return exported
+
+
 @VARIANTS
 def test_fused_in_torch(files: Path, variant: str) -> None:
     checkpoint = load_checkpoint(files / variant, tower=files / f"{variant}-tower.safetensors")
@@ -63,6 +92,34 @@ def test_fused_in_torch(files: Path, variant: str) -> None:
     assert checkpoint.config == CONFIGS[variant]
     assert np.std(expected) > 1, "or any answer would do"
     assert [detector.score(path).logit for path in IMAGES] == pytest.approx(expected, abs=1e-4)
+
+
+def crop(variant: str, path: Path) -> NDArray[np.uint8]:
+    """The view that the detector looks at, (1, S, S, 3)."""
+    policy, picture = views(CONFIGS[variant]), Picture.open(path)
+    layout = policy.layout(picture.height, picture.width)
+    assert policy.resize
+    return layout.stack(picture.resized(layout.height, layout.width, policy.resize.filter))
+
+
+@pytest.mark.parametrize(("variant", "shorter", "side"), [("sd-v1_4", 384, 384), ("progan", 256, 224)])
+def test_views_are_torchvisions(variant: str, shorter: int, side: int) -> None:
+    for path in IMAGES:
+        with Image.open(path) as image:
+            expected = Compose([TorchResize(shorter), CenterCrop(side)])(image.convert("RGB"))
+        np.testing.assert_array_equal(crop(variant, path), np.asarray(expected)[None])
+
+
+def test_a_flat_image_keeps_its_features(files: Path, export: Callable[[str], Path]) -> None:
+    """Statistics of nearly constant maps that are not taken with care move them by 1% of the largest."""
+    model = load_checkpoint(files / "sd-v1_4", tower=files / "sd-v1_4-tower.safetensors").model()
+    view, expected = crop("sd-v1_4", IMAGES[5]), number("sd-v1_4", "artifact")[5]
+    with torch.inference_mode():
+        in_torch = model.encoder.artifacts(torch.from_numpy(view)).numpy()
+    contract = Contract.encoder((384, 384), model.config.features)
+    (in_graph,) = OnnxEngine(export("sd-v1_4") / "encoder.onnx", contract).run(view)
+    for found in (in_torch, in_graph[:, -expected.size :]):
+        np.testing.assert_allclose(found[0], expected, atol=4e-6 * np.abs(expected).max(), rtol=0)
 
 
 @VARIANTS
@@ -92,15 +149,10 @@ def test_of_several_views_the_logits_are_averaged(files: Path) -> None:
 
 
 @VARIANTS
-def test_through_the_exported_graphs_and_spai_run(files: Path, variant: str, tmp_path: Path) -> None:
-    few = tmp_path / "few"  # what fp16 is compared on; a VAE takes its time
-    few.mkdir()
-    copy(IMAGES[1], few)
-    settings = Settings((Precision.FP32, Precision.FP16), Attention.PLAIN, images=few)
-    source = Source.load(files / variant, settings, tower=files / f"{variant}-tower.safetensors")
-    directory = write(source, tmp_path / variant).directory
+def test_through_the_exported_graphs_and_spai_run(export: Callable[[str], Path], variant: str) -> None:
+    directory = export(variant)
     found = {one.precision: one.accuracy and one.accuracy.passed for one in Manifest.load(directory).artifacts}
-    assert found == {"fp32": None, "fp16": True}
+    assert found == {"fp32": None, **dict.fromkeys(HALVES[variant], True)}
     for path in directory.glob("*.onnx"):
         assert check(path) == []
     ran = spawn(*IMAGES[:3], "--engine", directory / "encoder.onnx", "--device", "cpu", "--precision", "fp32")
@@ -109,12 +161,19 @@ def test_through_the_exported_graphs_and_spai_run(files: Path, variant: str, tmp
     assert [float(row["logit"]) for row in rows] == pytest.approx(number(variant, "fusion")[:3], abs=1e-4)
 
 
-def test_end_to_end_through_its_graphs(files: Path, tmp_path: Path) -> None:
-    tower = files / "progan-tower.safetensors"
-    directory = write(Source.load(files / "progan-end2end.pth", Settings(), tower=tower), tmp_path / "joined").directory
-    with Detector.load(directory, device="cpu") as detector:
-        logits = [detector.score(path).logit for path in IMAGES[:3]]
-    assert logits == pytest.approx(number("progan", "end2end")[:3], abs=1e-4)
+@VARIANTS
+def test_end_to_end_through_its_graphs(
+    files: Path, export: Callable[[str], Path], variant: str, tmp_path: Path
+) -> None:
+    """Its encoder is that of the fused detector, as `test_end_to_end_in_torch` finds."""
+    model = load_checkpoint(files / f"{variant}-end2end.pth", tower=files / f"{variant}-tower.safetensors").model()
+    export_head(model.head, model.config.features, tmp_path / "head.onnx", attention=False)
+    assert check(tmp_path / "head.onnx") == []
+    head = OnnxEngine(tmp_path / "head.onnx", Contract.head(model.config.features, attention=False))
+    with Detector.load(export(variant), device="cpu", precision="fp32") as fused:
+        joined = Detector(fused.manifest, fused.encoder, head, fused.threshold)
+        logits = [joined.score(path).logit for path in IMAGES[:3]]
+    assert logits == pytest.approx(number(variant, "end2end")[:3], abs=1e-4)
 
 
 @VARIANTS
