@@ -27,16 +27,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 )
 def export(
     ckpt: Annotated[
-        Path, typer.Option(help="Upstream's .pth, a bare state dict, or .safetensors; nothing in it is executed.")
+        Path,
+        typer.Option(
+            help="Checkpoint: the authors' .pth, a bare state dict, or .safetensors. Nothing in it is executed."
+        ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Directory to write. Left out: the checkpoint's name without suffix, here.")
+        Path | None, typer.Option(help="Directory to write. Without it, the checkpoint's name without its suffix.")
     ] = None,
     detector: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"What the checkpoint is of: {', '.join(DETECTORS)}. Left out: what it says, or looks like.",
+            help=f"Refuse a checkpoint of any other detector: {', '.join(DETECTORS)}. Without it, the checkpoint "
+            "tells.",
         ),
     ] = None,
     tower: TowerOption = None,
@@ -44,31 +48,33 @@ def export(
         bool,
         typer.Option(
             "--ten-crop",
-            help="The detector shall look at ten crops (corners and centre, and the same mirrored) instead of its own "
-            "view, and give the mean of their logits. Not for SPAI, whose head looks at all views together.",
+            help="Let the detector look at ten crops (corners and centre, and the same mirrored) instead of its own "
+            "view, and give the mean of their logits. SPAI has no ten crops, since its head looks at all views "
+            "together.",
         ),
     ] = False,
     precision: Annotated[
         list[Precision] | None,
         typer.Option(
-            help="Of the encoder's linear layers, convolution and attention; all else, and the head, stay fp32. "
-            "Repeat it for several in one directory. Left out: fp32. int8 and fp8 calibrate on --images. fp8, and int8 "
-            "with --trt, are for TensorRT, and need 'spai-toolkit[quantize]'."
+            help="Precision of the encoder's linear layers, convolutions and attention; the rest, and the head, "
+            "stay fp32. Repeat it for several in one directory. Without it, fp32. int8 and fp8 calibrate on "
+            "--images. fp8, and int8 with --trt, are for TensorRT, and need 'spai-toolkit[quantize]'."
         ),
     ] = None,
     int8_for: Annotated[
         Int8For | None,
         typer.Option(
-            help="cpu: int8 between layers in fp32, by ONNX Runtime's quantiser, for OpenVINO and ONNX Runtime. gpu: "
-            "int8 between layers in fp16, by ModelOpt, for TensorRT. Left out: gpu with --trt, else cpu."
+            help="What int8 is made for. cpu: int8 between layers in fp32, by ONNX Runtime's quantiser, for "
+            "OpenVINO and ONNX Runtime. gpu: int8 between layers in fp16, by ModelOpt, for TensorRT. Without "
+            "it, gpu with --trt, else cpu."
         ),
     ] = None,
     attention: Annotated[
         Attention,
         typer.Option(
-            help="plain: MatMul, Softmax, MatMul, which TensorRT fuses and everything runs. fused: ONNX's Attention "
-            "(opset 23), for which ONNX Runtime has CUDA kernels, and TensorRT since 10.14. auto: fused for fp16 and "
-            "bf16 without --trt, else plain."
+            help="How attention is written. plain: MatMul, Softmax, MatMul, which TensorRT fuses and everything "
+            "runs. fused: ONNX's Attention (opset 23), for which ONNX Runtime has CUDA kernels, and TensorRT "
+            "since 10.14. auto: fused for fp16 and bf16 without --trt, else plain."
         ),
     ] = Attention.AUTO,
     images: Annotated[
@@ -76,16 +82,19 @@ def export(
         typer.Option(
             metavar="DIR",
             help="Images that a lower precision, and a plan, are compared with fp32 on (at most 512 views of them), "
-            "and that int8 and fp8 calibrate on. Left out: the example images.",
+            "and that int8 and fp8 calibrate on. Without it, the example images.",
         ),
     ] = None,
     calibrate: Annotated[Path | None, typer.Option(hidden=True, help="The old name of --images.")] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Write a detector whose scores differ from fp32 by more than 0.01 all the same."),
+        typer.Option(
+            "--force", help="Write a detector even if its scores differ from those of fp32 by more than 0.01."
+        ),
     ] = False,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="To write into detector.json. Left out: the checkpoint's.")
+        float | None,
+        typer.Option(min=0, max=1, help="Threshold to write into detector.json. Without it, the checkpoint's."),
     ] = None,
     trt: Annotated[
         bool,
@@ -104,32 +113,36 @@ def export(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Of the plan: views that it is tuned for, and takes at most.")
+        int, typer.Option(min=1, help="How many views the plan is tuned for, and takes at most.")
     ] = GPU_BATCH_SIZE,
     device: Annotated[
-        str, typer.Option(help="GPU that TensorRT builds the plan on, and that its scores are compared on.")
+        str, typer.Option(help="GPU that TensorRT builds the plan on, and compares its scores on.")
     ] = "cuda:0",
     version_compatible: Annotated[
         bool,
         typer.Option(
             "--version-compatible",
-            help="A plan that TensorRT's lean runtime of the same version runs too; it may be slower. Not for RTX.",
+            help="Build a plan that TensorRT's lean runtime of the same version runs too; it may be slower. Not for "
+            "RTX.",
         ),
     ] = False,
     optimization_level: Annotated[
-        int, typer.Option(min=0, max=5, help="Of TensorRT: 0 builds fast, 5 searches longest for fast kernels.")
+        int, typer.Option(min=0, max=5, help="Effort of TensorRT: 0 builds fast, 5 searches longest for fast kernels.")
     ] = 3,
     workspace: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="GIB", help="Memory that TensorRT's kernels may use, more than 0. Left out: the GPU's."
+            min=0,
+            metavar="GIB",
+            help="Memory that TensorRT's kernels may use, more than 0. Without it, all of the GPU's.",
         ),
     ] = None,
     timing_cache: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Timings of earlier builds, read and extended: the next build is faster. Not for RTX, which has none.",
+            help="File with timings of earlier builds, which is read and extended: the next build is faster. Not "
+            "for RTX.",
         ),
     ] = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute

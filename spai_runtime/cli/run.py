@@ -45,68 +45,71 @@ def run(
     engine: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Directory that spai-export wrote, or a graph in it (.onnx, .plan), which then runs and no other. "
-            "Repeated, several detectors look at each image, which is decoded once. Left out: the demo detector."
+            help="Directory that spai-export wrote, or one graph in it (.onnx, .plan). If you name a graph, there "
+            "is no fallback to another one. If you repeat the option, several detectors look at each image, "
+            "which is decoded once. Without it, the demo detector runs."
         ),
     ] = None,
     detector: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A published detector that lies on the Hugging Face hub (`spai-train zoo` lists them): downloaded and "
-            "exported once, which needs 'spai-toolkit[export]', into the folder that SPAI_CACHE names, else the user's "
-            "cache. Repeatable, also beside --engine, whose columns come first.",
+            help="Name of a published detector on the Hugging Face hub (`spai-train zoo` lists them). It is "
+            "downloaded and exported once, into the folder that SPAI_CACHE names or the user's cache; this "
+            "needs 'spai-toolkit[export]'. You can repeat the option and combine it with --engine, whose "
+            "columns come first.",
         ),
     ] = None,
     accept_licence: Annotated[
         bool,
-        typer.Option(
-            "--accept-licence", help="The terms of a --detector whose weights allow no commercial use are accepted."
-        ),
+        typer.Option("--accept-licence", help="Accept the terms of a --detector whose weights forbid commercial use."),
     ] = False,
     fuse: Annotated[
         Rule | None,
         typer.Option(
-            help="How scores of several --engine and --detector become one, on their log-odds: 1 − Π (1 − p); the "
-            "mean, largest or median logit; log Σ exp; the mean p. Left out: soft_or."
+            help="Rule that makes one score of those of several --engine and --detector, from their log-odds. "
+            "soft_or is 1 − Π (1 − p), and the default; then there are the mean, the largest and the median "
+            "logit, log Σ exp (lse), and the mean p."
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="File to write, .csv or .jsonl, with a .run.json and a .resume beside it; none of the inputs, and "
-            "none that another run is writing. Left out: stdout."
+            help="File to write, .csv or .jsonl; a .run.json and a .resume are written beside it. It must not be "
+            "one of the inputs, and no other run may be writing it. Without it, rows go to stdout."
         ),
     ] = None,
     form: Annotated[
-        Form, typer.Option("--format", help="Of stdout; auto is a table on a terminal, CSV in a pipe.")
+        Form, typer.Option("--format", help="Format of stdout. auto is a table on a terminal and CSV in a pipe.")
     ] = Form.AUTO,
     device: Annotated[
         str,
         typer.Option(
-            help="cpu, cuda:0, or several GPUs, cuda:0,1; auto is the best that loads: TensorRT, TensorRT for RTX, "
-            "ONNX Runtime on CUDA, OpenVINO on the CPU, ONNX Runtime on the CPU, and of each the fastest precision "
-            "whose accuracy check passed. On a terminal the summary says which; with --output, the .run.json too. "
-            "Where auto takes a plan, which is native code of whoever exported it, a line on stderr says so."
+            help="Where to run: cpu, cuda:0, several GPUs as cuda:0,1, or auto. auto takes the first of these that "
+            "loads: TensorRT, TensorRT for RTX, ONNX Runtime on CUDA, OpenVINO on the CPU, ONNX Runtime on the "
+            "CPU; and of each the fastest precision whose accuracy check passed. The summary on a terminal "
+            "says what ran; so does the .run.json beside --output. If auto takes a plan, which is native code "
+            "of whoever exported it, a line on stderr says so."
         ),
     ] = "auto",
     backend: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=f"Run by this back end and no other: {', '.join(_BACKENDS)}."),
+        typer.Option(metavar="NAME", help=f"Allow this back end only: {', '.join(_BACKENDS)}."),
     ] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
-            help="Compute the encoder's large products in this precision and no other. Left out: the fastest whose "
-            "scores are those of fp32. On a CPU that multiplies bf16 in hardware, OpenVINO runs a graph in fp32 so, "
-            "after its scores were compared on the example images, once; a graph that --engine names runs as it is."
+            help="Allow this precision of the encoder's large products only. Without it, the fastest precision runs "
+            "whose scores agree with those of fp32. On a CPU that multiplies bf16 in hardware, OpenVINO "
+            "computes an fp32 graph in bf16, once its scores were compared on the example images. A graph that "
+            "--engine names runs as it is."
         ),
     ] = None,
     untrusted_engine: Annotated[
         bool,
         typer.Option(
             "--untrusted-engine",
-            help="Whoever made the --engine is not trusted: plans, which are native code, are refused (exit code 4); "
+            help="Do not trust whoever made the --engine. Plans, which are native code, are refused (exit code 4); "
             f"graphs run on the CPU, each in a process of {MEMORY >> 30} GiB of memory and {COPIES} times its file, "
             f"and for a batch {SECONDS_OF_A_CORE} s of each core and {SECONDS} s by the clock. These are limits and no "
             "sandbox. Without it, an --engine is code of whoever made it: the sha256 in detector.json guards against "
@@ -115,63 +118,73 @@ def run(
     ] = False,
     decode: Annotated[
         Decode,
-        typer.Option(help="What decodes JPEGs: Pillow, or nvImageCodec on the GPU (one GPU; scores may move)."),
+        typer.Option(
+            help="Decoder of JPEGs: Pillow, or nvImageCodec on the GPU (on one GPU; scores may differ slightly)."
+        ),
     ] = Decode.PILLOW,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Views that the encoder is given at once. Left out: as suits the engine.")
+        int | None,
+        typer.Option(min=1, help="How many views the encoder gets at once. Without it, as many as suit the engine."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads. Left out: one a core, at most 32.")
+        int | None,
+        typer.Option(min=1, help="How many threads decode images. Without it, one for each core, at most 32."),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="For the label; of several detectors, for the fused one. Left out: detector.json's; 0.5."
+            min=0,
+            max=1,
+            help="Score above which an image gets the label; with several detectors, the fused score. Without it, the "
+            "threshold of detector.json; 0.5 for fused scores.",
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Keep the rows of a CSV input whose `split` is this.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Score only those rows of a CSV input whose column `split` has this value.")
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on where an interrupted run of the same --output stopped. Rows are kept from the first on, up to "
-            "an image that was added, changed, or removed; those behind it are scored anew.",
+            help="Go on where an interrupted run of the same --output stopped. Rows are kept up to the first image "
+            "that was added, changed or removed; all images after it are scored again.",
         ),
     ] = False,
     untrusted: Annotated[
         bool,
         typer.Option(
             "--untrusted",
-            help=f"The images are strangers': of formats, only {', '.join(UNTRUSTED_FORMATS)} are decoded. The row of "
-            "any other file says so.",
+            help=f"The images come from strangers: only {', '.join(UNTRUSTED_FORMATS)} are decoded. Any other file "
+            "becomes a row with an error.",
         ),
     ] = False,
     spreadsheet: Annotated[
         bool,
         typer.Option(
             "--spreadsheet",
-            help="For CSV that a spreadsheet will open: text that it would run (it begins with = + - @, a tab or a "
-            "line break) gets an apostrophe in front.",
+            help="Make the CSV safe for a spreadsheet: text that a spreadsheet would run (it begins with = + - @, a "
+            "tab or a line break) gets an apostrophe in front.",
         ),
     ] = False,
     check: Annotated[
         bool,
         typer.Option(
             "--check",
-            help="Score no rows: compare what each --engine runs here with its ONNX graphs on the CPU, on the INPUT or "
-            "else the example images. What is found is kept in the user's cache, and a plan of TensorRT for RTX that "
-            "no GPU had scored counts as scored on this one. Exit code 3: a score is off by more than 0.01.",
+            help="Write no rows. Instead, compare the scores of what each --engine runs here with those of its ONNX "
+            "graphs on the CPU, on the INPUT or on the example images. The result is kept in the user's cache; "
+            "a plan of TensorRT for RTX counts as scored on this GPU then. The exit code is 3 if a score is "
+            "off by more than 0.01.",
         ),
     ] = False,
     explain: Annotated[
         bool,
         typer.Option(
             "--explain",
-            help="Score nothing: show all that could run each --engine, or the demo detector, on this machine, from "
-            "what is taken first to what is taken last, with a quick measurement of each, and what runs.",
+            help="Score nothing. Instead, list everything that could run each --engine, or the demo detector, on this "
+            "machine, in the order of preference, with a quick measurement of each; and say what would run.",
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no progress and no summary on stderr.")] = False,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
     version: VersionOption = False,  # noqa: ARG001
 ) -> int:

@@ -35,15 +35,19 @@ IMAGES = "images"  # the folder of the files, beside the table
 def run(
     table: Annotated[Path, typer.Argument(metavar="CSV", help="Labelled images: image,class[,split,source].")],
     output: Annotated[Path, typer.Option(help="Folder to make, with images/ and a CSV of the same name.")],
-    split: Annotated[str, typer.Option(help="Rows to copy; a CSV without splits is copied whole.")] = "val",
-    root: Annotated[Path | None, typer.Option(help="That paths are relative to, else the CSV's folder.")] = None,
+    split: Annotated[
+        str, typer.Option(help="Split whose rows are copied. A CSV without splits is copied whole.")
+    ] = "val",
+    root: Annotated[Path | None, typer.Option(help="Folder that paths are relative to. Without it, the CSV's.")] = None,
     recipe: RecipeOption = "spai",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same images.")] = 0,
     size: Annotated[int, typer.Option(min=1, help="Side of the augmented images in pixels.")] = 224,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads. Left out: one a core, 8 at most.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many threads work. Without it, one for each core, at most 8.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A key of the recipe's augmentation; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe's augmentation; repeatable."),
     ] = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:

@@ -17,16 +17,19 @@ EPILOG = (
 
 
 def run(
-    tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="Whose split --split is scored.")],
+    tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="Tables whose images of --split are scored.")],
     output: Annotated[Path, typer.Option(help="Folder for baselines.json.")],
     train: Annotated[
-        list[Path] | None, typer.Option(help="CSV whose split train is learned from, else the CSVs. Repeatable.")
+        list[Path] | None,
+        typer.Option(help="CSV whose split train is learned from. Without it, the tables. Repeatable."),
     ] = None,
-    split: Annotated[str, typer.Option(help="That is scored.")] = "test",
-    root: Annotated[Path | None, typer.Option(help="That paths are relative to, else each CSV's folder.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the classifiers and the bootstrap.")] = 0,
+    split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that paths are relative to. Without it, the folder of each CSV.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes work.")] = 2,
+    resamples: Annotated[int, typer.Option(min=1, help="How many resamples the bootstrap draws.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the classifiers and of the bootstrap.")] = 0,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Measure what colour, sharpness, file size and the radial spectrum alone tell of the classes."""

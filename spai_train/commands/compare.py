@@ -31,9 +31,11 @@ class Metric(StrEnum):
 
 
 def run(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="That `evaluate` wrote on the same images.")],
-    metric: Annotated[Metric, typer.Option(help="Of the table.")] = Metric.AUC,
-    output: Annotated[Path | None, typer.Option(help="CSV of all metrics, under all perturbations.")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders that `evaluate` wrote on the same images.")
+    ],
+    metric: Annotated[Metric, typer.Option(help="Metric of the table.")] = Metric.AUC,
+    output: Annotated[Path | None, typer.Option(help="CSV to write, with all metrics under all perturbations.")] = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Put what was measured of several detectors into one table, with 95% intervals."""

@@ -17,8 +17,8 @@ def run(
     output: Annotated[
         Path,
         typer.Argument(
-            help="To write: .pth is upstream's layout, .safetensors is ours. A folder is upstream's where it "
-            "has several files (a fused CO-SPY)."
+            help="What to write: .pth in the layout of the detector's authors, .safetensors in ours, or a folder where "
+            "the authors have several files (a fused CO-SPY)."
         ),
     ],
     detector: DetectorOption = None,

@@ -15,25 +15,27 @@ EPILOG = "Exit code: 0 written; 2 usage, or nothing could be written."
 
 DetectorOption = Annotated[
     str | None,
-    typer.Option(help=f"Which the checkpoint must be of: {', '.join(DETECTORS)}. Left out: found in the checkpoint."),
+    typer.Option(
+        help=f"Refuse a checkpoint of any other detector: {', '.join(DETECTORS)}. Without it, the checkpoint tells."
+    ),
 ]
 
 TowerOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="The backbone of a checkpoint that leaves it out (RINE, ClipDet): CLIP, as its authors publish it. "
-        "Left out: the published file beside the checkpoint.",
+        help="File of the backbone, for checkpoints that leave it out (RINE, ClipDet, CO-SPY): CLIP or SigLIP as its "
+        "authors publish it. Without it, the published file is looked for beside the checkpoint.",
     ),
 ]
 
 # Of commands that run a detector on the images of tables, without a recipe.
 ImageStoreOption = Annotated[
-    Path | None, typer.Option(help="A .lmdb, a .tar or a folder of .tar that holds the images.")
+    Path | None, typer.Option(help="Where the images are packed: a .lmdb, a .tar, or a folder of .tar.")
 ]
-TorchDeviceOption = Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")]
-ViewBatchOption = Annotated[int | None, typer.Option(min=1, help="Views that the encoder is given at once.")]
-DecodersOption = Annotated[int | None, typer.Option(min=1, help="Decoding threads.")]
+TorchDeviceOption = Annotated[str, typer.Option(help="Where to run: auto, cpu, or cuda:0.")]
+ViewBatchOption = Annotated[int | None, typer.Option(min=1, help="How many views the encoder gets at once.")]
+DecodersOption = Annotated[int | None, typer.Option(min=1, help="How many threads decode images.")]
 
 
 @contextmanager

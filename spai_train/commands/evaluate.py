@@ -38,23 +38,26 @@ def run(
         list[Path],
         typer.Argument(
             metavar="CSV",
-            help="`image,class[,split][,source]` or `filename,typ`; a CSV is one source. With --benchmark, the folder "
-            "of its data.",
+            help="CSV with image,class[,split][,source] or filename,typ; one without a column source is one source. "
+            "With --benchmark, the folder of its data instead.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv and the plots.")],
-    ckpt: Annotated[Path | None, typer.Option(help="A checkpoint, run in torch.")] = None,
+    ckpt: Annotated[Path | None, typer.Option(help="Checkpoint to evaluate, in torch.")] = None,
     detector: DetectorOption = None,
     tower: TowerOption = None,
     engine: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Or a directory that spai-export wrote; needs no torch. Repeated, it measures each detector, each "
-            "rule of fusion, and how far the detectors disagree, and decodes each image once."
+            help="Directory that spai-export wrote, to evaluate instead of --ckpt; this needs no torch. If you "
+            "repeat it, each detector, each rule of fusion and the disagreement of the detectors are measured, "
+            "and each image is decoded once."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Of the tables that have splits.")] = "test",
-    root: Annotated[Path | None, typer.Option(help="That image names are relative to. Left out: their table.")] = None,
+    split: Annotated[str, typer.Option(help="Split to score, of the tables that have splits.")] = "test",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that images are relative to. Without it, their table's.")
+    ] = None,
     store: ImageStoreOption = None,
     device: TorchDeviceOption = "auto",
     batch_size: ViewBatchOption = None,
@@ -62,14 +65,17 @@ def run(
     threshold: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="For the label; of several --engine, for fused scores. Left out: the detector's."
+            min=0,
+            max=1,
+            help="Score above which an image gets the label; with several --engine, the fused score. Without it, the "
+            "threshold of the detector.",
         ),
     ] = None,
     protocol: Annotated[
         Protocol | None,
         typer.Option(
-            help="pooled: a generator against all real images; spai: against each real source. Left out: pooled, or "
-            "the benchmark's."
+            help="What a generator is measured against: all real images (pooled), or each real source (spai). "
+            "Without it, pooled, or what the benchmark says."
         ),
     ] = None,
     benchmark: Annotated[
@@ -89,27 +95,28 @@ def run(
         ),
     ] = None,
     jpeg: Annotated[
-        Levels, typer.Option(help="Once more, as JPEGs of this quality. Repeatable, as those below.")
+        Levels, typer.Option(help="Score once more as JPEGs of this quality. Repeatable, as are the next four.")
     ] = None,
-    webp: Annotated[Levels, typer.Option(help="As WebP of this quality.")] = None,
-    blur: Annotated[Levels, typer.Option(help="Through a Gaussian kernel of this many pixels.")] = None,
+    webp: Annotated[Levels, typer.Option(help="Score once more as WebP of this quality.")] = None,
+    blur: Annotated[Levels, typer.Option(help="Score once more through a Gaussian kernel of this many pixels.")] = None,
     noise: Annotated[
-        Levels, typer.Option(help="With noise of this standard deviation, of 255, cut to whole levels.")
+        Levels, typer.Option(help="Score once more with noise of this standard deviation, in grey levels of 255.")
     ] = None,
-    scale: Annotated[Levels, typer.Option(help="With both sides times this.")] = None,
+    scale: Annotated[Levels, typer.Option(help="Score once more with both sides multiplied by this.")] = None,
     resize_to: Annotated[
-        int | None, typer.Option(min=1, help="Gives every image a shorter side of this many pixels, behind the above.")
+        int | None,
+        typer.Option(min=1, help="Resize every image, after the above, to a shorter side of this many pixels."),
     ] = None,
     ten_crop: Annotated[
         Reduction | None,
-        typer.Option(help="Looks at ten crops, each alone; the mean or the largest of their logits counts."),
+        typer.Option(help="Score ten crops of each image, and take the mean or the largest of their logits."),
     ] = None,
     calibrate: Annotated[
         list[str] | None,
-        typer.Option(help="platt, isotonic, or fpr=RATE: fitted to these images, written to --engine. Repeatable."),
+        typer.Option(help="Fit platt, isotonic or fpr=RATE to these images, and write it into --engine. Repeatable."),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of the noise.")] = 0,
+    resamples: Annotated[int, typer.Option(min=1, help="How many resamples the bootstrap draws.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the noise.")] = 0,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Score labelled images, and say with 95% intervals how well real and generated ones are told apart."""

@@ -34,43 +34,47 @@ EPILOG = (
 def run(
     output: Annotated[Path, typer.Option(help="Folder of the run.")],
     detector: Annotated[
-        str | None, typer.Option(help=f"To train: {', '.join(DETECTORS)}; else the recipe's [detector].")
+        str | None,
+        typer.Option(help=f"Detector to train: {', '.join(DETECTORS)}. Without it, the recipe says [detector]."),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="YAML, or one that ships: demo, or a detector's, as published. Left out: --detector's."),
+        typer.Option(
+            help="A YAML file, or a recipe that ships: demo, or a detector's name. Without it, that of --detector."
+        ),
     ] = None,
     data: DataOption = None,
     validation: Annotated[
-        list[Path] | None, typer.Option(help="CSV of the validation images, else the split val of --data.")
+        list[Path] | None, typer.Option(help="CSV of the validation images. Without it, the split val of --data.")
     ] = None,
     test_csv: Annotated[
         list[Path] | None,
         typer.Option(
-            help="CSV that each epoch is measured on too; chooses and stops nothing. Repeatable [data.tests]."
+            help="CSV that each epoch is measured on too. It chooses and stops nothing. Repeatable [data.tests]."
         ),
     ] = None,
     root: RootOption = None,
     store: StoreOption = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="Backbone: last.pth of pretrain, MFM's file, or timm [pretrained].")
+        str | None,
+        typer.Option(help="Weights of the backbone: last.pth of pretrain, a published file, or timm [pretrained]."),
     ] = None,
-    vae: Annotated[Path | None, typer.Option(help="Of cospy: the VAE's file of Stable Diffusion v1.4 [vae].")] = None,
+    vae: Annotated[Path | None, typer.Option(help="For cospy: the file of Stable Diffusion v1.4's VAE [vae].")] = None,
     stage: Annotated[
         str | None,
-        typer.Option(
-            help="Part to train alone. Of cospy: semantic, then artifact, then fusion, each from --start [stage]."
-        ),
+        typer.Option(help="Train this part alone. cospy has semantic, artifact and fusion, in this order [stage]."),
     ] = None,
-    start: Annotated[Path | None, typer.Option(help="A whole checkpoint to go on from [start].")] = None,
+    start: Annotated[Path | None, typer.Option(help="A checkpoint to go on from [start].")] = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     validation_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Views that validation takes at once [validation_batch_size].")
+        int | None, typer.Option(min=1, help="How many views validation takes at once [validation_batch_size].")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The peak [optimizer.learning_rate].")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The highest learning rate [optimizer.learning_rate].")
+    ] = None,
     patience: Annotated[
-        int | None, typer.Option(min=1, help="Epochs without a better one before it stops [stopping.patience].")
+        int | None, typer.Option(min=1, help="Stop after this many epochs without a better one [stopping.patience].")
     ] = None,
     workers: WorkersOption = None,
     device: DeviceOption = None,

@@ -53,17 +53,19 @@ _LAYOUTS: dict[Kind, tuple[Callable[..., Layout], tuple[str, ...]]] = {
 
 def run(
     output: Annotated[Path, typer.Option(help="The .csv to write; its columns are image, class, split and source.")],
-    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Of a data set that --layout names.")] = None,
-    real: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Real images; may be given again.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder of the data set that --layout names.")
+    ] = None,
+    real: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder of real images; repeatable.")] = None,
     fake: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="AI-generated ones; may be given again.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder of AI-generated images; repeatable.")
     ] = None,
     layout: Annotated[
         Kind,
         typer.Option(
-            help="folders: --real and --fake. genimage: DIR/<generator>/{train,val}/{ai,nature}. "
-            "cnndetection: 0_real and 1_fake anywhere below DIR. dmid: DIR/{train,val}. "
-            "synthbuster: DIR/<generator> and DIR/prompts.csv."
+            help="How the images lie. folders: in --real and --fake. genimage: "
+            "DIR/<generator>/{train,val}/{ai,nature}. cnndetection: 0_real and 1_fake anywhere below DIR. "
+            "dmid: DIR/{train,val}. synthbuster: DIR/<generator> and DIR/prompts.csv."
         ),
     ] = Kind.FOLDERS,
     coco: Annotated[Path | None, typer.Option(metavar="DIR", help="For dmid: COCO, with train2017/.")] = None,
@@ -71,13 +73,17 @@ def run(
     raise1k: Annotated[
         Path | None, typer.Option("--raise", metavar="DIR", help="For synthbuster: RAISE-1k, with tiff/.")
     ] = None,
-    split: Annotated[str, typer.Option(help="For all images whose layout has no split. Left out: by --shares.")] = "",
-    shares: Annotated[str, typer.Option(help="Of train, val and test.")] = "0.8,0.1,0.1",
-    seed: Annotated[int, typer.Option(help="Of the automatic split.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="Split of all images, where the layout has none. Without it, --shares decides.")
+    ] = "",
+    shares: Annotated[str, typer.Option(help="Shares of train, val and test.")] = "0.8,0.1,0.1",
+    seed: Annotated[int, typer.Option(help="Seed of the automatic split.")] = 0,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Decode every image; without, files are read for copies alone.")
+        bool, typer.Option("--verify/--no-verify", help="Decode every image, or only look for copies.")
     ] = True,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads. Left out: one a core, at most 8.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many threads read. Without it, one for each core, at most 8.")
+    ] = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Make a table of labelled images from folders: what fit, evaluate, pack and spai-run read."""

@@ -21,14 +21,16 @@ EPILOG = (
 
 
 def run(
-    tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="Tables that spai-train index writes.")],
+    tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="Tables as spai-train index writes them.")],
     output: Annotated[
-        Path, typer.Option(help="To make: data.lmdb, which mever-team/spai reads too, or a folder for tar shards.")
+        Path, typer.Option(help="What to make: data.lmdb, which mever-team/spai reads too, or a folder for tar shards.")
     ],
     root: Annotated[
-        Path | None, typer.Option(help="That names are relative to. Left out: each table's folder.")
+        Path | None, typer.Option(help="Folder that names are relative to. Without it, the folder of each table.")
     ] = None,
-    shard_size: Annotated[int, typer.Option(min=1, metavar="MB", help="Of a tar shard.")] = SHARD_BYTES >> 20,
+    shard_size: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="Size of a tar shard in megabytes.")
+    ] = SHARD_BYTES >> 20,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Copy the images of tables into one LMDB file or a few tar shards, which network disks read faster than files."""

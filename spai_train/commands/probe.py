@@ -35,37 +35,37 @@ EPILOG = (
 
 
 def run(
-    data: Annotated[list[Path], typer.Option(help="CSV with image,class,split; repeatable.")],
-    output: Annotated[Path, typer.Option(help="Folder of the checkpoint and the features.")],
+    data: Annotated[list[Path], typer.Option(help="CSV with the columns image, class and split; repeatable.")],
+    output: Annotated[Path, typer.Option(help="Folder for the checkpoint and the features.")],
     backbone: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A model of timm, perhaps with the tag of its weights: resnet18.a1_in1k."),
+        typer.Option(metavar="NAME", help="A model of timm, with or without the tag of its weights: resnet18.a1_in1k."),
     ] = None,
     detector: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Whose linear layer is fitted, of {', '.join(DETECTORS)}: with the backbone of --pretrained, or the "
-            "encoder of --start. Left out: probe, or what --start is of.",
+            help=f"Detector whose linear layer is fitted, of {', '.join(DETECTORS)}; with the backbone of "
+            "--pretrained, or the encoder of --start. Without it, that of --start, or probe.",
         ),
     ] = None,
     pretrained: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Weights of the backbone in timm's names, .safetensors or .pth; nothing in it is executed. "
-            "Left out, with --backbone: timm, which downloads them.",
+            help="File of the backbone's weights in timm's names, .safetensors or .pth; nothing in it is executed. "
+            "With --backbone it may be left out: timm then downloads the weights.",
         ),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="A checkpoint whose encoder is kept; its linear layer is fitted anew.")
+        Path | None, typer.Option(help="Keep the encoder of this checkpoint, and fit its linear layer anew.")
     ] = None,
     tower: TowerOption = None,
     classifier: Annotated[
         Classifier,
         typer.Option(
-            help="logistic regression, or a linear svm, of whose margins Platt's sigmoid on val makes log-odds. C is "
-            "the one of 1e-6, 1e-5 … 100 with the least log-loss on val."
+            help="Logistic regression, or a linear SVM, whose margins become log-odds by Platt's sigmoid on the "
+            "split val. C is the one of 1e-6, 1e-5 … 100 with the least log-loss on val."
         ),
     ] = Classifier.LOGISTIC,
     pairs: Annotated[
@@ -75,23 +75,27 @@ def run(
     normalise: Annotated[
         bool, typer.Option("--normalise", help="Divide each image's features by their L2 norm.")
     ] = False,
-    name: Annotated[str, typer.Option(help="Of the detector. Left out: that of --start, else of its method.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the detector. Without it, that of --start, or of its method.")
+    ] = "",
     positive: Annotated[
         str | None,
         typer.Option(
             metavar="WORD",
-            help="What the detector says of images like those of class 1, e.g. edited. Left out: ai, or --start's.",
+            help="Label of images like those of class 1, e.g. edited. Without it, that of --start, or ai.",
         ),
     ] = None,
     validation: Annotated[
-        list[Path] | None, typer.Option(help="CSV of the validation images, else the split val of --data.")
+        list[Path] | None, typer.Option(help="CSV of the validation images. Without it, the split val of --data.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="That paths are relative to, else each CSV's folder.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that paths are relative to. Without it, the folder of each CSV.")
+    ] = None,
     store: ImageStoreOption = None,
     device: TorchDeviceOption = "auto",
     batch_size: ViewBatchOption = None,
     workers: DecodersOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of --pairs and of the SVM.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --pairs and of the SVM.")] = 0,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Fit a linear layer to the features of a frozen backbone: the cheapest way to a detector of one's own.

@@ -24,18 +24,20 @@ EPILOG = (
 
 
 def run(
-    space: Annotated[Path, typer.Option(help="YAML: keys of the recipe, and the values to search among.")],
-    output: Annotated[Path, typer.Option(help="Folder for study.db, trials.csv, best.yaml and a run a trial.")],
+    space: Annotated[Path, typer.Option(help="YAML file with keys of the recipe, and the values to search among.")],
+    output: Annotated[Path, typer.Option(help="Folder for study.db, trials.csv, best.yaml and the run of each trial.")],
     recipe: RecipeOption = "spai",
-    trials: Annotated[int, typer.Option(min=1, help="In all, those of an interrupted search included.")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, help="How many trials to make in all, with those of an interrupted search.")
+    ] = 20,
     metric: Annotated[
-        str | None, typer.Option(help="val_loss, val_auc, val_ap or val_accuracy; else the recipe's [stopping.metric].")
+        str | None, typer.Option(help="What is improved: val_loss, val_auc, val_ap or val_accuracy [stopping.metric].")
     ] = None,
     data: DataOption = None,
     epochs: EpochsOption = None,
     device: DeviceOption = None,
     assignments: SetOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is suggested.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the values that are tried.")] = 0,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Search for the keys of a recipe that train the best detector; each trial is a fit."""

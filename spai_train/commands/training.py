@@ -5,28 +5,35 @@ from typing import Annotated, Any
 
 import typer
 
-RecipeOption = Annotated[str, typer.Option(help="YAML, or a recipe that ships: spai (as published), demo.")]
+RecipeOption = Annotated[
+    str, typer.Option(help="A YAML file, or the name of a recipe that ships: spai (as published), demo.")
+]
 DataOption = Annotated[
-    list[Path] | None, typer.Option("--data", help="CSV with image,class,split; repeatable [data.tables].")
+    list[Path] | None,
+    typer.Option("--data", help="CSV with the columns image, class and split; repeatable [data.tables]."),
 ]
 RootOption = Annotated[
-    Path | None, typer.Option(help="That paths are relative to, else each CSV's folder [data.root].")
+    Path | None, typer.Option(help="Folder that paths are relative to. Without it, the folder of each CSV [data.root].")
 ]
 StoreOption = Annotated[
-    Path | None, typer.Option(help="A .lmdb, a .tar or a folder of .tar that holds the images [data.store].")
+    Path | None, typer.Option(help="Where the images are packed: a .lmdb, a .tar, or a folder of .tar [data.store].")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=0, help="Processes that read and augment; 0 for none [data.workers].")
+    int | None, typer.Option(min=0, help="How many processes read and augment; 0 does it in this one [data.workers].")
 ]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Passes over the images [schedule.epochs].")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="How many times all images are learned from [schedule.epochs].")
+]
 BatchOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images of a step, over all processes [batch_size].")
+    int | None, typer.Option("--batch-size", min=1, help="How many images a step has, over all processes [batch_size].")
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda [device].")]
-PrecisionOption = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16 [precision].")]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Of everything random [seed].")]
+DeviceOption = Annotated[str | None, typer.Option(help="Where to run: auto, cpu or cuda [device].")]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="Precision of the products: auto, fp32, bf16 or fp16 [precision].")
+]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of everything that is random [seed].")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the recipe; repeatable.")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, if there is one.")]
 

@@ -15,17 +15,21 @@ EPILOG = "Exit code: 0 all images are on the map; 3 some could not be read; 2 us
 
 
 def run(
-    tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="`image,class[,split][,source]`.")],
+    tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="CSV with image,class[,split][,source].")],
     ckpt: Annotated[Path, typer.Option(help="Any checkpoint that spai-export takes.")],
     output: Annotated[Path, typer.Option(help="Folder for tsne.csv and tsne.png.")],
     detector: DetectorOption = None,
     tower: TowerOption = None,
-    split: Annotated[str | None, typer.Option(help="Keeps the rows of this split.")] = None,
-    root: Annotated[Path | None, typer.Option(help="That names are relative to. Left out: each CSV's folder.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Images of each source, drawn at random.")] = None,
-    perplexity: Annotated[float, typer.Option(min=1, help="About how many neighbours an image keeps.")] = 30,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw and of the map.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:0.")] = "auto",
+    split: Annotated[str | None, typer.Option(help="Split whose images are mapped. Without it, all.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that names are relative to. Without it, the folder of each CSV.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="How many images of each source are drawn at random.")
+    ] = None,
+    perplexity: Annotated[float, typer.Option(min=1, help="About how many neighbours each image keeps.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw and of the map.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to run: auto, cpu or cuda:0.")] = "auto",
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Map the embeddings of labelled images onto a plane: what the detector takes for alike lies near."""

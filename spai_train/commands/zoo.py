@@ -25,10 +25,12 @@ EPILOG = (
 
 
 def run(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of which all is said. Left out: a table.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Checkpoint to tell all about. Without it, a table of all.")
+    ] = None,
     form: Annotated[
         Form,
-        typer.Option("--format", help="auto is a table on a terminal and CSV in a pipe, and of one NAME its lines."),
+        typer.Option("--format", help="auto is a table on a terminal and CSV in a pipe; for one NAME, its lines."),
     ] = Form.AUTO,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
