@@ -35,6 +35,8 @@ ENGINES = [one for one in CONTENDERS if one.precision == "fp32"]
 REST = 200  # pixels of an image that go beyond one window: it has four, of four shapes
 MEMORY_TARGET, TIME_TARGET = 2000, 1.1  # megabytes beside the pixels, and times the arithmetic
 
+pytestmark = pytest.mark.timeout(4 * 3600)  # an image takes half an hour on two cores
+
 
 @pytest.mark.parametrize("contender", ENGINES, ids=lambda one: slug(one.name))
 def test_windows(benchmark: Any, report: Report, contender: Contender, tmp_path: Path) -> None:
