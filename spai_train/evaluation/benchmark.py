@@ -7,20 +7,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from spai_runtime.files.sources import printable
 from spai_train.data.layouts import LayoutError, images_below
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.table import GENERATED, REAL, Row, read_tables
 from spai_train.evaluation.package_data import names_in, read_data
-from spai_train.evaluation.preparation import AS_THEY_ARE, Preparation
+from spai_train.evaluation.preparation import AS_THEY_ARE, Images, Preparation
 from spai_train.evaluation.protocol import Pairs, Protocol
 
 FOLDER = Path(__file__).parent / "benchmarks"
 NAMES = names_in(FOLDER)
-
-_LABELS = {"all": None, "real": REAL, "generated": GENERATED}
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Benchmark:
         its own is told from these, and any other by `pairing`
     :param threshold: of the labels; None is the detector's own
     :param jpeg: quality that images are compressed to first; None leaves them
-    :param jpeg_of: which images that befalls
+    :param jpeg_of: which images are compressed
     :param first: how many images of a source and class are taken, in the order of their names; None takes all
     :param note: what else must be known of it, or ""
     """
@@ -52,7 +49,7 @@ class Benchmark:
     pairing: Protocol = Protocol.POOLED
     threshold: float | None = None
     jpeg: int | None = None
-    jpeg_of: Literal["all", "real", "generated"] = "all"
+    jpeg_of: Images = "all"
     first: int | None = None
     note: str = ""
 
@@ -66,7 +63,7 @@ class Benchmark:
         """What is done to its images first."""
         if self.jpeg is None:
             return AS_THEY_ARE
-        return Preparation(Perturbation(Kind.JPEG, self.jpeg), _LABELS[self.jpeg_of])
+        return Preparation(Perturbation(Kind.JPEG, self.jpeg), self.jpeg_of)
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,31 @@
 """What a benchmark does to its images before anything else happens to them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from spai_runtime.images import Picture
 from spai_train.data.perturb import NONE, Kind, Perturbation
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.pictures import PerturbedPicture
 
-_CLASSES = {None: "all", REAL: "real", GENERATED: "generated"}
+Images = Literal["all", "real", "generated"]
+
+_CLASSES: dict[Images, tuple[int, ...]] = {"all": (REAL, GENERATED), "real": (REAL,), "generated": (GENERATED,)}
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """One change, of all images or of those of a class.
-
-    :param label: of the class, 0 real, 1 generated; None is both
-    """
+    """One change, of all images or of those of a class."""
 
     perturbation: Perturbation = NONE
-    label: int | None = None
+    images: Images = "all"
 
     @property
     def described(self) -> str:
         """In words, or "" where nothing is done."""
         if self.perturbation.kind is Kind.NONE:
             return ""
-        return f"{self.perturbation}, {_CLASSES[self.label]} images"
+        return f"{self.perturbation}, {self.images} images"
 
     def of(self, picture: Picture, label: int, seed: int) -> Picture:
         """The picture as it is measured, which is decoded no sooner than before.
@@ -33,7 +33,7 @@ class Preparation:
         :param label: the picture's class
         :param seed: see `Perturbation.apply`
         """
-        if self.perturbation.kind is Kind.NONE or self.label not in (None, label):
+        if self.perturbation.kind is Kind.NONE or label not in _CLASSES[self.images]:
             return picture
         return PerturbedPicture(picture, self.perturbation, seed)
 

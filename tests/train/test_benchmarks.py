@@ -137,7 +137,7 @@ def test_aigcdetect_of_dda(tmp_path: Path) -> None:
     found = tree("dda-aigcdetect", tmp_path, images)
     assert against(found) == {name: [(name,)] for name in (*AIGC, "sd_xl")}
     assert found.missing == [] and found.short == {}
-    assert found.benchmark.preparation == Preparation(Perturbation(Kind.JPEG, 96), label=1)
+    assert found.benchmark.preparation == Preparation(Perturbation(Kind.JPEG, 96), "generated")
 
 
 def test_genimage_of_dda(tmp_path: Path) -> None:
