@@ -59,7 +59,7 @@ def run(
         str | None,
         typer.Option(help="Weights of the backbone: last.pth of pretrain, a published file, or timm [pretrained]."),
     ] = None,
-    vae: Annotated[Path | None, typer.Option(help="For cospy: the file of Stable Diffusion v1.4's VAE [vae].")] = None,
+    vae: Annotated[Path | None, typer.Option(help="File of Stable Diffusion v1.4's VAE, for cospy [vae].")] = None,
     stage: Annotated[
         str | None,
         typer.Option(help="Train this part alone. cospy has semantic, artifact and fusion, in this order [stage]."),

@@ -68,10 +68,12 @@ def run(
             "dmid: DIR/{train,val}. synthbuster: DIR/<generator> and DIR/prompts.csv."
         ),
     ] = Kind.FOLDERS,
-    coco: Annotated[Path | None, typer.Option(metavar="DIR", help="For dmid: COCO, with train2017/.")] = None,
-    lsun: Annotated[Path | None, typer.Option(metavar="DIR", help="For dmid: CNNDetection, with train/.")] = None,
+    coco: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of COCO, with train2017/; for dmid.")] = None,
+    lsun: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of CNNDetection, with train/; for dmid.")
+    ] = None,
     raise1k: Annotated[
-        Path | None, typer.Option("--raise", metavar="DIR", help="For synthbuster: RAISE-1k, with tiff/.")
+        Path | None, typer.Option("--raise", metavar="DIR", help="Folder of RAISE-1k, with tiff/; for synthbuster.")
     ] = None,
     split: Annotated[
         str, typer.Option(help="Split of all images, where the layout has none. Without it, --shares decides.")

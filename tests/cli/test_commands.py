@@ -12,9 +12,12 @@ import pytest
 import typer
 
 import spai_runtime
+from spai_export.cli import app as export_app
 from spai_runtime.cli.commands import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_READER_LEFT, EXIT_REFUSED, execute, say, show
+from spai_runtime.cli.run import app as run_app
 from spai_runtime.errors import ImageError, RefusedError, UserError
 from spai_train.cli import COMMANDS
+from spai_train.cli import app as train_app
 from spai_train.cli import main as spai_train
 
 
@@ -136,3 +139,15 @@ def test_spai_train_lists_its_commands_with_whole_summaries(
         summary = " ".join((inspect.getdoc(module.run) or "").partition("\n\n")[0].split())
         assert summary.endswith(".")
         assert f"{module.__name__.rpartition('.')[2]} {summary}" in words
+
+
+@pytest.mark.parametrize("app", [run_app, export_app, train_app], ids=["spai-run", "spai-export", "spai-train"])
+def test_help_of_an_option_says_what_it_does_or_is(app: typer.Typer) -> None:
+    """And is no fragment of a sentence whose beginning a newcomer must guess, such as "Of the bootstrap."."""
+    command = typer.main.get_command(app)
+    for one in getattr(command, "commands", {"": command}).values():
+        for parameter in one.params:
+            said = getattr(parameter, "help", None) or ""
+            first = said.partition(" ")[0]
+            assert first not in {"Of", "For", "That", "Whose", "Which", "To", "With", "As", "Through", "In"}, said
+            assert said.endswith((".", "]", ")")), said
