@@ -49,7 +49,7 @@ class FitRecipe(TrainingSettings):
     :param stage: a part of the detector to train alone, where it has such: of CO-SPY `semantic`, `artifact`, `fusion`
     :param pretrained: weights of the backbone: a file, or `timm` for those on its hub (CLIP, DINOv2); None has none
     :param vae: weights of CO-SPY's VAE: `vae/diffusion_pytorch_model.safetensors` of Stable Diffusion v1.4
-    :param start: a whole checkpoint to go on from; `model`, `pretrained` and `initial` are then not asked
+    :param start: a whole checkpoint to go on from; `model`, `pretrained`, `vae` and `initial` are then not asked
     :param initial: how weights are drawn that are not loaded
     :param freeze: whether the backbone stays as it is; None freezes one that is loaded, as upstream does
     :param views: augmented views of an image, which the head sees as its tiles

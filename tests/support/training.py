@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spai_train.fit import FitRecipe
+from spai_train.fit import FitRecipe, fit
 from spai_train.pretrain import PretrainRecipe
 from spai_train.recipe import load_recipe
 
@@ -98,6 +99,19 @@ def pretrain_recipe(table: Path, **overrides: Any) -> PretrainRecipe:
 
 def dotted(overrides: dict[str, Any]) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in overrides.items()}
+
+
+def resumed_run_ends_as_whole(recipe: FitRecipe, folder: Path) -> bool:
+    """Whether a run that was interrupted after its first epoch and gone on with has the weights of one left alone."""
+    fit(recipe, folder / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, folder / "cut", on_epoch=_interrupt)
+    fit(recipe, folder / "cut", resume=True)
+    return same(*(tensors(folder / run / "last.safetensors") for run in ("whole", "cut")))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def tensors(path: Path) -> dict[str, Tensor]:

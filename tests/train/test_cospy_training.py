@@ -28,7 +28,7 @@ from spai_train.training.losses import objective
 from spai_train.training.optimizer import build_optimizer
 from tests.support.cospy import FOLDER, write_end_to_end, write_folder, write_tower
 from tests.support.cospy_steps import LABELS, SEED, sample, step_views
-from tests.support.training import fit_recipe, same, tensors, write_labelled
+from tests.support.training import fit_recipe, resumed_run_ends_as_whole, same, write_labelled
 
 SMALL_VAE = VAEConfig((32, 32, 64, 64), layers=1)
 RECIPES = {"sd-v1_4": "cospy", "progan": "cospy-progan"}
@@ -191,15 +191,7 @@ def test_a_stage_can_be_gone_on_with(table: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_checkpoint(tmp_path / "start.safetensors", CoSpy(CoSpyConfig(**SMALL)), Card("small"))
     recipe = recipe_of(table, "fusion", **{"schedule.epochs": 2, "start": str(tmp_path / "start.safetensors")})
-    fit(recipe, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipe, tmp_path / "cut", on_epoch=_interrupt)
-    fit(recipe, tmp_path / "cut", resume=True)
-    assert same(*(tensors(tmp_path / run / "last.safetensors") for run in ("whole", "cut")))
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    assert resumed_run_ends_as_whole(recipe, tmp_path)
 
 
 def test_first_weights() -> None:

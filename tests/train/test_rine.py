@@ -18,7 +18,7 @@ from spai_train.recipe import load_recipe
 from spai_train.training.losses import objective
 from spai_train.training.optimizer import build_optimizer
 from tests.golden import FOLDER
-from tests.support.training import picture, same, tensors, write_labelled
+from tests.support.training import picture, resumed_run_ends_as_whole, same, write_labelled
 
 TOWER = FOLDER / "clip_small.safetensors"
 
@@ -74,16 +74,7 @@ def test_fit_leaves_the_tower_as_it_is(tmp_path: Path) -> None:
 
 def test_a_run_can_be_gone_on_with(tmp_path: Path) -> None:
     table = write_labelled(tmp_path, train=16, validation=4)
-    whole = recipe(table, **{"schedule.epochs": 2})
-    fit(whole, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        fit(whole, tmp_path / "cut", on_epoch=_interrupt)
-    fit(whole, tmp_path / "cut", resume=True)
-    assert same(*(tensors(tmp_path / run / "last.safetensors") for run in ("whole", "cut")))
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    assert resumed_run_ends_as_whole(recipe(table, **{"schedule.epochs": 2}), tmp_path)
 
 
 def test_the_optimizer_is_upstreams_adam() -> None:
