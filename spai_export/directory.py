@@ -14,6 +14,7 @@ from spai_export.source import Source
 from spai_runtime.engines.onnx_session import import_runtime
 from spai_runtime.files.atomic import atomic_directory
 from spai_runtime.manifest import FILE_NAME, Manifest
+from spai_train.zoo import ZOO
 
 TOOLS = ("spai-toolkit", "torch", "timm", "onnx", "onnxscript")
 
@@ -94,6 +95,17 @@ def _provenance(source: Source) -> dict[str, Any]:
     return {
         "checkpoint": source.checkpoint.path.name,
         "checkpoint_sha256": source.checkpoint.sha256,
+        "licences": _licences(source),
         **({"tower": tower.path.name, "tower_sha256": tower.sha256} if tower else {}),
         "tools": {**{tool: version(tool) for tool in TOOLS}, "onnxruntime": runtime.__version__},
     }
+
+
+def _licences(source: Source) -> dict[str, str]:
+    """In the words of who published them: of the authors' code, and of weights that are a file of the zoo to the byte.
+
+    Those of any other checkpoint are their maker's to license.
+    """
+    published = (entry.file for entry in ZOO.values() if entry.file.sha256 == source.checkpoint.sha256)
+    weights = next((file.licence for file in published), None)
+    return {"code": source.checkpoint.detector.code_licence, **({"weights": weights} if weights else {})}

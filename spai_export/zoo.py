@@ -88,7 +88,9 @@ def _export(entry: Entry, folder: Path, progress: "_Progress") -> None:
     checkpoint = load_checkpoint(fetched.path, entry.detector)
     card = replace(checkpoint.card, name=entry.name)
     published = {"repo": entry.file.repo, "commit": fetched.commit, "file": entry.file.name}
-    exported.write(Source(replace(checkpoint, card=card), Settings()), folder, {"published": published})
+    licences = {"code": entry.code_licence, "weights": entry.file.licence}
+    origin = {"published": published, "licences": licences}
+    exported.write(Source(replace(checkpoint, card=card), Settings()), folder, origin)
 
 
 class _Progress:

@@ -154,7 +154,8 @@ class Manifest:
     :param artifacts: the forms that the detector lies there in; none of a detector that is no directory
     :param notice: one line that a user must read before trusting a score, or ""
     :param calibration: what makes a score of a logit; None is the sigmoid
-    :param provenance: checkpoint and its sha256, tool versions; what was found of an artifact stands in its `options`
+    :param provenance: checkpoint and its sha256, `licences` of the authors' code and of published weights, tool
+        versions; what was found of an artifact stands in its `options`
     """
 
     name: Name

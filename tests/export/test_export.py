@@ -112,6 +112,7 @@ def test_manifest_says_where_everything_came_from(golden: ExportReport) -> None:
     manifest = Manifest.load(golden.directory)
     assert manifest == golden.manifest
     assert manifest.provenance["checkpoint_sha256"] == hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest()
+    assert manifest.provenance["licences"] == {"code": "Apache-2.0"}, "these weights are not published"
     (artifact,) = manifest.artifacts
     assert (artifact.kind, artifact.precision, artifact.options["opset"]) == ("onnx", "fp32", 20)
     for graph_of in (artifact.encoder, artifact.head):
