@@ -7,6 +7,7 @@ from pathlib import Path
 from spai_runtime.errors import EngineError, OutputError, SourceError
 from spai_runtime.fusion import UNCALIBRATED, Fusion, Rule
 from spai_runtime.manifest import Precision, Threshold
+from spai_runtime.report.files import SUFFIXES
 
 
 class Form(StrEnum):
@@ -51,6 +52,8 @@ class Options:
     quiet: bool
     check: bool = False
     explain: bool = False
+    report: Path | None = None
+    from_rows: Path | None = None
 
     def __post_init__(self) -> None:
         """:raises UserError: options that do not go together"""
@@ -60,7 +63,15 @@ class Options:
             raise EngineError("--check writes no rows and runs plans: leave --output and --untrusted-engine out")
         if self.explain and (self.inputs or self.output or self.check or self.detectors):
             raise EngineError("--explain scores nothing: leave INPUT, --output, --check and --detector out")
-        if not (self.inputs or self.check or self.explain):
+        if self.report and self.report.suffix.lower() not in SUFFIXES:
+            raise OutputError(f"cannot write the report {self.report}: name it .html")
+        if self.report and (self.check or self.explain):
+            raise OutputError("--report shows scores: leave --check and --explain out")
+        if self.from_rows and not self.report:
+            raise OutputError("--from-rows makes a report of rows that are there: name the page with --report")
+        if self.from_rows and (self.inputs or self.output or self.engines or self.detectors):
+            raise SourceError("--from-rows scores nothing: leave INPUT, --output, --engine and --detector out")
+        if not (self.inputs or self.check or self.explain or self.from_rows):
             raise SourceError("there is nothing to score: name images, folders, globs, a .csv or a .txt as INPUT")
         if self.resume and self.output is None:
             raise OutputError("--resume goes on with a file: name it with --output")

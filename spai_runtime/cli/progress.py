@@ -22,11 +22,12 @@ class ShownProgress(Closing):
     :param total: images of the whole run
     :param done: how many of them an earlier run has left
     :param visible: whether it is drawn, if stderr is a terminal
+    :param what: is done to each of them
     """
 
-    def __init__(self, total: int, done: int = 0, *, visible: bool = True) -> None:
+    def __init__(self, total: int, done: int = 0, *, visible: bool = True, what: str = "scoring") -> None:
         columns = (
-            TextColumn("scoring"),
+            TextColumn(what),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -35,7 +36,7 @@ class ShownProgress(Closing):
         )
         visible = visible and sys.stderr.isatty()  # rich takes FORCE_COLOR for a terminal
         self._progress = Progress(*columns, console=Console(stderr=True), disable=not visible, transient=True)
-        self._task = self._progress.add_task("scoring", total=total, completed=done)
+        self._task = self._progress.add_task(what, total=total, completed=done)
         self._progress.start()
 
     def advance(self) -> None:

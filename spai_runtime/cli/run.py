@@ -11,12 +11,14 @@ from spai_runtime.cli.check import check as compare
 from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption, execute
 from spai_runtime.cli.explain import explain as show_choices
 from spai_runtime.cli.options import Decode, Form, Options
+from spai_runtime.cli.report import report_from_rows
 from spai_runtime.cli.score import score
 from spai_runtime.engines import BACKENDS
 from spai_runtime.engines.isolated import COPIES, MEMORY, SECONDS, SECONDS_OF_A_CORE
 from spai_runtime.fusion import Rule
 from spai_runtime.images import UNTRUSTED_FORMATS
 from spai_runtime.manifest import Precision
+from spai_runtime.report.files import PAGE_IMAGES
 
 _BACKENDS = list(dict.fromkeys(row.name for row in BACKENDS))
 
@@ -77,6 +79,21 @@ def run(
         typer.Option(
             help="File to write, .csv or .jsonl; a .run.json and a .resume are written beside it. It must not be "
             "one of the inputs, and no other run may be writing it. Without it, rows go to stdout."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Page to write, .html: a picture, the score and the label of every image, heat maps, the distribution "
+            f"of scores, and what is known of each detector. It is one file of at most {PAGE_IMAGES:,} images (about "
+            "80 MB); a longer run gets more files beside it (report-2.html). Rows are written as without it."
+        ),
+    ] = None,
+    from_rows: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score nothing. Instead, make the --report of the rows that an earlier run wrote with --output. Run "
+            "it in the same folder, so that the images are found. Such a report has no heat maps."
         ),
     ] = None,
     form: Annotated[
@@ -212,7 +229,11 @@ def run(
         quiet,
         check,
         explain,
+        report,
+        from_rows,
     )
+    if from_rows:
+        return report_from_rows(options)
     return compare(options) if check else show_choices(options) if explain else score(options)
 
 

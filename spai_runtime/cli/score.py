@@ -14,18 +14,20 @@ from spai_runtime.cli.check import remark
 from spai_runtime.cli.commands import EXIT_SOME_ERRORS, say
 from spai_runtime.cli.options import Decode, Form, Options
 from spai_runtime.cli.progress import ShownProgress
+from spai_runtime.cli.report import finish, report_of
 from spai_runtime.cli.table import Table
 from spai_runtime.cli.terminal import is_closed
 from spai_runtime.detector import Detector
 from spai_runtime.errors import EngineError, OutputError
-from spai_runtime.files.outputs import OutputFiles
+from spai_runtime.files.outputs import OutputFiles, refuse_inputs
 from spai_runtime.files.result_file import ResultFile
 from spai_runtime.files.rows import FILE_FORMATS, Columns
-from spai_runtime.files.sinks import Sink, Stream
-from spai_runtime.files.sources import Sources
+from spai_runtime.files.sinks import Sink, Stream, forget
+from spai_runtime.files.sources import Sources, printable
 from spai_runtime.fusion import Fusion, common_positive
 from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
 from spai_runtime.manifest import PLANS
+from spai_runtime.report.card import Card
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
 from spai_runtime.scoring.pipeline import open_file, score_items
 from spai_runtime.zoo import Wanted, exported
@@ -41,7 +43,9 @@ def score(options: Options) -> int:
     """
     sources = Sources(options.inputs, options.split)
     if options.output is not None:
-        OutputFiles(options.output).refuse_inputs(sources.files())
+        refuse_inputs(OutputFiles(options.output).all(), sources.files(), "--output")
+    if options.report is not None:
+        refuse_inputs([options.report], sources.files(), "--report")
     with ExitStack() as stack:
         detectors = [stack.enter_context(detector) for detector in _load(options)]
         for line in _remarks(options, detectors):
@@ -50,7 +54,9 @@ def score(options: Options) -> int:
         if not (options.engines or options.detectors):
             say(f"spai-run: {detectors[0].manifest.notice}")
         sink = stack.enter_context(_sink(options, detectors, sources.columns))
-        todo, labels = sink.skip(iter(sources))
+        if report := report_of(options, detectors, sink.columns.names, total):
+            stack.enter_context(report)
+        todo, labels = sink.skip(iter(sources), report.add_kept if report else forget)
         if sink.replaces:
             say(f"spai-run: {options.output} is there already; it is replaced when this run is complete")
         shown = options.output is not None and not options.quiet  # else rows are the progress
@@ -65,10 +71,14 @@ def score(options: Options) -> int:
         )
         for result in stack.enter_context(closing(results)):  # before the detectors, where a row cannot be written
             sink.write(result)
+            if report:
+                report.add(sink.columns.row_of(result), result.item.path, result.stamp, result.scores)
             progress.advance()
             labels[sink.columns.label_of(result)] += 1
         progress.close()
         sink.finish(**_record(options, detectors, labels))
+        if report:
+            finish(report, quiet=options.quiet)
         if not options.quiet and sys.stderr.isatty():
             say(f"spai-run: {_summary(options, detectors, labels)}")
     if labels["error"]:
@@ -169,7 +179,8 @@ def _record(options: Options, detectors: Sequence[Detector], labels: Counter[str
     ran: dict[str, object] = {"device": engines[0].device, "engine": engines[0].label}
     if options.fusion:
         ran = {"device": [engine.device for engine in engines], "engine": [engine.label for engine in engines]}
-    return {"inputs": list(options.inputs), **ran, "labels": dict(labels)}
+    cards = msgspec.to_builtins([Card.of(detector) for detector in detectors])
+    return {"inputs": [*map(printable, options.inputs)], **ran, "labels": dict(labels), "cards": cards}
 
 
 def _summary(options: Options, detectors: Sequence[Detector], labels: Counter[str]) -> str:

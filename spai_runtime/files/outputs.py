@@ -31,22 +31,11 @@ class OutputFiles:
 
     def check(self) -> None:
         """:raises OutputError: a name that the run would write is taken by what is no regular file"""
-        for path in self._all():
+        for path in self.all():
             check_regular(path)
 
-    def refuse_inputs(self, inputs: Iterable[Path]) -> None:
-        """:raises OutputError: one of the inputs is a file that the run would replace, under whatever name"""
-        written = {identity: path for path in self._all() if (identity := _identity(path))}
-        if not written:
-            return
-        for path in inputs:
-            if (identity := _identity(path)) in written:
-                raise OutputError(
-                    f"{printable(path)} is an input, and the run would replace it as {printable(written[identity])}: "
-                    "name another --output"
-                )
-
-    def _all(self) -> list[Path]:
+    def all(self) -> list[Path]:
+        """Whatever the run may write, finished or not."""
         finished = [self.rows, self.record, self.stamps]
         return [*finished, *map(partial, finished)]
 
@@ -54,6 +43,22 @@ class OutputFiles:
 def partial(path: Path) -> Path:
     """Where a file is until its run is complete."""
     return Path(f"{path}.partial")
+
+
+def refuse_inputs(written: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
+    """:param written: files that a run would replace
+    :param option: that names another one
+    :raises OutputError: one of the inputs is among them, under whatever name
+    """
+    ours = {identity: path for path in written if (identity := _identity(path))}
+    if not ours:
+        return
+    for path in inputs:
+        if (identity := _identity(path)) in ours:
+            raise OutputError(
+                f"{printable(path)} is an input, and the run would replace it as {printable(ours[identity])}: "
+                f"name another {option}"
+            )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

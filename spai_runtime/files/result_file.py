@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from spai_runtime.errors import OutputError
+from spai_runtime.files.lines import Lines
 from spai_runtime.files.locked import open_locked, open_regular, rename_locked
 from spai_runtime.files.outputs import OutputFiles, partial
 from spai_runtime.files.rows import Columns, format_of
-from spai_runtime.files.sinks import Sink
+from spai_runtime.files.sinks import Kept, Sink, forget
 from spai_runtime.files.sources import Item
 from spai_runtime.files.stamps import Stamp, StampFile
 from spai_runtime.results import Result
@@ -52,7 +53,7 @@ class ResultFile(Sink):
             self._opened = opened.pop_all()
         self.replaces = path.exists()
 
-    def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
+    def skip(self, items: Iterator[Item], kept: Kept = forget) -> tuple[Iterator[Item], Counter[str]]:
         """Keeps the rows of an earlier run as far as they agree with the items, from the first on.
 
         Rows after one that does not agree are cut off: a file was added, taken away or changed, or the run was killed
@@ -66,11 +67,11 @@ class ResultFile(Sink):
         try:
             if not _size(self._stamps.file):
                 _copy(self._files.stamps, self._stamps.file)  # of a run that was killed while its files got their names
-            left, labels = self._keep_agreeing(items)
+            left, labels = self._keep_agreeing(items, kept)
             if not labels and _copy(self._files.rows, self._file):
                 _copy(self._files.stamps, self._stamps.file)
                 whole = _size(self._file)
-                left, labels = self._keep_agreeing(left)
+                left, labels = self._keep_agreeing(left, kept)
                 self.replaces = self._file.tell() < whole
         except OSError as error:
             raise OutputError(f"cannot write {partial(self._files.rows)}: {error.strerror}") from error
@@ -107,10 +108,10 @@ class ResultFile(Sink):
         with suppress(OSError):  # on a full disk it would fail again, and hide the error that says so
             self._opened.close()
 
-    def _keep_agreeing(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
+    def _keep_agreeing(self, items: Iterator[Item], kept: Kept) -> tuple[Iterator[Item], Counter[str]]:
         """See `skip`, of the rows and stamps that lie in the partial files."""
         self._file.seek(0)
-        lines, stamps = _Lines(self._file), self._stamps.kept()
+        lines, stamps = Lines(self._file), self._stamps.kept()
         rows = self._format.decode(lines, self.columns.names)
         labels, end = Counter[str](), 0
         if next(rows, None) is not None and lines.whole:
@@ -123,6 +124,7 @@ class ResultFile(Sink):
                     break
                 end = lines.end
                 labels[self.columns.label_in(row)] += 1
+                kept(row, item)
         self._keep(end, labels.total())
         return items, labels
 
@@ -145,38 +147,6 @@ class ResultFile(Sink):
         path.unlink(missing_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(json.dumps({"run": self._run, **counts}, indent=2) + "\n")
-
-
-class _Lines:
-    """Lines of a binary file as text, with where the last one ended and whether it ended in a newline.
-
-    They end before one that is not UTF-8, which this package has not written.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._taken, self.end, self.whole = file, bytearray(), 0, True
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._file.readline()
-        try:
-            text = line.decode()
-        except UnicodeDecodeError:
-            text = ""
-        if not text:
-            raise StopIteration
-        self._taken += line
-        self.end += len(line)
-        self.whole = line.endswith(b"\n")
-        return text
-
-    def taken(self) -> bytes:
-        """The lines since this was called last."""
-        taken = bytes(self._taken)
-        self._taken.clear()
-        return taken
 
 
 def _copy(source: Path, target: BinaryIO) -> bool:

@@ -1,7 +1,7 @@
 """Sinks: where results go, and a stream as one."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
 from spai_runtime.closing import Closing
@@ -9,6 +9,12 @@ from spai_runtime.errors import OutputError
 from spai_runtime.files.rows import Columns, Format
 from spai_runtime.files.sources import Item
 from spai_runtime.results import Result
+
+Kept = Callable[[Mapping[str, Any], Item], None]  # is given each row that an earlier run has left, and its item
+
+
+def forget(_row: Mapping[str, Any], _item: Item) -> None:
+    """For whom rows of an earlier run need nothing more."""
 
 
 class Sink(Closing, Protocol):
@@ -20,8 +26,9 @@ class Sink(Closing, Protocol):
     columns: Columns
     replaces: bool = False
 
-    def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
-        """:returns: the items still to do, and how many rows of which label (or `error`) an earlier run has left"""
+    def skip(self, items: Iterator[Item], kept: Kept = forget) -> tuple[Iterator[Item], Counter[str]]:
+        """:param kept: is called for each row that an earlier run has left
+        :returns: the items still to do, and how many rows of which label (or `error`) an earlier run has left"""
 
     def write(self, result: Result) -> None:
         """One row, handed to the system at once: a killed process loses none."""
@@ -37,7 +44,7 @@ class Stream(Sink):
         self._stream, self._format, self.columns = stream, form, columns
         self._write(form.header(columns.names))
 
-    def skip(self, items: Iterator[Item]) -> tuple[Iterator[Item], Counter[str]]:
+    def skip(self, items: Iterator[Item], kept: Kept = forget) -> tuple[Iterator[Item], Counter[str]]:  # noqa: ARG002
         """See `ResultFile`: a stream has no rows of an earlier run."""
         return items, Counter()
 

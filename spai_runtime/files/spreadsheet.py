@@ -21,3 +21,9 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 def guarded(cell: str) -> str:
     """Text with an apostrophe before it where a spreadsheet would run it; a number stays one."""
     return f"'{cell}" if cell.startswith(_RUN) and not _NUMBER.fullmatch(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """The text that `guarded` made a cell of."""
+    bare = cell.removeprefix("'")
+    return bare if cell != bare and guarded(bare) == cell else cell

@@ -6,12 +6,14 @@ the mode it was decoded to and is converted crop by crop, so an image costs its 
 
 import math
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import Base
 
 from spai_runtime.errors import ImageError
 from spai_runtime.images import jpeg, modes
@@ -113,6 +115,32 @@ class Picture:
         """
         with as_image_error():
             return Picture(modes.as_rgb(self._pixels).resize((width, height), Image.Resampling[filter.upper()]))
+
+    def reduced(self, side: int) -> "Picture":
+        """A picture in RGB of at most `side` pixels a side, as people look at it; this one is spent.
+
+        Of a JPEG that is not decoded yet, no more is decoded than that needs, so its pixels differ from `resized`.
+
+        :raises ImageError: truncated or corrupt data, or too little memory
+        """
+        scale = min(1.0, side / max(self.width, self.height))
+        size = max(1, round(scale * self.width)), max(1, round(scale * self.height))
+        with as_image_error():
+            if not self._apart:
+                self._image.draft(None, size)  # None keeps the mode
+            self.load()
+            return Picture(modes.as_rgb(self._image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3))
+
+    @property
+    def orientation(self) -> int:
+        """What EXIF says, once the picture is decoded: 1 (as it is stored) to 8; 1 where it says nothing.
+
+        No detector looks at it: scores and layouts are of the pixels as they are stored.
+        """
+        with suppress(Exception):  # whatever a parser trips over in a header that nothing depends on
+            found = self._image.getexif().get(Base.Orientation, 1)
+            return found if found in range(1, 9) else 1
+        return 1
 
     def close(self) -> None:
         """Lets go of the file and of the decoded pixels."""

@@ -1,0 +1,78 @@
+"""Thumbnails: an image file → a small WebP, of no more bytes than a page has for it."""
+
+import io
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from spai_runtime.errors import ImageError
+from spai_runtime.files.stamps import Stamp
+from spai_runtime.images import FORMATS, Picture
+
+QUALITIES = (80, 50, 25, 0)  # of WebP, the next where the one before takes too many bytes
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How large the thumbnails of a report are: its file must not grow without bounds.
+
+    :param side: longer side in pixels at most
+    :param nbytes: of a WebP at most
+    """
+
+    side: int
+    nbytes: int
+
+    @classmethod
+    def of(cls, images: int) -> "Detail":
+        """:param images: of the whole report"""
+        return next(detail for most, detail in _DETAILS if images <= most)
+
+
+# A page is then at most 8, 27 and 54 MB of thumbnails in base64, with 100, 1,000 and 10,000 images.
+_DETAILS = (
+    (100, Detail(640, 60_000)),
+    (1_000, Detail(384, 20_000)),
+    (float("inf"), Detail(160, 4_000)),
+)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture of an image.
+
+    :param webp: its file, of the pixels as the image stores them
+    :param orientation: in which a person wants to see them, as EXIF says: 1 to 8
+    """
+
+    webp: bytes
+    orientation: int = 1
+
+    @classmethod
+    def of(
+        cls, path: Path, detail: Detail, formats: Collection[str] = FORMATS, scored: Stamp | None = None
+    ) -> "Thumbnail":
+        """:param formats: that are decoded
+        :param scored: of the file that was scored; None where that is not known
+        :raises ImageError: the file is not there, is none, or is no longer the one that was scored
+        """
+        if scored is not None and Stamp.of(path) != scored:
+            raise ImageError("the file has changed since it was scored")
+        picture = Picture.open(path, formats)
+        small = picture.reduced(detail.side)
+        orientation = picture.orientation
+        picture.close()
+        return cls(_webp(Image.fromarray(small.array()), detail.nbytes), orientation)
+
+
+def _webp(image: Image.Image, most: int) -> bytes:
+    """:param most: bytes; noise gets fewer pixels where no quality is low enough"""
+    while True:
+        for quality in QUALITIES:
+            file = io.BytesIO()
+            image.save(file, "WEBP", quality=quality)
+            if file.tell() <= most:
+                return file.getvalue()
+        image = image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.BOX)
