@@ -60,7 +60,13 @@ class Thumbnail:
         """
         if scored is not None and Stamp.of(path) != scored:
             raise ImageError("the file has changed since it was scored")
-        picture = Picture.open(path, formats)
+        return cls.of_picture(Picture.open(path, formats), detail)
+
+    @classmethod
+    def of_picture(cls, picture: Picture, detail: Detail) -> "Thumbnail":
+        """:param picture: opened, and spent afterwards
+        :raises ImageError: it cannot be decoded
+        """
         small = picture.reduced(detail.side)
         orientation = picture.orientation
         picture.close()

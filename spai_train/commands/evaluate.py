@@ -42,7 +42,9 @@ def run(
             "With --benchmark, the folder of its data instead.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv and the plots.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv, the plots, and report.html.")
+    ],
     ckpt: Annotated[Path | None, typer.Option(help="Checkpoint to evaluate, in torch.")] = None,
     detector: DetectorOption = None,
     tower: TowerOption = None,

@@ -1,4 +1,4 @@
-"""An evaluation as files: scores.csv, metrics.json, metrics.csv, robustness.csv and the plots."""
+"""An evaluation as files: scores.csv, metrics.json, metrics.csv, robustness.csv, the plots, and report.html."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from spai_runtime.files.atomic import atomic_write
 from spai_runtime.files.sources import printable
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.table import COLUMNS, Row
-from spai_train.evaluation import plots
+from spai_train.evaluation import page, plots
 from spai_train.evaluation.bootstrap import CONFIDENCE, Interval
 from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.metrics import METRICS
@@ -36,16 +36,21 @@ def write(evaluation: Evaluation, output: Path, reproduction: Reproduction | Non
     write_csv(output / "scores.csv", _score_lines(evaluation))
     write_csv(output / "metrics.csv", metric_lines(evaluation))
     published = {"published": reproduction.report()} if reproduction else {}
-    write_json(output / "metrics.json", {**report(evaluation), **published})
+    content = {**report(evaluation), **published}
+    write_json(output / "metrics.json", content)
     if reproduction:
         write_csv(output / "published.csv", published_lines(reproduction))
-    if table.scored.any():
-        draw(output / "histogram.png", plots.histogram(table, evaluation.threshold.value))
+    figures = {}
     if measurement.opponents:
-        draw(output / "roc.png", plots.roc(table, measurement))
+        figures["roc.png"] = plots.roc(table, measurement)
+    if table.scored.any():
+        figures["histogram.png"] = plots.histogram(table, evaluation.threshold.value)
     if len(evaluation.means) > 1:
         write_csv(output / "robustness.csv", robustness_lines(evaluation.means))
-        draw(output / "robustness.png", plots.robustness(evaluation.means))
+        figures["robustness.png"] = plots.robustness(evaluation.means)
+    for name, figure in figures.items():
+        draw(output / name, figure)
+    page.write(content, output, {str(evaluation.detector["name"]): evaluation}, [*figures])
 
 
 def report(evaluation: Evaluation) -> dict[str, Any]:

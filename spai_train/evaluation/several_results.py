@@ -1,4 +1,4 @@
-"""An evaluation of several detectors as files: scores.csv, metrics.json, metrics.csv, disagreement.csv and a plot."""
+"""An evaluation of several detectors as files: scores.csv, metrics.json, four tables, a plot, and report.html."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import Any
 
 from spai_runtime.files.rows import OF_A_DETECTOR
 from spai_train.data.table import COLUMNS
-from spai_train.evaluation import plots
+from spai_train.evaluation import page, plots
 from spai_train.evaluation.bootstrap import Interval
 from spai_train.evaluation.evaluate import Evaluation
 from spai_train.evaluation.reproduction import Reproduction
@@ -42,17 +42,21 @@ def write(together: Together, output: Path, reproductions: Mapping[str, Reproduc
     write_csv(output / "scores.csv", _score_lines(together))
     write_csv(output / "metrics.csv", _by_name((name, metric_lines(found)) for name, found in named.items()))
     published = {name: one.report() for name, one in reproductions.items()} if reproductions else None
-    write_json(output / "metrics.json", {**reports(together), **({"published": published} if published else {})})
+    content = {**reports(together), **({"published": published} if published else {})}
+    write_json(output / "metrics.json", content)
     if reproductions:
         found = ((name, published_lines(one)) for name, one in reproductions.items())
         write_csv(output / "published.csv", _by_name(found))
     write_csv(output / "disagreement.csv", _disagreement_lines(together))
+    drawn = []
     if together.detectors[0].measurements[0].opponents:
         first = {name: (found.tables[0], found.measurements[0]) for name, found in named.items()}
         draw(output / "roc.png", plots.mean_rocs(first))
+        drawn.append("roc.png")
     if len(together.detectors[0].means) > 1:
         lines = ((name, robustness_lines(found.means)) for name, found in named.items())
         write_csv(output / "robustness.csv", _by_name(lines))
+    page.write(content, output, dict(zip(together.names, together.detectors, strict=True)), drawn)
 
 
 def reports(together: Together) -> dict[str, Any]:

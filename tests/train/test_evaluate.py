@@ -91,7 +91,7 @@ def test_every_file_of_an_evaluation(run_evaluate: Evaluate, tables: list[Path],
     ran = run_evaluate(*tables, "--output", output, "--engine", engine, "--device", "cpu", "--resamples", 50)
     assert ran.code == 3
     assert ran.stderr == "spai-train: 1 of 18 images could not be scored; scores.csv says why\n"
-    files = ["histogram.png", "metrics.csv", "metrics.json", "roc.png", "scores.csv"]
+    files = ["histogram.png", "metrics.csv", "metrics.json", "report.html", "roc.png", "scores.csv"]
     assert sorted(path.name for path in output.iterdir()) == files
 
     rows = read(output / "scores.csv")
@@ -218,7 +218,7 @@ def test_one_class_alone(run_evaluate: Evaluate, tables: list[Path], engine: Pat
         ran.stderr == "spai-train: AUC and the other metrics need scored images of both classes, so they are left out\n"
     )
     assert sorted(path.name for path in output.iterdir()) == [
-        "histogram.png", "metrics.csv", "metrics.json", "scores.csv",
+        "histogram.png", "metrics.csv", "metrics.json", "report.html", "scores.csv",
     ]  # fmt: skip
     assert len(scores_of(read(output / "scores.csv"))) == IMAGES
     (result,) = json.loads((output / "metrics.json").read_text())["results"]

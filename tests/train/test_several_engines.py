@@ -74,12 +74,13 @@ def test_each_detector_and_each_rule(
 
     with monkeypatch.context() as patch:
         patch.setattr("spai_train.evaluation.scored.Picture.open", counted)
+        patch.setattr("spai_train.evaluation.page.mistakes_of", lambda _: {})  # which are opened to be shown
         ran = call("evaluate", images, *engines, "--output", output, "--resamples", 20, "--jpeg", 60)
     assert ran.code == 3
     assert ran.stderr == "spai-train: 2 of 30 images could not be scored; scores.csv says why\n"
     assert len(opened) == 30
     assert sorted(path.name for path in output.iterdir()) == [
-        "disagreement.csv", "metrics.csv", "metrics.json", "robustness.csv", "roc.png", "scores.csv",
+        "disagreement.csv", "metrics.csv", "metrics.json", "report.html", "robustness.csv", "roc.png", "scores.csv",
     ]  # fmt: skip
 
     rows = [row for row in read(output / "scores.csv") if row["perturbation"] == "none"]
