@@ -151,10 +151,11 @@ def export(
     """Export a checkpoint to ONNX graphs, and to TensorRT engines, verified before they appear.
 
     Writes encoder.onnx (`views` uint8 (V,H,W,3) → `features` float32 (V,D)), head.onnx (`features` (B,V,D) → `logit`
-    (B,1), and `attention` (B,V) if there is one) and detector.json; with --trt also model.plan, head.plan and
-    model.layers.json (what TensorRT's inspector says of the layers; not for RTX). Of several precisions, the first has
-    these files, and each other one its own: encoder.fp16.onnx, model.fp16.plan. A plan is native code: a directory from
-    a stranger is run at one's own risk.
+    (B,1), and `attention` (B,V) if there is one), detector.json, and README.md, a model card for the Hugging Face hub
+    (a README.md of your own stays as it is); with --trt also model.plan, head.plan and model.layers.json (what
+    TensorRT's inspector says of the layers; not for RTX). Of several precisions, the first has these files, and each
+    other one its own: encoder.fp16.onnx, model.fp16.plan. A plan is native code: a directory from a stranger is run at
+    one's own risk.
     """
     if trt_for and not trt:
         raise UserError("--trt-for says which plans --trt builds: give --trt too")

@@ -14,6 +14,7 @@ from spai_export.source import Source
 from spai_runtime.engines.onnx_session import import_runtime
 from spai_runtime.files.atomic import atomic_directory
 from spai_runtime.manifest import FILE_NAME, Manifest
+from spai_train import card
 from spai_train.zoo import ZOO
 
 TOOLS = ("spai-toolkit", "torch", "timm", "onnx", "onnxscript")
@@ -24,24 +25,28 @@ class ExportReport:
     """What an export has made.
 
     :param made: the artifacts of the manifest, in its order
+    :param own_card: whether README.md is the user's own, and was left as it is
     """
 
     directory: Path
     manifest: Manifest
     made: Sequence[Made]
+    own_card: bool = False
 
     @property
     def files(self) -> Sequence[Path]:
         """All that was written, each once; detector.json is the last."""
         names = [name for artifact in self.manifest.artifacts for name in artifact.files]
-        return [self.directory / name for name in (*dict.fromkeys(names), FILE_NAME)]
+        written = (FILE_NAME,) if self.own_card else (card.FILE_NAME, FILE_NAME)
+        return [self.directory / name for name in (*dict.fromkeys(names), *written)]
 
     @property
     def sentences(self) -> Sequence[str]:
         """What the user is told of it."""
         alone, limit = len(self.made) == 1, self.manifest.threshold
         found = [line for one in self.made for line in labelled(one.sentences, one.artifact.precision, alone=alone)]
-        return [*found, f"threshold {limit.value:g}: {limit.source}"]
+        kept = [f"{card.FILE_NAME} is your own and stays as it is: no model card was written"] if self.own_card else []
+        return [*found, f"threshold {limit.value:g}: {limit.source}", *kept]
 
 
 def export(ckpt: Path, output: Path, settings: Settings | None = None) -> ExportReport:
@@ -66,8 +71,8 @@ def write(source: Source, output: Path, origin: Mapping[str, Any] | None = None)
         ]
         artifacts = tuple(one.artifact for one in made)
         manifest = replace(source.manifest, artifacts=artifacts, provenance={**_provenance(source), **(origin or {})})
-        write_manifest(manifest, folder)
-    return ExportReport(output, manifest, made)
+        describe(manifest, folder, output)
+    return ExportReport(output, manifest, made, card.is_users(output))
 
 
 @contextmanager
@@ -83,9 +88,14 @@ def writing(directory: Path) -> Iterator[Path]:
         raise ExportError(f"cannot write {directory}: {error.strerror}") from error
 
 
-def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Writes detector.json."""
-    (directory / FILE_NAME).write_bytes(manifest.dump())
+def describe(manifest: Manifest, folder: Path, directory: Path) -> None:
+    """Writes detector.json and the model card into a folder.
+
+    :param directory: where they are to appear; a README.md there that is its user's own stays
+    """
+    if not card.is_users(directory):
+        card.write(manifest, folder)
+    (folder / FILE_NAME).write_bytes(manifest.dump())
 
 
 def _provenance(source: Source) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spai_export.choices import labelled
-from spai_export.directory import ExportReport, write_manifest, writing
+from spai_export.directory import ExportReport, describe, writing
 from spai_export.source import Source
 from spai_export.tensorrt.builder import BuildOptions
 from spai_export.tensorrt.plans import build
@@ -59,7 +59,7 @@ def add_plans(source: Source, report: ExportReport, options: BuildOptions) -> Pl
         built = build(directory, manifest, folder, options)
         plans = tuple(_checked(source, folder, manifest, artifact, options.device) for artifact in built.artifacts)
         names = [name for plan in plans for name in plan.files] + sorted(path.name for path in folder.iterdir())
-        write_manifest(replace(manifest, artifacts=(*manifest.artifacts, *plans)), folder)
+        describe(replace(manifest, artifacts=(*manifest.artifacts, *plans)), folder, directory)
     files = [directory / name for name in dict.fromkeys(names)]
     return PlanReport(files, plans, built.notes, time.perf_counter() - started)
 

@@ -14,6 +14,7 @@ from spai_runtime.calibration import Calibration, Isotonic, Platt
 from spai_runtime.errors import UserError
 from spai_runtime.files.atomic import atomic_write
 from spai_runtime.manifest import FILE_NAME, Manifest, Threshold
+from spai_train import card
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Floats
 from spai_train.evaluation.metrics import MARGIN, calibrate, images_needed
@@ -68,13 +69,15 @@ class Calibrated:
     threshold: Threshold
 
     def write(self, directory: Path) -> None:
-        """Puts both into detector.json, which is replaced in one step.
+        """Puts both into detector.json, which is replaced in one step, and then into the model card beside it.
 
         :raises OSError: it cannot be written
         """
         manifest = replace(Manifest.load(directory), calibration=self.calibration, threshold=self.threshold)
         with atomic_write(directory / FILE_NAME) as part:
             part.write_bytes(manifest.dump())
+        if not card.is_users(directory):
+            card.write(manifest, directory)
 
 
 def calibrate_on(table: ScoredTable, request: Request, before: Calibration | None, images: str) -> Calibrated:

@@ -55,7 +55,8 @@ def graphs(report: ExportReport) -> tuple[Path, Path]:
 
 
 def test_the_directory_is_the_contract(golden: ExportReport) -> None:
-    assert sorted(path.name for path in golden.directory.iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
+    names = ["README.md", "detector.json", "encoder.onnx", "head.onnx"]
+    assert sorted(path.name for path in golden.directory.iterdir()) == names
     for name, inputs, outputs in (
         ("encoder", {"views": (TensorProto.UINT8, ["views", 224, 224, 3])}, {"features": (1, ["views", 82])}),
         (

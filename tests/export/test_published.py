@@ -95,7 +95,7 @@ def test_an_export_of_what_was_fetched(fetched: list[PublishedFile], cache: Path
         "file": "model.safetensors",
     }
     assert content["provenance"]["licences"] == {"code": "MIT", "weights": "MIT"}
-    assert {path.name for path in folder.iterdir()} == {"detector.json", "encoder.onnx", "head.onnx"}
+    assert {path.name for path in folder.iterdir()} == {"README.md", "detector.json", "encoder.onnx", "head.onnx"}
     with Detector.load(folder, device="cpu") as detector:
         assert detector.artifact is not None
         assert detector.artifact.precision == "fp32"

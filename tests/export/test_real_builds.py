@@ -204,7 +204,7 @@ def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_plans_are_built_without_a_gpu(exported: tuple[Path, str]) -> None:
     directory, said = exported
-    names = {"detector.json", "encoder.onnx", "head.onnx", "head.plan", "model.plan"}
+    names = {"README.md", "detector.json", "encoder.onnx", "head.onnx", "head.plan", "model.plan"}
     assert {path.name for path in directory.iterdir()} == names
     graphs, plan = Manifest.load(directory).artifacts
     assert (plan.kind, plan.precision, plan.accuracy, plan.unscored) == (
