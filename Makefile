@@ -34,7 +34,7 @@ bench-gpu: $(GPU_ENV)/ready  ## every back end on this machine's GPU; writes ben
 demo-detector: $(DEV_ENV)/ready  ## simulate, train, export, calibrate and measure the demo detector, from its seed
 	$(BIN)/spai-train simulate $(DEMO)/data
 	$(BIN)/spai-train fit --recipe demo --data $(DEMO)/data/images.csv --output $(DEMO)/fit
-	$(BIN)/spai-export --ckpt $(DEMO)/fit/best.safetensors --output weights/demo
+	$(BIN)/spai-export --ckpt $(DEMO)/fit/best.safetensors --licence Apache-2.0 --output weights/demo
 	$(BIN)/spai-train evaluate $(DEMO)/data/images.csv --split calibration --engine weights/demo --calibrate fpr=0.05 \
 		--output $(DEMO)/calibration
 	for form in png jpeg; do \

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spai_export.directory import ExportReport
     from spai_export.tensorrt.export import PlanReport
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command(
@@ -33,7 +33,10 @@ def export(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Directory to write. Without it, the checkpoint's name without its suffix.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Directory to write. Without it, the checkpoint's name without its suffix."
+        ),
     ] = None,
     detector: Annotated[
         str | None,
@@ -94,7 +97,21 @@ def export(
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Threshold to write into detector.json. Without it, the checkpoint's."),
+        typer.Option(
+            "--threshold",
+            "-t",
+            min=0,
+            max=1,
+            help="Threshold to write into detector.json. Without it, the checkpoint's.",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Licence of the weights, such as Apache-2.0, to write into detector.json and the model card. Without "
+            "it, that of a published checkpoint, and none of any other.",
+        ),
     ] = None,
     trt: Annotated[
         bool,
@@ -116,7 +133,7 @@ def export(
         int, typer.Option(min=1, help="How many views the plan is tuned for, and takes at most.")
     ] = GPU_BATCH_SIZE,
     device: Annotated[
-        str, typer.Option(help="GPU that TensorRT builds the plan on, and compares its scores on.")
+        str, typer.Option("--device", "-d", help="GPU that TensorRT builds the plan on, and compares its scores on.")
     ] = "cuda:0",
     version_compatible: Annotated[
         bool,
@@ -180,7 +197,8 @@ def export(
         batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device, trt_for=trt_for
     )
     source = Source.load(ckpt, settings, detector, tower)
-    report = directory.write(source, output or Path(ckpt.stem))
+    licences = {"code": source.checkpoint.detector.code_licence, "weights": licence}
+    report = directory.write(source, output or Path(ckpt.stem), {"licences": licences} if licence else None)
     _show(report)
     if trt:
         _show(plans.add_plans(source, report, options))

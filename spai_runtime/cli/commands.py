@@ -1,6 +1,7 @@
 """What the three commands have in common: an exit code, and errors in one line on stderr."""
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -52,8 +53,8 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
         return _fail(name, f"{error.format_message().rstrip('.')}; see `{name} --help`")
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # as typer and rich end then
-        return EXIT_READER_LEFT
+    except (BrokenPipeError, SystemExit):  # as typer and rich end then, and typer when it has completed a word
+        return 0 if f"_{name.upper().replace('-', '_')}_COMPLETE" in os.environ else EXIT_READER_LEFT
     except UserError as error:
         code = EXIT_REFUSED if isinstance(error, RefusedError) else EXIT_ERROR
         return _fail(name, str(error), code, verbose="--verbose" in arguments)

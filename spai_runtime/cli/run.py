@@ -22,7 +22,7 @@ from spai_runtime.report.files import PAGE_IMAGES
 
 _BACKENDS = list(dict.fromkeys(row.name for row in BACKENDS))
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command(
@@ -77,8 +77,10 @@ def run(
     output: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             help="File to write, .csv or .jsonl; a .run.json and a .resume are written beside it. It must not be "
-            "one of the inputs, and no other run may be writing it. Without it, rows go to stdout."
+            "one of the inputs, and no other run may be writing it. Without it, rows go to stdout.",
         ),
     ] = None,
     report: Annotated[
@@ -102,11 +104,13 @@ def run(
     device: Annotated[
         str,
         typer.Option(
+            "--device",
+            "-d",
             help="Where to run: cpu, cuda:0, several GPUs as cuda:0,1, or auto. auto takes the first of these that "
             "loads: TensorRT, TensorRT for RTX, ONNX Runtime on CUDA, OpenVINO on the CPU, ONNX Runtime on the "
             "CPU; and of each the fastest precision whose accuracy check passed. The summary on a terminal "
             "says what ran; so does the .run.json beside --output. If auto takes a plan, which is native code "
-            "of whoever exported it, a line on stderr says so."
+            "of whoever exported it, a line on stderr says so.",
         ),
     ] = "auto",
     backend: Annotated[
@@ -150,6 +154,8 @@ def run(
     threshold: Annotated[
         float | None,
         typer.Option(
+            "--threshold",
+            "-t",
             min=0,
             max=1,
             help="Score above which an image gets the label; with several detectors, the fused score. Without it, the "

@@ -26,7 +26,7 @@ from spai_runtime.files.sinks import Sink, Stream, forget
 from spai_runtime.files.sources import Sources, printable
 from spai_runtime.fusion import Fusion, common_positive
 from spai_runtime.images import FORMATS, UNTRUSTED_FORMATS
-from spai_runtime.manifest import PLANS
+from spai_runtime.manifest import PLANS, Threshold
 from spai_runtime.report.card import Card
 from spai_runtime.scoring.image import Decode as DecodeOnGpu
 from spai_runtime.scoring.pipeline import open_file, score_items
@@ -123,7 +123,13 @@ def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -
     form = options.form
     if form is Form.AUTO:
         form = Form.TABLE if sys.stdout.isatty() and not options.spreadsheet else Form.CSV
-    return Stream(sys.stdout, Table(columns) if form is Form.TABLE else FILE_FORMATS[form], columns)
+    table = partial(Table, columns, _threshold(options, detectors).value, detectors[0].manifest.positive)
+    return Stream(sys.stdout, table() if form is Form.TABLE else FILE_FORMATS[form], columns)
+
+
+def _threshold(options: Options, detectors: Sequence[Detector]) -> Threshold:
+    """That labels are decided by, of one detector or of the fusion."""
+    return options.fusion.threshold if options.fusion else detectors[0].threshold
 
 
 def _fusion(options: Options, detectors: Sequence[Detector]) -> Fusion | None:
@@ -186,7 +192,7 @@ def _record(options: Options, detectors: Sequence[Detector], labels: Counter[str
 def _summary(options: Options, detectors: Sequence[Detector], labels: Counter[str]) -> str:
     names = dict.fromkeys([*(detector.manifest.positive for detector in detectors), "real", "error"])
     counts = ", ".join(f"{labels[name]} {name}" for name in names if labels[name])
-    limit = options.fusion.threshold if options.fusion else detectors[0].threshold
+    limit = _threshold(options, detectors)
     ran = dict.fromkeys(
         f"{detector.encoder.label}, {detector.precision}" for detector in detectors if detector.artifact
     )

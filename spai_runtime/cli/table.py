@@ -15,17 +15,22 @@ class Table:
     """Fixed columns, one line an image, so that rows can be shown as they come.
 
     One detector has its score and the number of its views; of several, each has its score, before that of their fusion.
+
+    :param threshold: that labels are decided by, which stands above the rows; `positive` is that of a score above it
     """
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, threshold: float, positive: str) -> None:
         self._columns = columns
+        self._rule = (
+            f"The label is {positive} where the {'fused ' if columns.fusion else ''}score is above {threshold:g}."
+        )
         self._scores = {f"{name}_score": visible(_cut(name)) for name in columns.detector_names} or {"score": "score"}
         self._scores |= {"fusion_score": "fused"} if columns.fusion else {}
         self._views = [] if columns.detectors else ["views"]
 
     def header(self, names: Sequence[str]) -> str:  # noqa: ARG002
         titles = self._line(self._scores.values(), "label", "size", self._views, "image")
-        return f"{titles}{'─' * min(shutil.get_terminal_size().columns, 72)}\n"
+        return f"{self._rule}\n{titles}{'─' * min(shutil.get_terminal_size().columns, 72)}\n"
 
     def encode(self, row: Mapping[str, Any]) -> str:
         scores = ["—" if row[name] is None else f"{row[name]:.4f}" for name in self._scores]

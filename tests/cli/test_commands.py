@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from spai_runtime.errors import ImageError, RefusedError, UserError
 from spai_train.cli import COMMANDS
 from spai_train.cli import app as train_app
 from spai_train.cli import main as spai_train
+from tests.support.commands import Run, command
+from tests.support.images import Write
 
 
 def app(action: Callable[[], int | None]) -> typer.Typer:
@@ -151,3 +154,37 @@ def test_help_of_an_option_says_what_it_does_or_is(app: typer.Typer) -> None:
             first = said.partition(" ")[0]
             assert first not in {"Of", "For", "That", "Whose", "Which", "To", "With", "As", "Through", "In"}, said
             assert said.endswith((".", "]", ")")), said
+
+
+@pytest.mark.parametrize(
+    ("main", "name", "line", "expected"),
+    [
+        ("spai_runtime.cli.run", "spai-run", "spai-run --dev", "--device"),
+        ("spai_export.cli", "spai-export", "spai-export --prec", "--precision"),
+        ("spai_train.cli", "spai-train", "spai-train eva", "evaluate"),
+        ("spai_train.cli", "spai-train", "spai-train evaluate --calib", "--calibrate"),
+    ],
+)
+def test_the_shell_completes_words(main: str, name: str, line: str, expected: str) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    environment = {**os.environ, **words, f"_{name.upper().replace('-', '_')}_COMPLETE": "complete_bash"}
+    done = subprocess.run(command(main=main), env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [expected], "")
+
+
+def test_short_options_are_the_long_ones(run: Run, photo: Write, tiny_detector: Path) -> None:
+    folder = photo("a.png", 60, 70).parent
+    short = run(folder, "--engine", tiny_detector, "-o", folder / "short.csv", "-d", "cpu", "-t", 0.25)
+    long = run(
+        folder / "a.png",
+        "--engine",
+        tiny_detector,
+        "--output",
+        folder / "long.csv",
+        "--device",
+        "cpu",
+        "--threshold",
+        0.25,
+    )
+    assert (short.code, long.code) == (0, 0)
+    assert (folder / "short.csv").read_bytes() == (folder / "long.csv").read_bytes()

@@ -261,3 +261,10 @@ def test_weights_lie_in_the_file_up_to_what_one_holds(tmp_path: Path, monkeypatc
     ):
         export_head(torch.nn.Linear(8, 1), 8, tmp_path / "more.onnx", attention=False)
     assert not (tmp_path / "more.onnx").exists()
+
+
+def test_the_licence_of_the_weights_is_the_users_to_name(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "tiny"
+    assert main(["--ckpt", str(tiny_checkpoint), "--licence", "CC BY 4.0", "--output", str(output)]) == 0
+    assert Manifest.load(output).provenance["licences"] == {"code": "Apache-2.0", "weights": "CC BY 4.0"}
+    assert "CC BY 4.0" in (output / "README.md").read_text()

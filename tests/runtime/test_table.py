@@ -6,7 +6,7 @@ from spai_runtime.cli.table import Table
 from spai_runtime.files.rows import Columns
 from spai_runtime.fusion import Fusion
 
-ONE = Table(Columns(()))
+ONE = Table(Columns(()), 0.9, "ai")
 ROW = {
     "path": "a.jpg",
     "score": 0.12344,
@@ -20,7 +20,8 @@ ROW = {
 
 
 def test_columns_stand_below_their_titles() -> None:
-    title, rule = ONE.header([]).splitlines()
+    said, title, rule = ONE.header([]).splitlines()
+    assert said == "The label is ai where the score is above 0.9."
     row = ONE.encode(ROW).rstrip("\n")
     assert row == " 0.1234  real       640×480      6  a.jpg"
     assert [title.index("image"), title.index("label")] == [row.index("a.jpg"), row.index("real")]
@@ -66,8 +67,9 @@ SEVERAL = {
 
 
 def test_several_detectors_stand_side_by_side() -> None:
-    table = Table(Columns((), NAMES, Fusion()))
-    title, rule = table.header([]).splitlines()
+    table = Table(Columns((), NAMES, Fusion()), 0.9, "ai")
+    said, title, rule = table.header([]).splitlines()
+    assert said == "The label is ai where the fused score is above 0.9."
     assert title == "   spai  community__…   spai_2    fused  label         size  image"
     assert set(rule) == {"─"}
     assert table.encode(SEVERAL) == " 0.1234        0.9877   1.0000   0.7500  ai         640×480  a\\x1b[2J.jpg\n"
@@ -75,11 +77,11 @@ def test_several_detectors_stand_side_by_side() -> None:
 
 def test_scores_stay_where_a_detector_failed() -> None:
     row = {**SEVERAL, "spai_2_score": None, "spai_2_label": None, "fusion_score": None, "fusion_label": None}
-    line = Table(Columns((), NAMES, Fusion())).encode({**row, "error": "spai_2: no head"})
+    line = Table(Columns((), NAMES, Fusion()), 0.9, "ai").encode({**row, "error": "spai_2: no head"})
     assert line == " 0.1234        0.9877        —        —  error      640×480  a\\x1b[2J.jpg: spai_2: no head\n"
 
 
 def test_several_detectors_that_are_not_fused() -> None:
-    table = Table(Columns((), NAMES))
-    assert table.header([]).split()[:5] == ["spai", "community__…", "spai_2", "label", "size"]
+    table = Table(Columns((), NAMES), 0.9, "ai")
+    assert table.header([]).splitlines()[1].split()[:5] == ["spai", "community__…", "spai_2", "label", "size"]
     assert table.encode(SEVERAL).split()[:5] == ["0.1234", "0.9877", "1.0000", "ai", "640×480"]

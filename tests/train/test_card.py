@@ -93,6 +93,7 @@ def test_what_others_wrote_is_text(attack: str) -> None:
 def test_the_card_of_the_demo_detector() -> None:
     found = ModelCard((DEMO / README).read_text(encoding="utf-8"))
     assert found.data.to_dict() == {
+        "license": "apache-2.0",
         "library_name": "spai-toolkit",
         "pipeline_tag": "image-classification",
         "tags": ["ai-generated-image-detection", "image-forensics", "spai", "onnx"],
