@@ -106,7 +106,7 @@ def test_formats_hold_the_same(run: Run, photos: list[str], tiny_detector: Path)
     assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in from_json] == from_csv
     table = run(*options, "--format", "table").stdout.splitlines()
     assert [line.split()[-1] for line in table[3:6:2]] == [photos[0], "empty"]
-    assert table[3].split()[:3] == [f"{from_json[1]['score']:.4f}", from_json[1]["label"], "40×40"]
+    assert table[4].split()[:3] == [f"{from_json[1]['score']:.4f}", from_json[1]["label"], "40×40"]
     for name in ("s.csv", "s.jsonl"):
         ran = run(*options, "--output", name)
         assert (ran.code, ran.stdout) == (3, "")
