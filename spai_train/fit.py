@@ -1,8 +1,8 @@
 """Fine-tuning: a backbone, perhaps pre-trained, and all that is learned behind it → a detector's checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,13 +11,14 @@ from accelerate import Accelerator
 from msgspec import Meta
 from torch import Tensor, nn
 
+from spai_runtime.errors import UserError
 from spai_runtime.manifest import Positive
 from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
 from spai_train.data.augment import Augment
 from spai_train.data.augmentation import FINETUNE, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
-from spai_train.data.order import Plan
-from spai_train.data.rows import Labelled, read_labelled
+from spai_train.data.order import Plan, check_shares
+from spai_train.data.rows import Labelled, check_named, read_labelled
 from spai_train.data.table import Row, TableError
 from spai_train.detectors import DEFAULT, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial
@@ -113,38 +114,89 @@ def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEp
         alone ends with
     :raises UserError: tables, images, devices or sizes that will not do, before the first step
     """
+    check(recipe)
     training = training_of(find(recipe.detector))
-    data = read_labelled(recipe.data)
     every = recipe.frozen or (recipe.start is None and training.all_train(recipe.model))
     accelerator = launch(recipe, output, all_train=every and not training.skips)
+    check_shares(recipe.batch_size, recipe.accumulate, accelerator.num_processes)
+    folder = RunFolder(output, writes=accelerator.is_main_process)
+    folder.check("fit", recipe, resume=resume)
+    check_named(recipe.data)
+    read = cache(partial(read_labelled, recipe.data))
+    images, model = set_up(recipe, accelerator, read)
+    data = read()
     plan = Plan(
         len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
     )
-    folder = RunFolder(output, writes=accelerator.is_main_process)
-    folder.check("fit", recipe, resume=resume)
-    task = FitTask(recipe, data, folder, accelerator)
-    depth = len(getattr(task.model.get_submodule(training.backbone), "blocks", ()))
-    optimizer = build_optimizer(task.model, recipe.scaled.optimizer, depth, prefix=f"{training.backbone}.")
+    depth = len(getattr(model.get_submodule(training.backbone), "blocks", ()))
+    optimizer = build_optimizer(model, recipe.scaled.optimizer, depth, prefix=f"{training.backbone}.")
     folder.begin("fit", recipe)
     folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
     folder.log(recipe.rates)
-    stopping = EarlyStopping(recipe.stopping)
+    task, stopping = FitTask(recipe, data, images(), model, folder, accelerator), EarlyStopping(recipe.stopping)
     loop = Loop(task, recipe, plan, optimizer, folder, accelerator, stopping, keep_all=recipe.keep == "all")
     return loop.run(resume=resume, on_epoch=on_epoch)
+
+
+def check(recipe: FitRecipe) -> None:
+    """What can be found wrong with keys together without a file, a device or a model.
+
+    :raises UserError: keys that do not go together
+    """
+    spec = find(recipe.detector)
+    stage = stage_of(spec, recipe.stage)
+    if recipe.vae is not None and not training_of(spec).vae:
+        raise UserError(f"{spec.title} has no VAE: leave vae out")
+    if recipe.beside is not None and not (stage and stage.beside):
+        raise RecipeError("nothing draws views beside others here: leave beside out, or set stage")
+
+
+def set_up(
+    recipe: FitRecipe, accelerator: Accelerator, read: Callable[[], Labelled]
+) -> tuple[Callable[[], TrainingImages], DetectorModel]:
+    """The images of a fit and its model, on the device; images are read where the first weights follow from them.
+
+    :param read: reads the tables
+    :raises UserError: weights that do not fit, or settings that the detector has no use for
+    """
+    spec = find(recipe.detector)
+    stage, training = stage_of(spec, recipe.stage), training_of(spec)
+    checkpoint = None if recipe.start is None else load_checkpoint(recipe.start, recipe.detector)
+    config = checkpoint.config if checkpoint else recipe.model
+    augment = Augment(recipe.augmentation, (stage.side if stage else spec.side)(config))
+    second = stage.beside(config) if stage and stage.beside else None
+    beside = None if second is None else Augment(recipe.beside or recipe.augmentation, second)
+
+    def images() -> TrainingImages:
+        data = read()
+        return TrainingImages(data.training, data.store, augment, recipe.views, recipe.seed, beside)
+
+    given = recipe.seed, recipe.initial, recipe.pretrained, images, recipe.vae
+    model = checkpoint.model() if checkpoint else draw_model(spec, config, *given)
+    on_cpu = accelerator.device.type == "cpu"
+    prepare(model, training, frozen=recipe.frozen, checkpointing=recipe.checkpointing, chunked=on_cpu)
+    if stage:
+        torch.manual_seed(seed_of(recipe.seed, Use.INITIAL))
+        stage.begin(model)
+    if recipe.compile:
+        model.get_submodule(training.backbone).compile()
+    return images, model.to(accelerator.device)
 
 
 class FitTask:
     """A detector on labelled images, as `loop.Task`."""
 
-    def __init__(self, recipe: FitRecipe, data: Labelled, folder: RunFolder, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        recipe: FitRecipe,
+        data: Labelled,
+        images: TrainingImages,
+        model: DetectorModel,
+        folder: RunFolder,
+        accelerator: Accelerator,
+    ) -> None:
         self.recipe, self.data, self.folder, self.accelerator = recipe, data, folder, accelerator
-        self.spec = find(recipe.detector)
-        self.stage = stage_of(self.spec, recipe.stage)
-        checkpoint = None if recipe.start is None else load_checkpoint(recipe.start, recipe.detector)
-        augment, beside = self._augments(checkpoint.config if checkpoint else recipe.model)
-        self.images = TrainingImages(data.training, data.store, augment, recipe.views, recipe.seed, beside)
-        model = checkpoint.model() if checkpoint else self._drawn()
-        self.model = self._prepared(model).to(accelerator.device)
+        self.images, self.model = images, model
         self._objective = objective(recipe.objective, recipe.batch_size)
         self._limit = BatchLimit(recipe.validation_batch_size)  # which an epoch that ran out of memory hands on
 
@@ -176,32 +228,3 @@ class FitTask:
         recipe = self.recipe
         card = Card(recipe.name, recipe.notice, threshold_source=THRESHOLD_SOURCE, positive=recipe.positive)
         self.folder.replace(f"{name}.safetensors", lambda path: save_checkpoint(path, self.model, card))
-
-    def _drawn(self) -> DetectorModel:
-        recipe = self.recipe
-        given = recipe.initial, recipe.pretrained, self.images, recipe.vae
-        return draw_model(self.spec, recipe.model, recipe.seed, *given)
-
-    def _augments(self, config: Any) -> tuple[Augment, Augment | None]:
-        """Of the views, and of those beside them, if the stage asks for such.
-
-        :raises RecipeError: what nothing asks for is set
-        """
-        recipe, side = self.recipe, self.stage.side if self.stage else self.spec.side
-        augment = Augment(recipe.augmentation, side(config))
-        if self.stage and self.stage.beside:
-            return augment, Augment(recipe.beside or recipe.augmentation, self.stage.beside(config))
-        if recipe.beside is not None:
-            raise RecipeError("nothing draws views beside others here: leave beside out, or set stage")
-        return augment, None
-
-    def _prepared(self, model: DetectorModel) -> DetectorModel:
-        recipe, training = self.recipe, training_of(self.spec)
-        on_cpu = self.accelerator.device.type == "cpu"
-        prepare(model, training, frozen=recipe.frozen, checkpointing=recipe.checkpointing, chunked=on_cpu)
-        if self.stage:
-            torch.manual_seed(seed_of(recipe.seed, Use.INITIAL))
-            self.stage.begin(model)
-        if recipe.compile:
-            model.get_submodule(training.backbone).compile()
-        return model

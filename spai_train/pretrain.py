@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spai_train.data.augment import Augment
 from spai_train.data.augmentation import PRETRAIN, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
-from spai_train.data.order import Plan
+from spai_train.data.order import Plan, check_shares
 from spai_train.data.rows import Labelled, read_unlabelled
 from spai_train.detectors.spai.config import SPAIConfig
 from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel, save_pretrained
@@ -57,8 +57,9 @@ def pretrain(recipe: PretrainRecipe, output: Path, *, resume: bool = False, on_e
     :param resume: goes on from the state in `output`, if there is one
     :raises UserError: tables, images, devices or sizes that will not do, before the first step
     """
-    data = read_unlabelled(recipe.data)
     accelerator = launch(recipe, output, all_train=True)
+    check_shares(recipe.batch_size, recipe.accumulate, accelerator.num_processes)
+    data = read_unlabelled(recipe.data)
     plan = Plan(
         len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
     )

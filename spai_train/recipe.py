@@ -1,6 +1,6 @@
 """Recipes: YAML files with a section for each command, and `key=value` overrides over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
@@ -12,6 +12,10 @@ from spai_runtime.errors import UserError
 
 FOLDER = Path(__file__).parent / "recipes"
 Section = TypeVar("Section")
+
+# In the metadata of a dataclass's field: the names of the fields beside it whose values its own follows from where it
+# is left out. An override of one of those takes what a recipe says of it out, unless it is overridden too.
+FOLLOWS = "follows"
 
 
 class RecipeError(UserError):
@@ -43,12 +47,12 @@ def load_recipe(
     :param defaults: the same, in place of the dataclass's
     :raises RecipeError: unreadable, not YAML, without the section, or a key that is unknown, missing or of another type
     """
-    path = find_recipe(recipe)
-    content = _read(path)
-    if section not in content:
-        raise RecipeError(f"{path} has no section `{section}`; it has: {', '.join(content) or 'none'}")
-    values = _merged(_staged(content[section] or {}, overrides or {}), overrides or {}, defaults or {})
+    path, overrides = find_recipe(recipe), overrides or {}
+    values = _staged(_section(path, section), overrides)
+    changed = {key for key, value in overrides.items() if _value(values, key) != value}
+    values = _merged(values, overrides, defaults or {})
     typed: type = kind.typed(values) if isinstance(kind, Varying) else kind
+    _forget_followers(values, typed, changed, overrides)
     _refuse_unknown(values, typed, f"the section `{section}` of {path}")
     try:
         found: Any = msgspec.convert(values, typed, strict=False)  # YAML 1.1 reads 5e-4 as a string
@@ -134,6 +138,35 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(value, dict | None) for value in content.values()):
         raise RecipeError(f"{path} is not a recipe: it must hold sections such as `fit:` and `pretrain:`")
     return content
+
+
+def _section(path: Path, section: str) -> Any:
+    content = _read(path)
+    if section not in content:
+        raise RecipeError(f"{path} has no section `{section}`; it has: {', '.join(content) or 'none'}")
+    return content[section] or {}
+
+
+def _value(values: Any, key: str) -> Any:
+    """What a dotted key has; None where it has nothing."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _forget_followers(
+    values: Any, kind: type, changed: Collection[str], overrides: Mapping[str, Any], prefix: str = ""
+) -> None:
+    """Takes out what a recipe says of a key that follows from one that was changed over it, and was not given too."""
+    if not isinstance(values, dict):
+        return
+    types = get_type_hints(kind)
+    for key in fields(kind):
+        if is_dataclass(types[key.name]):
+            _forget_followers(values.get(key.name), types[key.name], changed, overrides, f"{prefix}{key.name}.")
+        leaders = {prefix + leader for leader in key.metadata.get(FOLLOWS, ())}
+        if not leaders.isdisjoint(changed) and prefix + key.name not in overrides:
+            values.pop(key.name, None)
 
 
 def _staged(section: Any, overrides: Mapping[str, Any]) -> Any:

@@ -66,7 +66,7 @@ def bind(recipe: str, given: Mapping[str, Any], space: "Space") -> "tuple[RunTri
     """
     with extra():
         from spai_train.data.order import PlanError  # noqa: PLC0415
-        from spai_train.fit import FitRecipe, fit  # noqa: PLC0415
+        from spai_train.fit import FitRecipe, check, fit  # noqa: PLC0415
         from spai_train.recipe import dump_recipe, load_recipe  # noqa: PLC0415
         from spai_train.search import TrialError  # noqa: PLC0415
         from spai_train.space import extremes  # noqa: PLC0415
@@ -74,7 +74,9 @@ def bind(recipe: str, given: Mapping[str, Any], space: "Space") -> "tuple[RunTri
         from spai_train.training.settings import RESUMABLE  # noqa: PLC0415
 
     def settings(overrides: Mapping[str, Any]) -> FitRecipe:
-        return load_recipe(recipe, "fit", FitRecipe, overrides)
+        found = load_recipe(recipe, "fit", FitRecipe, overrides)
+        check(found)
+        return found
 
     metric = settings(given).stopping.metric
     for override in extremes(space):

@@ -27,6 +27,15 @@ class Ticket(NamedTuple):
     image: int
 
 
+def check_shares(batch_size: int, accumulate: int, processes: int) -> None:
+    """:raises PlanError: micro-batches would not be of one size"""
+    if batch_size % (accumulate * processes):
+        raise PlanError(
+            f"batch_size {batch_size} cannot be shared by {processes} process(es) in {accumulate} micro-batch(es): "
+            f"make it a multiple of {accumulate * processes}"
+        )
+
+
 @dataclass(frozen=True)
 class Plan:
     """The steps of a training.
@@ -47,11 +56,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise PlanError(f"schedule.epochs is {self.epochs}; it is at least 1")
-        if self.batch_size % (self.accumulate * self.processes):
-            raise PlanError(
-                f"batch_size {self.batch_size} cannot be shared by {self.processes} process(es) in "
-                f"{self.accumulate} micro-batch(es): make it a multiple of {self.accumulate * self.processes}"
-            )
+        check_shares(self.batch_size, self.accumulate, self.processes)
         if self.batch_size > self.images:
             raise PlanError(f"batch_size {self.batch_size} is more than the {self.images} training images: lower it")
 

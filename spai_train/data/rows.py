@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from spai_runtime.files.sources import printable
-from spai_train.data.stores import Store, open_store
+from spai_train.data.stores import Store, StoreError, open_store
 from spai_train.data.table import GENERATED, Row, TableError, check_classes, read_tables
 
 
@@ -65,6 +65,20 @@ def read_labelled(settings: DataSettings) -> Labelled:
     tests = _read_tests(settings, root)
     check_files([*training, *validation, *(row for rows in tests.values() for row in rows)], store)
     return Labelled(training, validation, store, tests)
+
+
+def check_named(settings: DataSettings) -> None:
+    """Whether the tables and the store that are named are there; none is opened.
+
+    :raises UserError: one is not, or no table is named
+    """
+    if not settings.tables:
+        raise TableError("no table is named: give --data CSV, or data.tables in the recipe")
+    for path in map(Path, (*settings.tables, *settings.validation, *settings.tests)):
+        if not path.exists():
+            raise TableError(f"cannot read {printable(path)}: No such file or directory")
+    if settings.store is not None and not Path(settings.store).exists():
+        raise StoreError(f"there is no store {printable(settings.store)}")
 
 
 def read_splits(settings: DataSettings) -> tuple[list[Row], list[Row]]:

@@ -82,13 +82,13 @@ class Start:
     :param initial: how weights are drawn that are not loaded; `upstream` is as published
     :param pretrained: weights of the backbone: a file, or `timm` for those on its hub; None has none
     :param vae: weights of the VAE of a detector that has one: a file; None has none
-    :param images: of the training
+    :param images: gives those of the training, which are read by then
     :param seed: of what is drawn beside torch's global generator, which has been seeded too
     """
 
     initial: Initial
     pretrained: str | None
-    images: "TrainingImages"
+    images: Callable[[], "TrainingImages"]
     seed: int
     vae: str | None = None
 

@@ -52,7 +52,10 @@ def start(encoder: Encoder, seed: int, rows: Sequence[Row], store: Store) -> Sta
         name = with_tag(encoder.backbone) if pretrained == "timm" else encoder.backbone
         config = ProbeConfig.of(name, normalised=encoder.normalised)
         described = f"{name} with {_weights(name, pretrained)}"
-    images = TrainingImages(rows, store, Augment(FINETUNE, spec.side(config)), 1, seed)
+
+    def images() -> TrainingImages:
+        return TrainingImages(rows, store, Augment(FINETUNE, spec.side(config)), 1, seed)
+
     model = linear(draw_model(spec, config, seed, "upstream", pretrained, images))
     model.eval()
     return Started(model, Card(spec.name), described)

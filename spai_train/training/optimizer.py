@@ -8,6 +8,10 @@ import torch
 from msgspec import Meta
 from torch import nn
 
+NotNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Beta = Annotated[float, Meta(ge=0, lt=1)]
+
 BACKBONE = "encoder.backbone."  # of SPAI; in masked-frequency pre-training it is `encoder.`
 
 
@@ -24,13 +28,13 @@ class OptimizerSettings:
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 5e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    learning_rate: NotNegative = 5e-4
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: NotNegative = 1e-8
     momentum: Annotated[float, Meta(gt=0, lt=1)] = 0.9
-    weight_decay: float = 0.05
-    layer_decay: float = 0.8
-    clip: float | None = None
+    weight_decay: NotNegative = 0.05
+    layer_decay: Positive = 0.8
+    clip: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,10 @@ class PretrainingOptimizer(OptimizerSettings):
     Jiahao000/MFM, whose rates are those of 512 images (`main_mfm.py`).
     """
 
-    learning_rate: float = 3e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    layer_decay: float = 1.0
-    clip: float | None = 3.0
+    learning_rate: NotNegative = 3e-4
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    layer_decay: Positive = 1.0
+    clip: Positive | None = 3.0
 
 
 # The tables of a backbone that are added rather than multiplied, and decay in SPAI's fine-tuning but not in MFM's

@@ -11,6 +11,8 @@ from msgspec import Meta
 
 Curve = Literal["cosine", "linear", "step", "multistep"]
 Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
 LINEAR_END = 0.01  # of the peak (upstream `lr_scheduler.py`, `lr_min_rate`)
 
 
@@ -31,10 +33,10 @@ class ScheduleSettings:
     :raises ValueError: milestones that are missing, out of order, or before the end of the warm-up
     """
 
-    epochs: int = 35
-    warmup_epochs: float = 5.0
-    warmup_rate: float = 2.5e-7
-    final_rate: float = 2.5e-7
+    epochs: Count = 35
+    warmup_epochs: NotNegative = 5.0
+    warmup_rate: NotNegative = 2.5e-7
+    final_rate: NotNegative = 2.5e-7
     name: Curve = "cosine"
     decay_epochs: Positive = 30.0
     decay_rate: Positive = 0.1
@@ -73,9 +75,9 @@ class PretrainingSchedule(ScheduleSettings):
     Its published run has steps of 16 GPUs × 128 images (`docs/PRETRAIN.md`).
     """
 
-    epochs: int = 300
-    warmup_epochs: float = 20.0
-    final_rate: float = 2.5e-6
+    epochs: Count = 300
+    warmup_epochs: NotNegative = 20.0
+    final_rate: NotNegative = 2.5e-6
     base_batch_size: Annotated[int, Meta(ge=1)] | None = 512
 
 

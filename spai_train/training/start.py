@@ -1,5 +1,6 @@
 """A model before its first step: drawn from a seed, its backbone perhaps pre-trained, frozen, compiled."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,15 +41,13 @@ def draw_model(
     seed: int,
     initial: Initial,
     pretrained: str | None,
-    images: TrainingImages,
+    images: Callable[[], TrainingImages],
     vae: str | None = None,
 ) -> DetectorModel:
     """A model of these dimensions whose weights follow from the seed; the rest as in `Start`.
 
     :raises UserError: the detector cannot be trained, or not from such weights
     """
-    if vae is not None and not training_of(spec).vae:
-        raise UserError(f"{spec.title} has no VAE: leave vae out")
     number = seed_of(seed, Use.INITIAL)
     torch.manual_seed(number)
     model = spec.build(config)

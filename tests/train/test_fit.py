@@ -21,7 +21,7 @@ from spai_train.data.order import PlanError, Ticket, permutation
 from spai_train.data.rows import read_labelled
 from spai_train.data.table import TableError
 from spai_train.detectors.spai import SPEC
-from spai_train.fit import FitRecipe, FitTask, fit
+from spai_train.fit import FitRecipe, FitTask, fit, set_up
 from spai_train.models.vit import Backbone
 from spai_train.pretrain import pretrain
 from spai_train.recipe import RecipeError, load_recipe
@@ -84,7 +84,7 @@ def test_steps_are_upstreams_formulas_written_out(freeze: bool, table: Path, tmp
     schedule = {"epochs": 1, "warmup_epochs": 1, "warmup_rate": 1e-3, "final_rate": 0}
     recipe = fit_recipe(table, freeze=freeze, schedule=schedule, **STEADY)
     images = images_of(recipe)
-    model = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, images).double()
+    model = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, lambda: images).double()
     model.encoder.backbone.requires_grad_(not freeze)
     optimizer = AdamW(
         model.named_parameters(),
@@ -326,7 +326,7 @@ def test_a_metric_that_cannot_be_had_is_a_sentence(table: Path, tmp_path: Path) 
 @pytest.mark.parametrize(("freeze", "moves"), [(True, False), (False, True), (None, True)])
 def test_a_frozen_backbone_stays_bit_for_bit(freeze: bool | None, moves: bool, table: Path, tmp_path: Path) -> None:
     recipe = fit_recipe(table, freeze=freeze)
-    before = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, images_of(recipe)).state_dict()
+    before = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, lambda: images_of(recipe)).state_dict()
     after = short(table, tmp_path, freeze=freeze)
     assert same(backbone(before), backbone(after)) is not moves
     assert largest_difference(before, after) > 1e-3
@@ -365,7 +365,7 @@ def test_a_pre_trained_backbone_is_loaded_and_frozen(table: Path, tmp_path: Path
     for name in ("patch_embed.proj.weight", "pos_embed", "blocks.1.mlp.fc2.weight"):
         assert torch.equal(ours[f"encoder.backbone.{name}"], theirs[f"encoder.{name}"])
     recipe = fit_recipe(table)
-    drawn = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, images_of(recipe)).state_dict()
+    drawn = draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, None, lambda: images_of(recipe)).state_dict()
     assert largest_difference(ours, backbone(drawn)) > 0.01
 
 
@@ -380,7 +380,9 @@ def test_a_checkpoint_is_gone_on_from(run: Path, table: Path, tmp_path: Path) ->
 def test_a_metric_loss_alone_moves_the_embedding(name: str, table: Path, tmp_path: Path) -> None:
     recipe = fit_recipe(table, objective__name=name, **STEADY)
     accelerator = launch(recipe, tmp_path, all_train=True)
-    task = FitTask(recipe, read_labelled(recipe.data), RunFolder(tmp_path), accelerator)
+    data = read_labelled(recipe.data)
+    images, model = set_up(recipe, accelerator, lambda: data)
+    task = FitTask(recipe, data, images(), model, RunFolder(tmp_path), accelerator)
     batch = collate([task.images[Ticket(0, index)] for index in range(8)])
     parameters = dict(task.model.named_parameters())
 

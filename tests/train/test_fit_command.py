@@ -165,6 +165,41 @@ def test_an_error_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "wrong", "said"),
+    [
+        ("fit", ["--set", "model.heads=3"], "heads 3 does not divide width 16"),
+        ("fit", ["--set", "stage=semantic"], "there is no stage semantic"),
+        ("fit", ["--set", "beside={}"], "nothing draws views beside others here"),
+        ("fit", ["--vae", "vae.pth"], "SPAI has no VAE"),
+        ("fit", ["--pretrained", "nowhere.pth"], "nowhere.pth"),
+        ("fit", ["--start", "nowhere.pth"], "nowhere.pth"),
+        ("fit", ["--detector", "community-forensics", "--set", "initial=fan_in"], "leave initial=fan_in out"),
+        ("fit", ["--detector", "rine"], "give --pretrained timm"),
+        ("fit", ["--set", "accumulate=3"], "batch_size 8 cannot be shared"),
+        ("fit", ["--set", "trackers=[nothing]"], "there is no tracker nothing"),
+        ("pretrain", ["--set", "model.backbone=clip"], "not by clip"),
+        ("pretrain", ["--set", "accumulate=3"], "batch_size 8 cannot be shared"),
+        ("pretrain", ["--precision", "fp16"], "fp16 trains on a GPU alone"),
+    ],
+)
+def test_a_wrong_recipe_is_told_before_a_table_is_opened(
+    command: str, wrong: list[object], said: str, train: Any, recipe: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "images.csv"
+    table.write_text("no,table\n")  # what would be said, were it opened
+    content = yaml.safe_load(recipe.read_text())
+    if "--detector" in wrong:
+        small = {"rine": {"width": 64, "depth": 1, "projection": 8}}
+        content["fit"] |= {"model": small.get(str(wrong[1]), {"width": 64, "depth": 1}), "initial": "upstream"}
+        recipe.write_text(yaml.safe_dump(content))
+    ran = train(command, *options(recipe, table, tmp_path / "run"), *wrong)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_output_that_cannot_be_written_is_a_sentence(train: Any, recipe: Path, table: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ran = train("fit", *options(recipe, table, tmp_path / "file" / "run"))

@@ -54,7 +54,7 @@ def recipe_of(table: Path, **overrides: Any) -> FitRecipe:
 
 def drawn(recipe: FitRecipe) -> CommunityForensics:
     """The model that `fit` starts with."""
-    return draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, recipe.pretrained, images_of(recipe))
+    return draw_model(SPEC, recipe.model, recipe.seed, recipe.initial, recipe.pretrained, lambda: images_of(recipe))
 
 
 def images_of(recipe: FitRecipe) -> TrainingImages:

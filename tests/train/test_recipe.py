@@ -39,6 +39,35 @@ def test_overrides_reach_nested_keys() -> None:
     assert (recipe.batch_size, recipe.data.tables) == (8, ("a.csv", "b.csv"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, {"depth": 4, "blocks": (0, 2), "tile_stride": 64}),
+        ({"model.depth": 2}, {"depth": 2, "blocks": (0, 1)}),
+        ({"model.depth": 6}, {"depth": 6, "blocks": (0, 1, 2, 3, 4, 5)}),
+        ({"model.depth": 4}, {"depth": 4, "blocks": (0, 2)}),  # as it was
+        ({"model.depth": 6, "model.blocks": [1, 5]}, {"depth": 6, "blocks": (1, 5)}),
+        ({"model.tile_size": 128}, {"tile_size": 128, "tile_stride": 128, "blocks": (0, 2)}),
+        ({"model.tile_size": 128, "model.tile_stride": 64}, {"tile_stride": 64}),
+        ({"model.backbone": "clip"}, {"width": 768, "depth": 12, "heads": 12, "blocks": tuple(range(12))}),
+        ({"model.backbone": "clip", "model.depth": 3}, {"width": 768, "depth": 3, "blocks": (0, 1, 2)}),
+    ],
+)
+def test_keys_that_follow_from_one_that_is_set_follow_it_unless_they_are_set_too(
+    overrides: dict[str, object], expected: dict[str, object], tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    sizes = "tile_size: 64, tile_stride: 64, width: 48, depth: 4, heads: 2, blocks: [0, 2]"
+    path.write_text(f"fit: {{model: {{{sizes}}}}}")
+    model = load_recipe(path, "fit", FitRecipe, overrides).model
+    assert {key: getattr(model, key) for key in expected} == expected
+
+
+def test_tiles_lie_side_by_side_where_no_stride_is_named() -> None:
+    model = load_recipe("spai", "fit", FitRecipe, {"model.tile_size": 96}).model
+    assert (model.tile_size, model.tile_stride) == (96, 96)
+
+
 def test_what_is_dumped_is_what_was_loaded(tmp_path: Path) -> None:
     recipe = load_recipe("spai", "fit", FitRecipe, {"freeze": True, "model.blocks": [1, 3]})
     path = tmp_path / "recipe.yaml"
@@ -62,6 +91,10 @@ def test_differing_keys_are_dotted() -> None:
         ("fit: {batch_size: 0}", ">= 1"),
         ("fit: {augmentation: {jpeg: 2}}", "<= 1"),
         ("fit: {stopping: {patience: 0}}", "at least 1 epoch"),
+        ("fit: {schedule: {epochs: 0}}", ">= 1"),
+        ("fit: {optimizer: {learning_rate: -1}}", ">= 0"),
+        ("fit: {optimizer: {betas: [0.9, 1.5]}}", "< 1"),
+        ("fit: {model: {depth: 4, blocks: [0, 4]}}", "blocks .0, 4. are not rising indices of 4 blocks"),
         ("fit: {objective: {name: mse}}", "mse"),
         ("pretrain: {}", "has no section `fit`; it has: pretrain"),
         ("[1, 2]", "must hold sections"),

@@ -8,10 +8,10 @@ import typer
 import yaml
 
 from spai_runtime.cli.commands import execute
+from spai_runtime.errors import UserError
 from spai_train.commands import search as command
 from spai_train.data.order import PlanError
 from spai_train.fit import FitRecipe
-from spai_train.recipe import RecipeError
 from spai_train.search import Report, RunTrial, TrialError
 from spai_train.space import Choice, Range, Space
 from spai_train.training.failures import TrainingError
@@ -60,10 +60,12 @@ def test_a_fit_that_cannot_go_on_is_a_failed_trial(
         ({"optimizer.learning_rat": Range(0.1, 1.0)}, "no key `learning_rat`"),
         ({"batch_size": Choice((36, "many"))}, "Expected `int`, got `str`"),
         ({"batch_size": Range(0, 72)}, ">= 1"),
+        ({"model.heads": Choice((12, 7))}, "heads 7 does not divide width 768"),
+        ({"stage": Choice(("semantic",))}, "there is no stage semantic"),
     ],
 )
 def test_a_space_that_the_recipe_has_no_room_for_is_refused_before_the_first_trial(space: Space, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(UserError, match=said):
         command.bind("spai", {}, space)
 
 

@@ -31,7 +31,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> TrainingImages:
 
 
 def drawn(images: TrainingImages, initial: Any = "fan_in", seed: int = 0, pretrained: str | None = None) -> SPAI:
-    return draw_model(SPEC, CONFIG, seed, initial, pretrained, images)
+    return draw_model(SPEC, CONFIG, seed, initial, pretrained, lambda: images)
 
 
 def test_weights_follow_from_the_seed(images: TrainingImages) -> None:

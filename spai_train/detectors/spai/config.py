@@ -1,19 +1,22 @@
 """The dimensions of a SPAI."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from spai_runtime.views.resize import LARGEST_SIDE
 from spai_train.models.vit import FAMILIES, BackboneName
+from spai_train.recipe import FOLLOWS
 
 # What a checkpoint may ask for: far above any that trains, and far below what a model on torch's meta device costs.
 Side = Annotated[int, Meta(ge=2, le=2048)]  # pixels
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 Count = Annotated[int, Meta(ge=1, le=128)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
+
+_OF_THE_BACKBONE = {FOLLOWS: ("backbone",)}
 
 
 def ratio_of(hidden: int, width: int) -> float:
@@ -28,21 +31,24 @@ class SPAIConfig:
 
     Upstream drops no path in CLIP and DINOv2.
 
+    :param tile_stride: 0 is `tile_size`: tiles side by side
     :param patch_size, width, depth, heads, mlp_ratio: 0 is what the `backbone` of that name was published with
-    :param blocks: that are looked at; none named are all
+    :param blocks: that are looked at; none named are all of `depth`
     :raises ValueError: there is no model of these dimensions
     """
 
     tile_size: Side = 224
-    tile_stride: Annotated[int, Meta(ge=1, le=LARGEST_SIDE)] = 224
+    tile_stride: Annotated[int, Meta(ge=0, le=LARGEST_SIDE)] = field(default=0, metadata={FOLLOWS: ("tile_size",)})
     minimum_tiles: Annotated[int, Meta(ge=0)] = 4
     mask_radius: Annotated[float, Meta(gt=0, le=2048)] = 16
-    patch_size: Annotated[int, Meta(ge=0, le=2048)] = 0
-    width: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
-    depth: Annotated[int, Meta(ge=0, le=128)] = 0
-    heads: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
-    mlp_ratio: Annotated[float, Meta(ge=0, le=64)] = 0.0
-    blocks: Annotated[tuple[int, ...], Meta(max_length=128)] = ()
+    patch_size: Annotated[int, Meta(ge=0, le=2048)] = field(default=0, metadata=_OF_THE_BACKBONE)
+    width: Annotated[int, Meta(ge=0, le=1 << 16)] = field(default=0, metadata=_OF_THE_BACKBONE)
+    depth: Annotated[int, Meta(ge=0, le=128)] = field(default=0, metadata=_OF_THE_BACKBONE)
+    heads: Annotated[int, Meta(ge=0, le=1 << 16)] = field(default=0, metadata=_OF_THE_BACKBONE)
+    mlp_ratio: Annotated[float, Meta(ge=0, le=64)] = field(default=0.0, metadata=_OF_THE_BACKBONE)
+    blocks: Annotated[tuple[int, ...], Meta(max_length=128)] = field(
+        default=(), metadata={FOLLOWS: ("depth", "backbone")}
+    )
     projection: Width = 1024
     projection_layers: Count = 2
     projection_gelu: bool = False
@@ -57,6 +63,7 @@ class SPAIConfig:
         family = FAMILIES[self.backbone]
         for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
             object.__setattr__(self, name, getattr(self, name) or getattr(family, name))
+        object.__setattr__(self, "tile_stride", self.tile_stride or self.tile_size)
         object.__setattr__(self, "blocks", self.blocks or tuple(range(self.depth)))
         for whole, part in (
             ("tile_size", "patch_size"),

@@ -23,7 +23,7 @@ def first_weights(model: SPAI, start: Start) -> None:
     if start.initial == "whitened":
         from spai_train.training.start import whiten  # noqa: PLC0415  with all that reads training images
 
-        whiten(model.encoder, model.encoder.backbone, start.images, start.seed)
+        whiten(model.encoder, model.encoder.backbone, start.images(), start.seed)
     if start.pretrained is not None:
         load_pretrained(model.encoder.backbone, start.pretrained)
 
