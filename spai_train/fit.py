@@ -1,6 +1,6 @@
 """Fine-tuning: a backbone, perhaps pre-trained, and all that is learned behind it → a detector's checkpoint."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from spai_train.data.table import Row, TableError
 from spai_train.detectors import DEFAULT, find
 from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial
 from spai_train.memory import BatchLimit
-from spai_train.recipe import RecipeError
+from spai_train.sections import RecipeError
 from spai_train.seeds import Use, seed_of
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop
@@ -107,11 +107,19 @@ def _typed(spec: DetectorSpec) -> type:
     return make_dataclass("FitRecipe", [model], bases=(FitRecipe,), frozen=True, kw_only=True)
 
 
-def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None) -> Outcome:
+def fit(
+    recipe: FitRecipe,
+    output: Path,
+    *,
+    resume: bool = False,
+    on_epoch: OnEpoch | None = None,
+    notes: Sequence[str] = (),
+) -> Outcome:
     """Trains by a recipe into a run's folder: best.safetensors, last.safetensors and what `RunFolder` lists.
 
     :param resume: goes on from the state in `output`, if there is one, and ends with the weights that a run left
         alone ends with
+    :param notes: lines about the recipe for the log
     :raises UserError: tables, images, devices or sizes that will not do, before the first step
     """
     check(recipe)
@@ -132,7 +140,8 @@ def fit(recipe: FitRecipe, output: Path, *, resume: bool = False, on_epoch: OnEp
     optimizer = build_optimizer(model, recipe.scaled.optimizer, depth, prefix=f"{training.backbone}.")
     folder.begin("fit", recipe)
     folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
-    folder.log(recipe.rates)
+    for line in (*notes, recipe.rates):
+        folder.log(line)
     task, stopping = FitTask(recipe, data, images(), model, folder, accelerator), EarlyStopping(recipe.stopping)
     loop = Loop(task, recipe, plan, optimizer, folder, accelerator, stopping, keep_all=recipe.keep == "all")
     return loop.run(resume=resume, on_epoch=on_epoch)

@@ -1,25 +1,18 @@
 """Recipes: YAML files with a section for each command, and `key=value` overrides over them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 import yaml
 
 from spai_runtime.errors import UserError
+from spai_train.sections import RecipeError, dotted, forget_followers, merged, refuse_unknown, staged, value_of
 
 FOLDER = Path(__file__).parent / "recipes"
 Section = TypeVar("Section")
-
-# In the metadata of a dataclass's field: the names of the fields beside it whose values its own follows from where it
-# is left out. An override of one of those takes what a recipe says of it out, unless it is overridden too.
-FOLLOWS = "follows"
-
-
-class RecipeError(UserError):
-    """A recipe that cannot be followed, and why, in one sentence."""
 
 
 @runtime_checkable
@@ -48,12 +41,12 @@ def load_recipe(
     :raises RecipeError: unreadable, not YAML, without the section, or a key that is unknown, missing or of another type
     """
     path, overrides = find_recipe(recipe), overrides or {}
-    values = _staged(_section(path, section), overrides)
-    changed = {key for key, value in overrides.items() if _value(values, key) != value}
-    values = _merged(values, overrides, defaults or {})
+    values = staged(_section(path, section), overrides)
+    changed = {key for key, value in overrides.items() if value_of(values, key) != value}
+    values = merged(values, overrides, defaults or {})
     typed: type = kind.typed(values) if isinstance(kind, Varying) else kind
-    _forget_followers(values, typed, changed, overrides)
-    _refuse_unknown(values, typed, f"the section `{section}` of {path}")
+    forget_followers(values, typed, changed, overrides)
+    refuse_unknown(values, typed, f"the section `{section}` of {path}")
     try:
         found: Any = msgspec.convert(values, typed, strict=False)  # YAML 1.1 reads 5e-4 as a string
     except msgspec.ValidationError as error:
@@ -75,6 +68,25 @@ def find_recipe(recipe: str | Path) -> Path:
             raise RecipeError(f"there is no recipe {recipe}; give a YAML file or one of: {names}")
         return path
     return ours
+
+
+def chosen_keys(recipe: str | Path, section: str, overrides: Mapping[str, Any]) -> frozenset[str]:
+    """The dotted keys that the user has chosen: those of overrides and of a file of the user's, none of one that ships.
+
+    :raises RecipeError: see `load_recipe`
+    """
+    path = find_recipe(recipe)
+    own = {} if path.parent == FOLDER else staged(_section(path, section), overrides)
+    return frozenset([*dotted(own), *(below for key, value in overrides.items() for below in dotted(value, key))])
+
+
+def read_section(recipe: str | Path, section: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section with overrides over them, of whatever types.
+
+    :raises RecipeError: see `load_recipe`
+    """
+    values = merged(staged(_section(find_recipe(recipe), section), overrides), overrides, {})
+    return values if isinstance(values, dict) else {}
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -145,79 +157,3 @@ def _section(path: Path, section: str) -> Any:
     if section not in content:
         raise RecipeError(f"{path} has no section `{section}`; it has: {', '.join(content) or 'none'}")
     return content[section] or {}
-
-
-def _value(values: Any, key: str) -> Any:
-    """What a dotted key has; None where it has nothing."""
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
-
-
-def _forget_followers(
-    values: Any, kind: type, changed: Collection[str], overrides: Mapping[str, Any], prefix: str = ""
-) -> None:
-    """Takes out what a recipe says of a key that follows from one that was changed over it, and was not given too."""
-    if not isinstance(values, dict):
-        return
-    types = get_type_hints(kind)
-    for key in fields(kind):
-        if is_dataclass(types[key.name]):
-            _forget_followers(values.get(key.name), types[key.name], changed, overrides, f"{prefix}{key.name}.")
-        leaders = {prefix + leader for leader in key.metadata.get(FOLLOWS, ())}
-        if not leaders.isdisjoint(changed) and prefix + key.name not in overrides:
-            values.pop(key.name, None)
-
-
-def _staged(section: Any, overrides: Mapping[str, Any]) -> Any:
-    """A section with the keys of its stage in it."""
-    if not isinstance(section, dict) or "stages" not in section:
-        return section
-    stages = section.pop("stages")
-    stage = overrides.get("stage", section.get("stage"))
-    keys = stages.get(stage, {}) if isinstance(stages, dict) else None
-    if not isinstance(keys, dict):
-        raise RecipeError("`stages` of a recipe holds the keys of each stage: {NAME: {KEY: VALUE}}")
-    return _over(section, keys)
-
-
-def _over(values: dict[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with others over them, level by level."""
-    both = values.keys() & others.keys()
-    nested = {key for key in both if isinstance(values[key], dict) and isinstance(others[key], dict)}
-    return {**values, **others, **{key: _over(values[key], others[key]) for key in nested}}
-
-
-def _merged(section: Any, overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
-    """A section with other values, and with values for what it leaves out; what is none msgspec will refuse."""
-    if not isinstance(section, dict):
-        return section
-    for key, value in defaults.items():
-        values, name = _holder(section, key)
-        values.setdefault(name, value)
-    for key, value in overrides.items():
-        values, name = _holder(section, key)
-        values[name] = value
-    return section
-
-
-def _holder(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """What a dotted key is in, and its name there."""
-    *path, name = key.split(".")
-    for part in path:
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
-            raise RecipeError(f"{key} is no key of a recipe: {part} has no keys below it")
-    return values, name
-
-
-def _refuse_unknown(content: Any, kind: type, where: str) -> None:
-    """A key that is misspelt would be left at its default, silently."""
-    if not isinstance(content, Mapping):
-        return  # msgspec says what was expected
-    types = get_type_hints(kind)
-    for name, value in content.items():
-        if name not in types:
-            raise RecipeError(f"{where} has no key `{name}`; it has {', '.join(types)}")
-        if is_dataclass(types[name]):
-            _refuse_unknown(value, types[name], f"`{name}` in {where}")

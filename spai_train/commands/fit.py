@@ -57,7 +57,10 @@ def run(
     store: StoreOption = None,
     pretrained: Annotated[
         str | None,
-        typer.Option(help="Weights of the backbone: last.pth of pretrain, a published file, or timm [pretrained]."),
+        typer.Option(
+            help="Weights of the backbone: last.pth of pretrain, a published file, or timm. Dimensions that you do not "
+            "set are those of such a file [pretrained]."
+        ),
     ] = None,
     vae: Annotated[Path | None, typer.Option(help="File of Stable Diffusion v1.4's VAE, for cospy [vae].")] = None,
     stage: Annotated[
@@ -86,8 +89,9 @@ def run(
 ) -> int:
     """Train a detector on labelled images, and say what its best epoch reached."""
     with extra():
-        from spai_train.fit import FitRecipe, fit  # noqa: PLC0415  --help must work without torch
-        from spai_train.recipe import load_recipe, shipped  # noqa: PLC0415
+        from spai_train.adopted import load_fit  # noqa: PLC0415  --help must work without torch
+        from spai_train.fit import fit  # noqa: PLC0415
+        from spai_train.recipe import shipped  # noqa: PLC0415
         from spai_train.training.start import training_of  # noqa: PLC0415
     given = overrides(
         assignments,
@@ -118,9 +122,9 @@ def run(
                 f"there is no recipe for {detector}: give one with --recipe, or fit its linear layer alone with "
                 "`spai-train probe`"
             )
-    settings = load_recipe(recipe or detector or DEFAULT, "fit", FitRecipe, given)
+    adopted = load_fit(recipe or detector or DEFAULT, given)
     with writable(output):
-        outcome = fit(settings, output, resume=resume)
+        outcome = fit(adopted.recipe, output, resume=resume, notes=adopted.notes)
     best = ", ".join(f"{name} {value:.4g}" for name, value in outcome.best.items() if name.startswith("val_"))
     show(f"best epoch {outcome.best['epoch']:g} of {len(outcome.history)}: {best}")
     show(output / "best.safetensors")

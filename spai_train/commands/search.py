@@ -65,28 +65,31 @@ def bind(recipe: str, given: Mapping[str, Any], space: "Space") -> "tuple[RunTri
     :raises RecipeError: a key or a value of `given` or of the space that the recipe has no room for
     """
     with extra():
+        from spai_train.adopted import Adopted, load_fit  # noqa: PLC0415
         from spai_train.data.order import PlanError  # noqa: PLC0415
-        from spai_train.fit import FitRecipe, check, fit  # noqa: PLC0415
-        from spai_train.recipe import dump_recipe, load_recipe  # noqa: PLC0415
+        from spai_train.fit import check, fit  # noqa: PLC0415
+        from spai_train.recipe import dump_recipe  # noqa: PLC0415
         from spai_train.search import TrialError  # noqa: PLC0415
         from spai_train.space import extremes  # noqa: PLC0415
         from spai_train.training.failures import TrainingError  # noqa: PLC0415
         from spai_train.training.settings import RESUMABLE  # noqa: PLC0415
 
-    def settings(overrides: Mapping[str, Any]) -> FitRecipe:
-        found = load_recipe(recipe, "fit", FitRecipe, overrides)
-        check(found)
+    def settings(overrides: Mapping[str, Any]) -> Adopted:
+        found = load_fit(recipe, overrides)
+        check(found.recipe)
         return found
 
-    metric = settings(given).stopping.metric
+    metric = settings(given).recipe.stopping.metric
     for override in extremes(space):
         settings({**given, **override})
 
     def run_trial(suggested: dict[str, Any], folder: Path, report: "Report") -> float:
+        adopted = settings({**given, **suggested})
         try:
             outcome = fit(
-                settings({**given, **suggested}),
+                adopted.recipe,
                 folder,
+                notes=adopted.notes,
                 on_epoch=lambda epoch, metrics: report(epoch, metrics[metric]),
             )
         except (TrainingError, PlanError) as error:
@@ -94,4 +97,4 @@ def bind(recipe: str, given: Mapping[str, Any], space: "Space") -> "tuple[RunTri
         return outcome.best[metric]
 
     shared = {key: value for key, value in given.items() if key not in RESUMABLE}
-    return run_trial, metric, dump_recipe("fit", settings(shared))
+    return run_trial, metric, dump_recipe("fit", settings(shared).recipe)

@@ -129,6 +129,8 @@ class Training:
     :param skips: whether some steps leave out parameters that train, even where the backbone is frozen
     :param stages: by their names
     :param vae: whether it takes the weights of a VAE
+    :param dimensions_of: (a recipe's `model`, of whatever types, and `pretrained`) → keys of `model` that this file of
+        weights has values for, which count where nobody has chosen others
     """
 
     initialise: Callable[[Any, Start], None] = as_built
@@ -137,6 +139,7 @@ class Training:
     skips: bool = False
     stages: Mapping[str, Stage] = field(default_factory=dict, hash=False)
     vae: bool = False
+    dimensions_of: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda *_: {}
 
 
 def mean_features(_: nn.Module, features: Tensor) -> Tensor:

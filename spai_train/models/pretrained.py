@@ -39,10 +39,19 @@ def load_pretrained(backbone: Backbone, source: str | Path) -> None:
     if not backbone.family.masked_frequency:
         backbone.load_state_dict(_fit(visual_tower(state), backbone))
         return
+    encoder = encoder_of(state, source)
+    backbone.load_state_dict(match(encoder, backbone.state_dict(), "encoder.{}".format, rf"encoder\.({UNUSED})"))
+
+
+def encoder_of(state: State, source: str | Path) -> dict[str, Tensor]:
+    """What of the tensors of a masked-frequency pre-training are its backbone's, under `encoder.`.
+
+    :raises CheckpointError: there are none
+    """
     encoder = {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
     if not encoder:
         raise CheckpointError(f"{source} holds no tensor under `encoder.`: it is not a masked-frequency pre-training")
-    backbone.load_state_dict(match(encoder, backbone.state_dict(), "encoder.{}".format, rf"encoder\.({UNUSED})"))
+    return encoder
 
 
 def match(state: State, expected: State, rename: Rename, unused: str) -> dict[str, Tensor]:

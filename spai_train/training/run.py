@@ -20,7 +20,8 @@ from spai_runtime.cli.commands import say
 from spai_runtime.errors import OutputError
 from spai_runtime.files.atomic import atomic_write
 from spai_runtime.files.sources import printable
-from spai_train.recipe import RecipeError, differing_keys, dump_recipe, load_recipe
+from spai_train.recipe import differing_keys, dump_recipe, load_recipe
+from spai_train.sections import RecipeError
 from spai_train.tensors import CheckpointError, load_pickle
 from spai_train.training.settings import RESUMABLE, TrainingSettings
 

@@ -24,7 +24,8 @@ from spai_train.detectors.spai import SPEC
 from spai_train.fit import FitRecipe, FitTask, fit, set_up
 from spai_train.models.vit import Backbone
 from spai_train.pretrain import pretrain
-from spai_train.recipe import RecipeError, load_recipe
+from spai_train.recipe import load_recipe
+from spai_train.sections import RecipeError
 from spai_train.torch_engine import TorchEngine
 from spai_train.training.launch import LaunchError, launch
 from spai_train.training.losses import supervised_contrast, triplet_margin

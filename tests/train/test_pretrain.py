@@ -18,7 +18,7 @@ from spai_train.data.order import Ticket, permutation
 from spai_train.data.rows import read_unlabelled
 from spai_train.models.mfm import MaskedFrequencyModel
 from spai_train.pretrain import PretrainRecipe, pretrain
-from spai_train.recipe import RecipeError
+from spai_train.sections import RecipeError
 from spai_train.seeds import Use, seed_of
 from tests.support.training import largest_difference, metrics_of, pretrain_recipe, same, write_labelled
 from tests.support.written_out import MEAN, STD, AdamW

@@ -8,13 +8,13 @@ import pytest
 from spai_train.fit import FitRecipe
 from spai_train.pretrain import PretrainRecipe
 from spai_train.recipe import (
-    RecipeError,
     differing_keys,
     dump_recipe,
     find_recipe,
     load_recipe,
     parse_assignments,
 )
+from spai_train.sections import RecipeError
 
 
 @pytest.mark.parametrize(("section", "kind"), [("fit", FitRecipe), ("pretrain", PretrainRecipe)])

@@ -9,7 +9,7 @@ import torch
 
 from spai_runtime.errors import OutputError
 from spai_train.data.table import TableError
-from spai_train.recipe import RecipeError
+from spai_train.sections import RecipeError
 from spai_train.training.run import RunFolder, State
 from spai_train.training.settings import RESUMABLE, DataSettings, TrainingSettings
 

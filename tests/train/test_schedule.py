@@ -15,7 +15,8 @@ from torch import nn
 
 from spai_train.fit import FitRecipe
 from spai_train.pretrain import PretrainRecipe
-from spai_train.recipe import RecipeError, load_recipe
+from spai_train.recipe import load_recipe
+from spai_train.sections import RecipeError
 from spai_train.training.optimizer import OptimizerSettings, PretrainingOptimizer, build_optimizer
 from spai_train.training.schedule import Curve, PretrainingSchedule, Schedule, ScheduleSettings
 

@@ -7,6 +7,7 @@ from spai_runtime.views import Tiles
 from spai_train.detectors.spai.config import SPAIConfig
 from spai_train.detectors.spai.initial import first_weights
 from spai_train.detectors.spai.model import SPAI, Projector, SpectralContextHead, SpectralEncoder
+from spai_train.detectors.spai.pretraining import dimensions_of
 from spai_train.detectors.spai.upstream import read, recognises, to_content
 from spai_train.detectors.spec import DetectorSpec, Training
 from spai_train.models.half import Half, halve_blocks
@@ -57,5 +58,7 @@ SPEC = DetectorSpec(
     threshold_source="published value, not calibrated (18% false positives were seen on real photographs)",
     read=read,
     to_upstream=to_content,
-    training=Training(first_weights, "encoder.backbone", lambda config: config.all_blocks_count),
+    training=Training(
+        first_weights, "encoder.backbone", lambda config: config.all_blocks_count, dimensions_of=dimensions_of
+    ),
 )

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from spai_runtime.views.resize import LARGEST_SIDE
 from spai_train.models.vit import FAMILIES, BackboneName
-from spai_train.recipe import FOLLOWS
+from spai_train.sections import FOLLOWS
 
 # What a checkpoint may ask for: far above any that trains, and far below what a model on torch's meta device costs.
 Side = Annotated[int, Meta(ge=2, le=2048)]  # pixels

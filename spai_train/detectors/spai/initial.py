@@ -1,11 +1,13 @@
 """The first weights of a SPAI, up to a pre-trained backbone."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
 from spai_train.detectors.spai.model import SPAI
+from spai_train.detectors.spai.pretraining import check_backbone
 from spai_train.detectors.spec import Start
 from spai_train.models.pretrained import load_pretrained
 from spai_train.models.whitening import scale_by_fan_in
@@ -25,6 +27,8 @@ def first_weights(model: SPAI, start: Start) -> None:
 
         whiten(model.encoder, model.encoder.backbone, start.images(), start.seed)
     if start.pretrained is not None:
+        if model.encoder.backbone.family.masked_frequency and start.pretrained != "timm":
+            check_backbone(model.config, Path(start.pretrained))
         load_pretrained(model.encoder.backbone, start.pretrained)
 
 

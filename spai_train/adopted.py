@@ -1,0 +1,54 @@
+"""A recipe of `fit` with what it takes from elsewhere where the user has not chosen: dimensions of a pre-training."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spai_train.detectors import DEFAULT, DETECTORS, find
+from spai_train.fit import FitRecipe
+from spai_train.recipe import chosen_keys, load_recipe, read_section
+from spai_train.training.start import training_of
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """:param chosen: dotted keys that the user has chosen
+    :param notes: lines about what was taken from elsewhere
+    """
+
+    recipe: FitRecipe
+    chosen: frozenset[str]
+    notes: tuple[str, ...] = ()
+
+
+def load_fit(recipe: str | Path, overrides: Mapping[str, Any]) -> Adopted:
+    """The section `fit` of a recipe, with the dimensions of the file `pretrained` where it can tell them and the user
+    has chosen none.
+
+    :raises UserError: the recipe cannot be followed, or the file cannot be read
+    """
+    chosen = chosen_keys(recipe, "fit", overrides)
+    values = read_section(recipe, "fit", overrides)
+    taken = _taken(values, chosen)
+    if not taken:
+        return Adopted(load_recipe(recipe, "fit", FitRecipe, overrides), chosen)
+    kept = {key: value for key, value in values.get("model", {}).items() if f"model.{key}" in chosen}
+    model = {f"model.{key}": value for key, value in {**taken, **kept}.items()}
+    named = ", ".join(f"{key} {value:g}" for key, value in taken.items())
+    note = f"the model has the dimensions of {values['pretrained']}: {named}"
+    return Adopted(load_recipe(recipe, "fit", FitRecipe, {**overrides, **model}), chosen, (note,))
+
+
+def _taken(values: Mapping[str, Any], chosen: Collection[str]) -> dict[str, Any]:
+    """Dimensions of the backbone that is loaded which are other than those of the recipe, and which nobody has chosen.
+
+    :param values: of the recipe, which no type has been checked of
+    """
+    name, pretrained, model = values.get("detector", DEFAULT), values.get("pretrained"), values.get("model", {})
+    if name not in DETECTORS or not isinstance(pretrained, str) or values.get("start") or not isinstance(model, dict):
+        return {}
+    spec = find(name)
+    before = {**vars(spec.config()), **model}
+    found = training_of(spec).dimensions_of(model, pretrained)
+    return {key: value for key, value in found.items() if f"model.{key}" not in chosen and before[key] != value}
