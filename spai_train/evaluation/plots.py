@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from spai_runtime.files.sources import printable
 from spai_train.data.perturb import Kind, Perturbation
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Floats, Interval
+from spai_train.evaluation.legends import legend_above, short
 from spai_train.evaluation.protocol import Measurement, Opponents
 from spai_train.evaluation.scored import ScoredTable, Stratum
 from spai_train.evaluation.tally import Ranking
@@ -27,7 +27,6 @@ STYLES = ("-", "--", ":", "-.")
 BINS = 40
 WIDTH = 12  # inches, with one column of a legend
 ENTRIES = 20  # of a column
-LETTERS = 28  # of a name in it
 
 AXES = {
     Kind.JPEG: "JPEG quality",
@@ -66,7 +65,7 @@ def mean_rocs(found: Mapping[str, tuple[ScoredTable, Measurement]]) -> Figure:
             table, measurement = found[name]
             strata, opponents = table.strata, measurement.opponents
             curve = mean_curve([roc_curve(strata, source, against) for source, against in opponents.items()])
-            axes.plot(*curve, color=colour, linestyle=style, label=f"{areas[name]:.3f}  {_short(name)}")
+            axes.plot(*curve, color=colour, linestyle=style, label=f"{areas[name]:.3f}  {short(name)}")
     _name_curves(figure, panels[-1], "mean AUC over the generators")
     return figure
 
@@ -95,16 +94,10 @@ def _looks(areas: Mapping[str, float]) -> Iterator[tuple[str, tuple[str, str]]]:
 def _curves(axes: Axes, strata: Mapping[Stratum, Floats], measurement: Measurement) -> None:
     areas = {source: metrics["auc"].value for source, metrics in measurement.metrics.items()}
     for source, (style, colour) in _looks(areas):
-        opponents, label = measurement.opponents[source], f"{areas[source]:.3f}  {_short(source)}"
+        opponents, label = measurement.opponents[source], f"{areas[source]:.3f}  {short(source)}"
         axes.plot(*roc_curve(strata, source, opponents), color=colour, linestyle=style, label=label)
         point = roc_point(strata, source, opponents, measurement.threshold)
         axes.plot(*point, color=colour, marker="o", markersize=5, linestyle="", zorder=3)
-
-
-def _short(source: str) -> str:
-    """A name that leaves room for the axes; a dollar sign would begin a formula."""
-    name = printable(source)
-    return (name if len(name) <= LETTERS else name[: LETTERS - 1] + "…").replace("$", r"\$")
 
 
 def _name_curves(figure: Figure, axes: Axes, title: str) -> None:
@@ -157,7 +150,7 @@ def histogram(table: ScoredTable, threshold: float) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.set_ylim(bottom=0)
     _tidy(axes, "y")
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    legend_above(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -178,7 +171,7 @@ def robustness(means: Sequence[tuple[Perturbation, Mapping[str, Interval]]]) -> 
         axes.margins(x=0.12)
         _tidy(axes, "y")
     panels[0].set_ylabel("mean over the generators")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    legend_above(figure, *panels[0].get_legend_handles_labels())
     return figure
 
 

@@ -13,10 +13,10 @@ from sklearn.manifold import TSNE
 
 from spai_runtime.errors import UserError
 from spai_runtime.files.atomic import atomic_write
-from spai_runtime.files.sources import printable
 from spai_train.checkpoint import Checkpoint
 from spai_train.data.table import GENERATED, REAL, Row
 from spai_train.evaluation.embedding import Embedded, embeddings
+from spai_train.evaluation.legends import legend_beside, short
 from spai_train.evaluation.plots import COLOURS
 from spai_train.torch_engine import find_device
 
@@ -27,6 +27,7 @@ MINIMUM = 3  # images: fewer have no neighbours to keep
 CLASSES = {REAL: ("real", "o"), GENERATED: ("AI-generated", "^")}
 FILLS = ("full", "none", "left")  # of the markers: all colours in one, then in the next
 ENTRIES = 24  # of a legend's column
+AXES_WIDTH = 6.5  # inches, at least
 
 
 class MapError(UserError):
@@ -100,10 +101,10 @@ def draw(rows: Sequence[Row], points: Floats, perplexity: float) -> Figure:
             x, y = points[(groups == (index, label)).all(axis=1)].T
             fill, colour = looks[source]
             if x.size:
-                title = f"{name}: {printable(source)} ({x.size:,})".replace("$", r"\$")
+                title = f"{name}: {short(source)} ({x.size:,})"
                 axes.plot(x, y, marker, color=colour, fillstyle=fill, markersize=5, alpha=0.75, label=title)
     axes.set(xticks=[], yticks=[], title=f"t-SNE of {len(rows):,} image embeddings, perplexity {perplexity:.3g}")
     axes.set_aspect("equal", adjustable="datalim")
     columns = -(-len(axes.lines) // ENTRIES)
-    figure.legend(loc="outside right upper", frameon=False, ncols=columns, fontsize="small")
+    legend_beside(figure, *axes.get_legend_handles_labels(), columns, AXES_WIDTH)
     return figure

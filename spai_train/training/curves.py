@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from spai_train.evaluation.legends import short
+
 LOSSES = {"train_loss": "training", "val_loss": "validation"}
 SHARES = {"val_auc": "AUC", "val_ap": "average precision", "val_accuracy": "accuracy at 0.5"}
 
@@ -34,7 +36,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> Figure:
 def _of_tests(names: Sequence[str], metrics: Mapping[str, str]) -> dict[str, str]:
     """Those of the tests' metrics that end as one of these, and what the lines are called."""
     found = [(name, end) for end in metrics for name in names if name.endswith(end)]
-    return {name: f"{name.removeprefix('test_').removesuffix(end)}, {metrics[end]}" for name, end in found}
+    return {name: f"{short(name.removeprefix('test_').removesuffix(end))}, {metrics[end]}" for name, end in found}
 
 
 def _panel(axes: Axes, history: Sequence[Mapping[str, float]], names: Mapping[str, str], title: str) -> None:
