@@ -1,6 +1,6 @@
 """Fine-tuning: a backbone, perhaps pre-trained, and all that is learned behind it → a detector's checkpoint."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from spai_train.checkpoint import Card, load_checkpoint, save_checkpoint
 from spai_train.data.augment import Augment
 from spai_train.data.augmentation import FINETUNE, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
-from spai_train.data.order import Plan, check_shares
+from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, check_named, read_labelled
 from spai_train.data.table import Row, TableError
 from spai_train.detectors import DEFAULT, find
@@ -25,6 +25,7 @@ from spai_train.detectors.spec import DetectorModel, DetectorSpec, Initial
 from spai_train.memory import BatchLimit
 from spai_train.sections import RecipeError
 from spai_train.seeds import Use, seed_of
+from spai_train.training.batch import begin, following
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop
 from spai_train.training.losses import Objective, objective
@@ -113,12 +114,15 @@ def fit(
     *,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
+    chosen: Collection[str] | None = None,
     notes: Sequence[str] = (),
 ) -> Outcome:
     """Trains by a recipe into a run's folder: best.safetensors, last.safetensors and what `RunFolder` lists.
 
     :param resume: goes on from the state in `output`, if there is one, and ends with the weights that a run left
         alone ends with
+    :param chosen: keys of the recipe that somebody has chosen, None all: `batch_size` follows the data where it is
+        not among them
     :param notes: lines about the recipe for the log
     :raises UserError: tables, images, devices or sizes that will not do, before the first step
     """
@@ -126,13 +130,15 @@ def fit(
     training = training_of(find(recipe.detector))
     every = recipe.frozen or (recipe.start is None and training.all_train(recipe.model))
     accelerator = launch(recipe, output, all_train=every and not training.skips)
-    check_shares(recipe.batch_size, recipe.accumulate, accelerator.num_processes)
     folder = RunFolder(output, writes=accelerator.is_main_process)
-    folder.check("fit", recipe, resume=resume)
+    recipe, follows = begin("fit", recipe, folder, accelerator.num_processes, chosen, resume=resume)
     check_named(recipe.data)
     read = cache(partial(read_labelled, recipe.data))
     images, model = set_up(recipe, accelerator, read)
     data = read()
+    if follows:
+        recipe, said = following(recipe, len(data.training), accelerator.num_processes)
+        notes = *notes, *said
     plan = Plan(
         len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
     )

@@ -1,5 +1,6 @@
 """Masked-frequency pre-training: images without labels → weights of a backbone, for `fit` and for upstream."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from spai_train.data.augment import Augment
 from spai_train.data.augmentation import PRETRAIN, Augmentation
 from spai_train.data.dataset import Batch, TrainingImages
-from spai_train.data.order import Plan, check_shares
+from spai_train.data.order import Plan
 from spai_train.data.rows import Labelled, read_unlabelled
 from spai_train.detectors.spai.config import SPAIConfig
 from spai_train.models.mfm import FrequencyLoss, MaskedFrequencyModel, save_pretrained
 from spai_train.seeds import Use, seed_of
+from spai_train.training.batch import begin, following
 from spai_train.training.launch import launch
 from spai_train.training.loop import Loop
 from spai_train.training.optimizer import TOKENS, PretrainingOptimizer, build_optimizer
@@ -51,26 +53,37 @@ class PretrainRecipe(TrainingSettings):
             raise ValueError(f"masked frequencies are restored by the backbone mfm alone, not by {self.model.backbone}")
 
 
-def pretrain(recipe: PretrainRecipe, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None) -> Outcome:
+def pretrain(
+    recipe: PretrainRecipe,
+    output: Path,
+    *,
+    resume: bool = False,
+    on_epoch: OnEpoch | None = None,
+    chosen: Collection[str] | None = None,
+) -> Outcome:
     """Trains by a recipe into a run's folder: last.pth, which `fit` and upstream read, and what `RunFolder` lists.
 
     :param resume: goes on from the state in `output`, if there is one
+    :param chosen: see `fit`
     :raises UserError: tables, images, devices or sizes that will not do, before the first step
     """
     accelerator = launch(recipe, output, all_train=True)
-    check_shares(recipe.batch_size, recipe.accumulate, accelerator.num_processes)
+    folder = RunFolder(output, writes=accelerator.is_main_process)
+    notes: tuple[str, ...] = ()
+    recipe, follows = begin("pretrain", recipe, folder, accelerator.num_processes, chosen, resume=resume)
     data = read_unlabelled(recipe.data)
+    if follows:
+        recipe, notes = following(recipe, len(data.training), accelerator.num_processes)
     plan = Plan(
         len(data.training), recipe.batch_size, recipe.schedule.epochs, recipe.accumulate, accelerator.num_processes
     )
-    folder = RunFolder(output, writes=accelerator.is_main_process)
-    folder.check("pretrain", recipe, resume=resume)
     task = PretrainTask(recipe, data, folder, accelerator)
     depth = recipe.model.depth
     optimizer = build_optimizer(task.model, recipe.scaled.optimizer, depth, prefix="encoder.", undecayed=TOKENS)
     folder.begin("pretrain", recipe)
     folder.log(f"{data} on {accelerator.device}, {accelerator.num_processes} process(es)")
-    folder.log(recipe.rates)
+    for line in (*notes, recipe.rates):
+        folder.log(line)
     return Loop(task, recipe, plan, optimizer, folder, accelerator).run(resume=resume, on_epoch=on_epoch)
 
 

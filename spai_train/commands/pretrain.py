@@ -49,7 +49,7 @@ def run(
     """Pre-train the backbone by masked frequency modelling; classes are not looked at."""
     with extra():
         from spai_train.pretrain import PretrainRecipe, pretrain  # noqa: PLC0415  --help must work without torch
-        from spai_train.recipe import load_recipe  # noqa: PLC0415
+        from spai_train.recipe import chosen_keys, load_recipe  # noqa: PLC0415
     given = overrides(
         assignments,
         data=data,
@@ -64,7 +64,7 @@ def run(
     )
     settings = load_recipe(recipe, "pretrain", PretrainRecipe, given)
     with writable(output):
-        outcome = pretrain(settings, output, resume=resume)
+        outcome = pretrain(settings, output, resume=resume, chosen=chosen_keys(recipe, "pretrain", given))
     show(f"epoch {len(outcome.history)}: loss {outcome.history[-1]['train_loss']:.4g}")
     show(output / "last.pth")
     return 0

@@ -89,6 +89,7 @@ def bind(recipe: str, given: Mapping[str, Any], space: "Space") -> "tuple[RunTri
             outcome = fit(
                 adopted.recipe,
                 folder,
+                chosen=adopted.chosen,
                 notes=adopted.notes,
                 on_epoch=lambda epoch, metrics: report(epoch, metrics[metric]),
             )

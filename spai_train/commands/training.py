@@ -25,7 +25,13 @@ EpochsOption = Annotated[
     int | None, typer.Option(min=1, help="How many times all images are learned from [schedule.epochs].")
 ]
 BatchOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="How many images a step has, over all processes [batch_size].")
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="How many images a step has, over all processes. Without it, what the recipe says; that of a recipe that "
+        "ships becomes smaller where an epoch would have fewer than 8 steps [batch_size].",
+    ),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="Where to run: auto, cpu or cuda [device].")]
 PrecisionOption = Annotated[

@@ -66,12 +66,20 @@ class RunFolder:
         """:raises OutputError: it holds a run already, and this is not to resume it
         :raises RecipeError: it holds a run of other settings
         """
-        recipe = self.path / "recipe.yaml"
-        if not self.writes or not recipe.is_file():
+        if not self.writes or not (self.path / "recipe.yaml").is_file():
             return
         if not resume:
             raise OutputError(f"{self.path} holds a run: --resume goes on with it, or name another --output")
-        self._compare(load_recipe(recipe, section, type(settings), defaults=_BEFORE), settings)
+        if before := self.begun_with(section, settings):
+            self._compare(before, settings)
+
+    def begun_with(self, section: str, settings: Settings) -> Settings | None:
+        """The settings of the run that it holds; None where it holds none.
+
+        :raises RecipeError: its recipe cannot be read
+        """
+        recipe = self.path / "recipe.yaml"
+        return load_recipe(recipe, section, type(settings), defaults=_BEFORE) if recipe.is_file() else None
 
     def begin(self, section: str, settings: TrainingSettings) -> None:
         """Takes the folder for a run of these settings; once all that can be checked before it has been."""

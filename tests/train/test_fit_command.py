@@ -1,5 +1,6 @@
 """spai-train fit and pretrain: options → recipe.yaml, what is said, exit codes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,40 @@ def test_a_wrong_recipe_is_told_before_a_table_is_opened(
     assert said in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("command", "before"), [("fit", 72), ("pretrain", 2048)])
+def test_a_batch_size_that_nobody_chose_follows_the_data(
+    command: str, before: int, train: Any, table: Path, tmp_path: Path
+) -> None:
+    output, small = tmp_path / "run", ["--set", f"model={json.dumps(MODEL)}", "--set", "trackers=[]"]
+    arguments = ["--data", table, "--output", output, "--epochs", 1, "--workers", 0, "--device", "cpu", *small]
+    arguments += ["--set", "views=1"] * (command == "fit")
+    ran = train(command, *arguments)
+    assert ran.code == 0, ran.stderr
+    said = f"batch_size is 3 and not {before}, to suit 24 training images; --batch-size sets another"
+    assert said in ran.stderr.splitlines()
+    assert yaml.safe_load((output / "recipe.yaml").read_text())[command]["batch_size"] == 3
+    assert metrics_of(output)[-1]["step"] == 8
+    resumed = train(command, *arguments, "--resume")
+    assert (resumed.code, resumed.stdout) == (0, ran.stdout)
+    again = train(command, *arguments, "--resume", "--batch-size", 4)
+    assert (again.code, again.stderr.count("another batch_size")) == (2, 1)
+
+
+@pytest.mark.parametrize("given", ["an option", "a file"])
+def test_a_batch_size_that_was_chosen_stays(given: str, train: Any, recipe: Path, table: Path, tmp_path: Path) -> None:
+    arguments = options(recipe, table, tmp_path / "run")
+    if given == "a file":
+        at = arguments.index("--batch-size")
+        del arguments[at : at + 2]
+        content = yaml.safe_load(recipe.read_text())
+        recipe.write_text(yaml.safe_dump({"fit": {**content["fit"], "batch_size": 25}}))
+    else:
+        arguments += ["--batch-size", 25]
+    ran = train("fit", *arguments)
+    assert ran.code == 2
+    assert ran.stderr.splitlines() == ["spai-train: batch_size 25 is more than the 24 training images: lower it"]
 
 
 def test_an_output_that_cannot_be_written_is_a_sentence(train: Any, recipe: Path, table: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def run_bowl(overrides: dict[str, float], folder: Path, report: Report) -> float
 
 
 def test_a_trial_is_a_fit_under_what_was_given_and_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(recipe: FitRecipe, output: Path, *, on_epoch: OnEpoch, notes: object) -> Outcome:  # noqa: ARG001
+    def fake(recipe: FitRecipe, output: Path, *, on_epoch: OnEpoch, **_: object) -> Outcome:
         assert output == tmp_path
         assert (recipe.seed, recipe.batch_size, recipe.optimizer.learning_rate) == (7, 36, 1e-4)
         on_epoch(1, {"val_auc": 0.75, "val_loss": 2.0})
