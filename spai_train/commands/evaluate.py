@@ -28,7 +28,10 @@ from spai_train.evaluation.ten_crop import Reduction
 
 __all__ = ["EPILOG", "run"]
 
-EPILOG = "Exit code: 0 all images scored; 3 some could not be; 2 usage, or nothing could run."
+EPILOG = (
+    "Exit code: 0 all images scored; 3 some could not be, or the images did not suffice for --calibrate, and all else "
+    "is written; 2 usage, or nothing could run."
+)
 
 Levels = list[float] | None
 

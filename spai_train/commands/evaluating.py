@@ -13,6 +13,7 @@ from spai_train.evaluation.published_table import Wanted
 from spai_train.evaluation.reproduction import Reproduction
 
 if TYPE_CHECKING:  # they need matplotlib, or are long to import
+    from spai_train.evaluation.calibration import Calibrated
     from spai_train.evaluation.evaluate import Evaluation, Options
     from spai_train.evaluation.several import Together
 
@@ -97,7 +98,22 @@ def _remarks(work: Evaluating, found: "Evaluation | Together", first: "Evaluatio
     if not first.measurements[0].metrics:
         say("spai-train: AUC and the other metrics need scored images of both classes, so they are left out")
     if first.calibrated:
-        say("spai-train: these are metrics of the images that it was calibrated on; another split would be a fair test")
+        _say_calibrated(first.calibrated)
+    if first.refusal:
+        say(f"spai-train: not calibrated, detector.json is as it was: {first.refusal}")
     if found.errors:
         say(f"spai-train: {found.errors} of {found.images} images could not be scored; scores.csv says why")
-    return EXIT_SOME_ERRORS if found.errors else 0
+    return EXIT_SOME_ERRORS if found.errors or first.refusal else 0
+
+
+def _say_calibrated(calibrated: "Calibrated") -> None:
+    say("spai-train: these are metrics of the images that it was calibrated on; another split would be a fair test")
+    if calibrated.found is None:
+        return
+    threshold = f"the threshold {calibrated.threshold.value:.4g}"
+    say(f"spai-train: {threshold} finds {calibrated.found:.1%} of the AI-generated images that it was calibrated on")
+    if calibrated.finds_little:
+        say(
+            f"spai-train: {threshold} is so high that it finds almost nothing: calibrate on more real images, whose "
+            "margin is smaller, or to a higher rate of false positives"
+        )

@@ -20,8 +20,8 @@ from spai_runtime.errors import UserError
 from spai_runtime.files.sources import printable
 from spai_runtime.text import visible
 from spai_train.commands.edges import writable
-from spai_train.data.index import Index, Splitting, read_images, tabulate
-from spai_train.data.layouts import DMID, SPLITS, CNNDetection, Folders, GenImage, Layout, Synthbuster, find
+from spai_train.data.index import DRAWN, Index, Splitting, read_images, tabulate
+from spai_train.data.layouts import DMID, CNNDetection, Folders, GenImage, Layout, Synthbuster, find
 from spai_train.data.table import Row, counts, write_table
 
 EPILOG = (
@@ -78,7 +78,13 @@ def run(
     split: Annotated[
         str, typer.Option(help="Split of all images, where the layout has none. Without it, --shares decides.")
     ] = "",
-    shares: Annotated[str, typer.Option(help="Shares of train, val and test.")] = "0.8,0.1,0.1",
+    shares: Annotated[
+        str,
+        typer.Option(
+            help="Shares of train, val and test, and if there is a fourth, of calibration: images for "
+            "`evaluate --split calibration --calibrate`, which chose nothing in the training."
+        ),
+    ] = "0.8,0.1,0.1",
     seed: Annotated[int, typer.Option(help="Seed of the automatic split.")] = 0,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Decode every image, or only look for copies.")
@@ -119,7 +125,9 @@ def _parse(shares: str) -> tuple[float, ...]:
     try:
         return tuple(float(share) for share in shares.split(","))
     except ValueError as error:
-        raise UserError(f"--shares is {shares} where three numbers like 0.8,0.1,0.1 were expected") from error
+        raise UserError(
+            f"--shares is {shares} where three numbers like 0.8,0.1,0.1 were expected, or four like 0.7,0.1,0.1,0.1"
+        ) from error
 
 
 def _check(output: Path) -> None:
@@ -167,7 +175,7 @@ def _show(rows: Sequence[Row]) -> None:
 
 
 def _counted(rows: Sequence[Row]) -> Table:
-    order = {name: at for at, name in enumerate(SPLITS)}
+    order = {name: at for at, name in enumerate(DRAWN)}
     splits = sorted({row.split for row in rows}, key=lambda name: (order.get(name, len(order)), name))
     table = Table(box=None, pad_edge=False)
     for name in ("source", "class"):

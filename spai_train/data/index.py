@@ -27,6 +27,8 @@ from spai_train.data.table import Row
 _KEPT = {"test": 0, "val": 1, "train": 3, "": 4}
 _OTHER = 2
 
+DRAWN = (*SPLITS, "calibration")  # the splits that shares are of; the last may be left out
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -46,7 +48,7 @@ class Splitting:
     """How images get a split that their layout gives none.
 
     :param name: the split of them all; "" splits them by the shares
-    :param shares: of train, val and test, of each source's images of a class
+    :param shares: of train, val, test and, if there is a fourth, calibration, of each source's images of a class
     """
 
     name: str = ""
@@ -54,10 +56,13 @@ class Splitting:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole = len(self.shares) == len(SPLITS) and math.isclose(sum(self.shares), 1)
+        whole = len(self.shares) in (len(SPLITS), len(DRAWN)) and math.isclose(sum(self.shares), 1)
         if not whole or min(self.shares) < 0:
             given = ",".join(f"{share:g}" for share in self.shares)
-            raise UserError(f"shares are {given} where those of {', '.join(SPLITS)} were expected, which sum to 1")
+            raise UserError(
+                f"shares are {given} where those of {', '.join(SPLITS)} and perhaps calibration were expected, "
+                "which sum to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,7 @@ def _splits(count: int, splitting: Splitting) -> list[str]:
         return [splitting.name] * count
     ends = [*(round(count * share) for share in accumulate(splitting.shares[:-1])), count]
     sizes = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
-    return [split for split, size in zip(SPLITS, sizes, strict=True) for _ in range(size)]
+    return [split for split, size in zip(DRAWN, sizes, strict=False) for _ in range(size)]
 
 
 def _row(one: Found, name: str) -> Row:

@@ -17,10 +17,13 @@ from spai_runtime.manifest import FILE_NAME, Manifest, Threshold
 from spai_train import card
 from spai_train.data.table import GENERATED, REAL
 from spai_train.evaluation.bootstrap import Floats
-from spai_train.evaluation.metrics import MARGIN, calibrate, images_needed
+from spai_train.evaluation.metrics import MARGIN, calibrate, images_needed, rate_allowed
 from spai_train.evaluation.scored import ScoredTable
 
 LOSSLESS = frozenset((".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"))
+
+
+FINDS_LITTLE = 0.1  # of the AI-generated images: below, whoever uses the threshold must be told
 
 
 class CalibrationError(UserError):
@@ -63,10 +66,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """:param calibration: None leaves the score the sigmoid of the logit"""
+    """:param calibration: None leaves the score the sigmoid of the logit
+    :param found: share of the AI-generated calibration images that score above the threshold; None where there are none
+    """
 
     calibration: Calibration | None
     threshold: Threshold
+    found: float | None = None
+
+    @property
+    def finds_little(self) -> bool:
+        """Whether a threshold that keeps false positives away keeps nearly all else away too."""
+        return self.found is not None and self.found < FINDS_LITTLE
 
     def write(self, directory: Path) -> None:
         """Puts both into detector.json, which is replaced in one step, and then into the model card beside it.
@@ -92,9 +103,13 @@ def calibrate_on(table: ScoredTable, request: Request, before: Calibration | Non
         calibration = fit(table, request.curve, images)
         table = table.calibrated(calibration)
     if request.rate is not None:
-        return Calibrated(calibration, find_threshold(table, request.rate, images))
-    even = f"where both classes are equally likely, in the balance of {_balance(table, images)}"
-    return Calibrated(calibration, Threshold(0.5, even))
+        threshold = find_threshold(table, request.rate, images)
+    else:
+        even = f"where both classes are equally likely, in the balance of {_balance(table, images)}"
+        threshold = Threshold(0.5, even)
+    generated = table.scores_of(GENERATED)
+    found = float(np.mean(generated > threshold.value)) if generated.size else None
+    return Calibrated(calibration, threshold, found)
 
 
 def fit(table: ScoredTable, curve: Curve, images: str) -> Calibration:
@@ -150,7 +165,8 @@ def find_threshold(table: ScoredTable, rate: float, images: str) -> Threshold:
         if scores.size < needed:
             raise CalibrationError(
                 f"{100 * rate:g}% false positives need {needed} {kind} real images to be told from luck, and {images} "
-                f"has {scores.size}: add some, leave those out, or ask for a higher rate"
+                f"has {scores.size}: add {needed - scores.size}, leave those out, or ask for the rate that they allow, "
+                f"--calibrate fpr={rate_allowed(scores.size):g}"
             )
     counts = " and ".join(f"{scores.size} {kind}" for kind, scores in kinds.items())
     source = f"calibrated to at most {100 * rate:g}% false positives on {counts} real images of {images}"

@@ -15,7 +15,7 @@ from spai_train.data.stores import Store, open_store
 from spai_train.data.table import Row, TableError, read_tables
 from spai_train.evaluation.benchmark import Tree
 from spai_train.evaluation.bootstrap import Interval
-from spai_train.evaluation.calibration import Calibrated, Request, calibrate_on
+from spai_train.evaluation.calibration import Calibrated, CalibrationError, Request, calibrate_on
 from spai_train.evaluation.preparation import AS_THEY_ARE, Preparation
 from spai_train.evaluation.protocol import Measurement, Pairs, Protocol, measure
 from spai_train.evaluation.scored import ScoredTable, score_rows
@@ -62,6 +62,7 @@ class Evaluation:
     :param tables, measurements: of the images as they are, and then under each perturbation
     :param positive: what the detector says above its threshold
     :param calibrated: what was fitted to the first of the tables; its scores are what was measured
+    :param refusal: why nothing could be calibrated, in a sentence; "" where something was, or nothing was asked for
     """
 
     options: Options
@@ -72,6 +73,7 @@ class Evaluation:
     measurements: tuple[Measurement, ...]
     calibrated: Calibrated | None
     positive: str = "ai"
+    refusal: str = ""
 
     @property
     def images(self) -> int:
@@ -94,16 +96,18 @@ def evaluate(detector: Detector, images: "Images", options: Options, files: Mapp
     """Scores the images and measures the detector.
 
     :param files: that the detector was loaded from, with their sha256
-    :raises UserError: too few images for the calibration
     """
     (tables,) = score([detector], images, options)
-    calibrated, threshold = None, options.threshold or detector.threshold
+    calibrated, threshold, refusal = None, options.threshold or detector.threshold, ""
     if options.request:
-        calibrated = calibrate_on(tables[0], options.request, detector.manifest.calibration, images.name)
-        tables = [table.calibrated(calibrated.calibration) for table in tables]
-        threshold = calibrated.threshold
+        try:
+            calibrated = calibrate_on(tables[0], options.request, detector.manifest.calibration, images.name)
+            tables = [table.calibrated(calibrated.calibration) for table in tables]
+            threshold = calibrated.threshold
+        except CalibrationError as error:  # what was scored is worth writing all the same
+            refusal = str(error)
     found = evaluation_of(describe(detector, files), tables, threshold, detector.manifest.positive, images, options)
-    return replace(found, calibrated=calibrated)
+    return replace(found, calibrated=calibrated, refusal=refusal)
 
 
 @dataclass(frozen=True)

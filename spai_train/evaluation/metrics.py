@@ -145,6 +145,11 @@ def images_needed(rate: float, margin: float = MARGIN) -> int:
     return math.ceil(margin**2 * (1 - rate) / rate)
 
 
+def rate_allowed(images: int, margin: float = MARGIN) -> float:
+    """The lowest rate that `calibrate` can be asked for with so many real images, rounded up to a thousandth."""
+    return math.ceil(1000 * margin**2 / (margin**2 + images)) / 1000
+
+
 def _first_above(tally: Tally, threshold: float) -> int:
     """The first level that is labelled `ai`: strictly above the threshold."""
     return int(np.searchsorted(tally.levels, threshold, side="right"))

@@ -22,7 +22,7 @@ from spai_train.evaluation.calibration import (
     fit_isotonic,
     fit_platt,
 )
-from spai_train.evaluation.metrics import calibrate, false_positive_rate
+from spai_train.evaluation.metrics import calibrate, false_positive_rate, images_needed, rate_allowed
 from spai_train.evaluation.scored import ScoredTable
 
 Array = NDArray[np.float64]
@@ -160,11 +160,27 @@ def test_the_threshold_holds_for_lossless_and_lossy_files_apart() -> None:
 
 def test_too_few_images_say_how_many_it_takes() -> None:
     png, jpeg = table_of(np.zeros(700), np.zeros(700)), table_of(np.zeros(50), np.zeros(50), ".webp")
-    with pytest.raises(CalibrationError, match=r"1% false positives need 619 lossy real images .* has 50: add some"):
+    with pytest.raises(CalibrationError, match=r"1% .* need 619 lossy real images .* has 50: add 569, .* fpr=0\.112$"):
         find_threshold(joined(png, jpeg), 0.01, IMAGES)
     with pytest.raises(CalibrationError, match=r"needs 119 real images; the split val of a\.csv has none with a score"):
         find_threshold(table_of(np.zeros(5), np.ones(5)), 0.05, IMAGES)
     assert find_threshold(png, 0.01, IMAGES).value == 0.75  # no false positive is allowed: halfway from 0.5 to 1
+
+
+@pytest.mark.parametrize("images", [1, 6, 50, 118, 119, 620, 100_000])
+def test_the_rate_that_is_proposed_is_the_lowest_that_is_taken(images: int) -> None:
+    rate = rate_allowed(images)
+    assert images_needed(rate) <= images < images_needed(rate - 0.001 if rate > 0.001 else 1e-9)
+    assert rate <= 0.05 or images < 119
+
+
+@pytest.mark.parametrize(("apart", "found", "little"), [(9.0, 1.0, False), (0.0, 0.0, True), (None, None, False)])
+def test_what_the_threshold_finds_is_said(apart: float | None, found: float | None, little: bool) -> None:
+    real = np.linspace(-1, 1, 200)
+    generated = np.zeros(0) if apart is None else np.full(20, -2.0 + apart)
+    table = table_of(np.concatenate((real, generated)), np.repeat((0, 1), (200, generated.size)))
+    calibrated = calibrate_on(table, Request(rate=0.05), None, IMAGES)
+    assert (calibrated.found, calibrated.finds_little) == (found, little)
 
 
 @pytest.mark.parametrize(

@@ -304,8 +304,6 @@ def test_a_perturbed_picture_foretells_its_size_and_memory(photo: Write, size: t
         ),
         (("--engine", "e", "--split", "val"), "camera.csv has no row in the split val; it has: test, train"),
         (("--engine", "nowhere"), "there is no nowhere"),
-        (("--engine", "e", "--calibrate", "fpr=0.01"), "1% false positives need 619 lossy real images to be told from"),
-        (("--engine", "e", "--calibrate", "isotonic"), "--calibrate isotonic needs scored images of both classes, and"),
     ],
 )
 def test_errors_are_one_sentence(
@@ -325,6 +323,29 @@ def test_errors_are_one_sentence(
     assert ran.stderr.startswith(f"spai-train: {message}")
     assert not Path("o").exists()
     assert Path("e/detector.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("fpr=0.01", "1% false positives need 619 lossy real images to be told from luck, and "),
+        ("isotonic", "--calibrate isotonic needs scored images of both classes, and"),
+    ],
+)
+def test_too_few_images_leave_the_calibration_out_and_nothing_else(
+    run_evaluate: Evaluate, tables: list[Path], engine: Path, tmp_path: Path, wanted: str, message: str
+) -> None:
+    before = (engine / "detector.json").read_bytes()
+    common = (tables[0], "--engine", engine, "--resamples", 2)
+    plain = run_evaluate(*common, "--output", tmp_path / "plain")
+    ran = run_evaluate(*common, "--output", tmp_path / "o", "--calibrate", wanted)
+    assert (plain.code, ran.code, ran.stdout) == (0, 3, plain.stdout)
+    (line,) = set(ran.stderr.splitlines()) - set(plain.stderr.splitlines())
+    assert line.startswith("spai-train: not calibrated, detector.json is as it was: ")
+    assert message in line
+    assert (tmp_path / "o" / "scores.csv").read_bytes() == (tmp_path / "plain" / "scores.csv").read_bytes()
+    assert (tmp_path / "o" / "metrics.json").is_file()
+    assert (engine / "detector.json").read_bytes() == before
 
 
 def test_an_output_that_cannot_be_written(
@@ -360,8 +381,9 @@ def test_a_calibrated_detector_runs_calibrated(
     before = read(scores)
     common = table, "--engine", engine, "--resamples", 10, "--output", tmp_path / "o"
     ran = run_evaluate(*common, "--calibrate", curve, "--calibrate", "fpr=0.2")
-    assert (ran.code, ran.stderr.count("\n")) == (0, 1)
-    assert "another split would be a fair test" in ran.stderr
+    fair, finds, *warned = ran.stderr.splitlines()
+    assert ran.code == 0
+    assert fair.endswith("another split would be a fair test")
     manifest: dict[str, Any] = json.loads((engine / "detector.json").read_text())
     assert manifest["calibration"]["method"] == curve
     assert manifest["calibration"]["source"].endswith("on 30 real and 30 AI-generated images of set.csv")
@@ -377,6 +399,11 @@ def test_a_calibrated_detector_runs_calibrated(
         assert row["label"] == ("ai" if float(row["score"]) > manifest["threshold"]["value"] else "real")
     false_positives = [row["label"] == "ai" for row in rows if row["class"] == "0"]
     assert np.mean(false_positives) <= 0.2
+    found = np.mean([row["label"] == "ai" for row in rows if row["class"] == "1"])
+    assert finds.endswith(f" finds {found:.1%} of the AI-generated images that it was calibrated on")
+    assert [line.split(" is so high ")[-1][:28] for line in warned] == ["that it finds almost nothing"] * int(
+        found < 0.1
+    )
     record = json.loads((tmp_path / "scores.csv.run.json").read_text())
     assert record["run"]["calibration"] == manifest["calibration"]
 
