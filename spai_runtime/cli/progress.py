@@ -27,7 +27,7 @@ class ShownProgress(Closing):
 
     def __init__(self, total: int, done: int = 0, *, visible: bool = True, what: str = "scoring") -> None:
         columns = (
-            TextColumn(what),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -39,18 +39,18 @@ class ShownProgress(Closing):
         self._task = self._progress.add_task(what, total=total, completed=done)
         self._progress.start()
 
-    def advance(self) -> None:
-        """One image more."""
-        self._progress.advance(self._task)
+    def advance(self, images: int = 1) -> None:
+        """So many images more."""
+        self._progress.advance(self._task, images)
 
     def close(self) -> None:
         """Takes it off the terminal."""
         self._progress.stop()
 
 
-def shown(results: Iterator[Result], total: int) -> Iterator[Result]:
-    """Passes results on and draws how far they are."""
-    with ShownProgress(total) as progress:
+def shown(results: Iterator[Result], total: int, *, visible: bool = True, what: str = "scoring") -> Iterator[Result]:
+    """Passes results on and draws how far they are; see `ShownProgress`."""
+    with ShownProgress(total, visible=visible, what=what) as progress:
         for result in results:
             yield result
             progress.advance()

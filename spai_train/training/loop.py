@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from spai_runtime.cli.progress import ShownProgress
 from spai_train.data.dataset import Batch, load_batches
 from spai_train.data.order import Order, Plan
 from spai_train.recipe import flatten
@@ -21,6 +22,7 @@ from spai_train.seeds import Use, seed_of
 from spai_train.training.curves import draw_curves
 from spai_train.training.failures import TrainingError, memory_advice
 from spai_train.training.meters import Meters
+from spai_train.training.optimizer import restore_optimizer
 from spai_train.training.run import Metrics, RunFolder, State, damaged
 from spai_train.training.schedule import Schedule
 from spai_train.training.settings import TrainingSettings
@@ -67,7 +69,7 @@ class Loop:
             with memory_advice(self.plan.micro_batch):
                 self._train(scaler, on_epoch)
         self.accelerator.end_training()
-        return Outcome(self.history, self.history[self._best_epoch - 1], self.stopped)
+        return Outcome(self.history, self.history[self._best_epoch - 1], self.stopped, self.folder.writes)
 
     def _train(self, scaler: dict[str, Any] | None, on_epoch: OnEpoch | None) -> None:
         model, self.optimizer = self.accelerator.prepare(self.task.model, self.optimizer)
@@ -84,17 +86,25 @@ class Loop:
         """From wherever the epoch stands to its end."""
         started, waited, first = time.perf_counter(), 0.0, self.step
         model.train()
-        while True:
-            waited += self._step(model, batches)
-            if self.step % self.settings.log_every == 0:
-                self._track()
-            if self.step % self.plan.steps_per_epoch == 0:
-                break
-            if self.settings.save_every and self.step % self.settings.save_every == 0:
-                self._save_state()
+        with self._progress() as progress:
+            while True:
+                waited += self._step(model, batches)
+                progress.advance(self.plan.batch_size)
+                if self.step % self.settings.log_every == 0:
+                    self._track()
+                if self.step % self.plan.steps_per_epoch == 0:
+                    break
+                if self.settings.save_every and self.step % self.settings.save_every == 0:
+                    self._save_state()
         seconds = time.perf_counter() - started
         pace = (self.step - first) * self.plan.batch_size / seconds
         self._end_epoch(f"{pace:.3g} images/s", waited / seconds)
+
+    def _progress(self) -> ShownProgress:
+        """Of the epoch that is under way, on the terminal of the process that also writes."""
+        epoch, steps = divmod(self.step, self.plan.steps_per_epoch)
+        total, done = (count * self.plan.batch_size for count in (self.plan.steps_per_epoch, steps))
+        return ShownProgress(total, done, what=f"epoch {epoch + 1} of {self.plan.epochs}", visible=self.folder.writes)
 
     def _step(self, model: nn.Module, batches: Iterator[Batch]) -> float:
         """One step of the optimizer; :returns: seconds that it waited for images"""
@@ -199,7 +209,7 @@ class Loop:
         try:
             self.meters.restore(state.totals)
             self.task.model.load_state_dict(tensors["model"])
-            self._restore_optimizer(tensors["optimizer"])
+            restore_optimizer(self.optimizer, tensors["optimizer"], self.folder.path)
             if self.stopping:
                 self.stopping.restore(state.stopping)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -207,18 +217,6 @@ class Loop:
         self.folder.log(f"resumed at step {self.step} of {self.plan.steps}")
         scaler: dict[str, Any] | None = tensors["scaler"]
         return scaler
-
-    def _restore_optimizer(self, state: dict[str, Any]) -> None:
-        """:raises TrainingError: it has other groups than this version puts the same parameters in"""
-        before, now = (
-            [group.get("name") for group in groups] for groups in (state["param_groups"], self.optimizer.param_groups)
-        )
-        if before != now:
-            raise TrainingError(
-                f"{self.folder.path} holds a run of an earlier version, which decays other weights: go on with that "
-                "version, or begin anew under another --output"
-            )
-        self.optimizer.load_state_dict(state)
 
     def _save_state(self) -> None:
         self._means()  # nothing that is not finite is saved

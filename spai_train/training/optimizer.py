@@ -2,11 +2,14 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from msgspec import Meta
 from torch import nn
+
+from spai_train.training.failures import TrainingError
 
 NotNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -67,6 +70,23 @@ def build_optimizer(
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=True)
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], run: Path) -> None:
+    """Takes up what an optimizer of the same groups has saved.
+
+    :param run: the folder that it was saved in
+    :raises TrainingError: it has other groups than this version puts the same parameters in
+    """
+    before, now = (
+        [group.get("name") for group in groups] for groups in (state["param_groups"], optimizer.param_groups)
+    )
+    if before != now:
+        raise TrainingError(
+            f"{run} holds a run of an earlier version, which decays other weights: go on with that version, or begin "
+            "anew under another --output"
+        )
+    optimizer.load_state_dict(state)
 
 
 def parameter_groups(

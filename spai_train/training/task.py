@@ -43,8 +43,10 @@ class Outcome:
     :param history: metrics of every epoch
     :param best: those of the best epoch; of the last one, where nothing is watched
     :param stopped: whether early stopping ended it
+    :param tells: whether this process is the one of several that says so
     """
 
     history: list[Metrics]
     best: Metrics
     stopped: bool
+    tells: bool = True

@@ -1,6 +1,7 @@
 """Validation and tests between epochs: whole images through the runtime's pipeline, as deployment scores them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from spai_runtime.cli.progress import shown
 from spai_train.data.dataset import Failure
 from spai_train.data.stores import Store
 from spai_train.data.table import Row, TableError
@@ -51,7 +53,7 @@ def validate(
     pairs: list[tuple[float, int]] = []
     failures: list[Failure] = []
     with evaluating(model):
-        parts = gather(accelerator, _scored(model, mine, store, accelerator, limit))
+        parts = gather(accelerator, _scored(model, mine, store, accelerator, limit, name))
     for scored, failed in parts:
         pairs += scored
         failures += failed
@@ -71,13 +73,19 @@ def validate(
 
 
 def _scored(
-    model: DetectorModel, rows: Sequence[Row], store: Store, accelerator: Accelerator, limit: BatchLimit | None
+    model: DetectorModel,
+    rows: Sequence[Row],
+    store: Store,
+    accelerator: Accelerator,
+    limit: BatchLimit | None,
+    name: str,
 ) -> tuple[list[tuple[float, int]], list[Failure]]:
-    """Logit and label of each image that can be read, and the others."""
+    """Logit and label of each image that can be read, and the others; progress is shown on a terminal."""
     device, precision = str(accelerator.device), autocast_dtype(accelerator)
     detector = as_detector(model, device=device, precision=precision, limit=limit)
     random_state = torch.random.get_rng_state()
-    (table,) = score_rows([detector], rows, store=store)
+    watch = partial(shown, total=len(rows), what=f"scoring {name}", visible=accelerator.is_main_process)
+    (table,) = score_rows([detector], rows, store=store, watch=watch)
     assert torch.equal(random_state, torch.random.get_rng_state()), "validation draws nothing"
     found = list(zip(rows, table.logit.tolist(), table.errors, strict=True))
     pairs = [(logit, row.label) for row, logit, error in found if not error]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from spai_runtime.cli.progress import ShownProgress
 from spai_train.data.dataset import Batch, Failure, Sample
 from spai_train.data.order import Order, Plan, Ticket, permutation
 from spai_train.data.rows import DataSettings
@@ -28,6 +29,7 @@ from spai_train.training.schedule import ScheduleSettings
 from spai_train.training.settings import TrainingSettings
 from spai_train.training.stopping import EarlyStopping, StoppingSettings
 from spai_train.training.task import Outcome
+from tests.support.terminals import on_terminal
 from tests.support.training import contents, metrics_of
 
 SETTINGS = TrainingSettings(
@@ -290,3 +292,41 @@ def test_a_step_that_overflows_in_half_precision_is_skipped(tmp_path: Path) -> N
     assert outcome.history[0]["gradient_norm"] == 0
     torch.testing.assert_close(task.model.weight.double(), written_out(skipped=skipped)[0][-1], atol=2e-3, rtol=0)
     assert torch.load(tmp_path / "state.pt")["scaler"]["scale"] == accelerator.scaler.get_scale()
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_progress_is_shown_inside_an_epoch_by_the_first_process_alone(
+    writes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = on_terminal(monkeypatch)
+    task = LineTask(RunFolder(tmp_path, writes=writes))
+    assert loop(task, SETTINGS).run(resume=False).tells is writes
+    drawn = terminal.getvalue()
+    for epoch in range(1, SETTINGS.schedule.epochs + 1):
+        assert (f"epoch {epoch} of {SETTINGS.schedule.epochs} " in drawn) is writes
+    assert ("8/8" in drawn) is writes  # images of an epoch
+    assert ("left" in drawn) is writes
+
+
+def test_progress_of_a_resumed_epoch_begins_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(SETTINGS, save_every=1)
+    with pytest.raises(ZeroDivisionError):
+        loop(LineTask(RunFolder(tmp_path), fails={3: ZeroDivisionError()}), settings).run(resume=False)
+    begun: list[tuple[int, int]] = []
+
+    class Recorded(ShownProgress):
+        def __init__(self, total: int, done: int = 0, **options: Any) -> None:
+            begun.append((total, done))
+            super().__init__(total, done, **options)
+
+    monkeypatch.setattr(looping, "ShownProgress", Recorded)
+    loop(LineTask(RunFolder(tmp_path)), settings).run(resume=True)
+    assert begun[:2] == [(8, 4), (8, 0)]
+
+
+def test_a_pipe_gets_no_progress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert not {"\r", "\x1b"} & set(err)
+    assert " left " not in err
