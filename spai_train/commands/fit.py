@@ -125,6 +125,8 @@ def run(
     adopted = load_fit(recipe or detector or DEFAULT, given)
     with writable(output):
         outcome = fit(adopted.recipe, output, resume=resume, chosen=adopted.chosen, notes=adopted.notes)
+    if not outcome.tells:
+        return 0
     best = ", ".join(f"{name} {value:.4g}" for name, value in outcome.best.items() if name.startswith("val_"))
     show(f"best epoch {outcome.best['epoch']:g} of {len(outcome.history)}: {best}")
     show(output / "best.safetensors")

@@ -65,6 +65,8 @@ def run(
     settings = load_recipe(recipe, "pretrain", PretrainRecipe, given)
     with writable(output):
         outcome = pretrain(settings, output, resume=resume, chosen=chosen_keys(recipe, "pretrain", given))
+    if not outcome.tells:
+        return 0
     show(f"epoch {len(outcome.history)}: loss {outcome.history[-1]['train_loss']:.4g}")
     show(output / "last.pth")
     return 0

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from spai_train.cli import main
+from spai_train.training.task import Outcome
 from tests.support.commands import Ran
 from tests.support.training import MODEL, metrics_of, write_labelled
 
@@ -70,6 +71,17 @@ def test_pretrain_says_its_loss_and_where_it_lies(train: Any, recipe: Path, tabl
     assert ran.code == 0
     assert ran.stdout == f"epoch 2: loss {metrics_of(output)[-1]['train_loss']:.4g}\n{output / 'last.pth'}\n"
     assert (output / "last.pth").is_file()
+
+
+@pytest.mark.parametrize("command", ["fit", "pretrain"])
+@pytest.mark.parametrize("first", [True, False])
+def test_one_of_several_processes_says_how_it_ended(
+    command: str, first: bool, train: Any, recipe: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = {"epoch": 1.0, "val_loss": 0.5, "train_loss": 0.5}
+    monkeypatch.setattr(f"spai_train.{command}.{command}", lambda *_, **__: Outcome([best], best, False, first))
+    ran = train(command, *options(recipe, table, tmp_path / "run"))
+    assert (ran.code, len(ran.stdout.splitlines())) == (0, 2 * first)
 
 
 def test_every_option_is_a_key_of_the_recipe(train: Any, recipe: Path, table: Path, tmp_path: Path) -> None:
