@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from spai_export.calibration import calibration_views
+from spai_export.calibration import IMAGES, calibration_views, few_images
 from spai_export.choices import Precision
 from spai_export.int8.fitting import VIEWS, fit
 from spai_export.onnx import FUSED_OPSET, OPSET, describe_graph, export_encoder, export_head
@@ -26,6 +26,10 @@ from spai_train.torch_engine import TorchEngine
 ENCODER, HEAD = "encoder.onnx", "head.onnx"
 CPU = "cpu"
 FOR_CPU = {DEVICE: CPU}  # the target of a graph that is fast on a CPU, and on nothing else
+WHERE_BF16_RUNS = (
+    "a graph in bf16 runs on NVIDIA GPUs of compute capability 8.0 and newer, in ONNX Runtime on CUDA or as a plan of "
+    "TensorRT, and on a CPU in OpenVINO alone, where the processor multiplies bf16 (AVX-512 BF16, AMX)"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,11 @@ def make_artifact(source: Source, precision: Precision, encoder: Path, head: Pat
         return _for_cpu(source, encoder, head, verified, options)
     if precision.quantised:
         options["quantised"] = _quantise(source, precision, encoder)
-    notes = lint.check(encoder, lint.VERSIONS[-1:] if fused else lint.VERSIONS)
+    notes = [*lint.check(encoder, lint.VERSIONS[-1:] if fused else lint.VERSIONS)]
+    if precision.quantised:
+        notes += few_images(source.folder_size, IMAGES, options["quantised"]["calibration_views"])
+    if precision is Precision.BF16:
+        notes.append(WHERE_BF16_RUNS)
     accuracy = None
     if precision is not Precision.FP32:
         accuracy = source.accept(_compare(source, _engine(source, precision, module, encoder)))
@@ -99,7 +107,8 @@ def _for_cpu(source: Source, encoder: Path, head: Path, verified: Verified, opti
     record = {"quantised": {**_calibrated(source, len(views)), **fitted.record}}
     graphs = Graph.of(encoder), Graph.of(head)
     artifact = Artifact(ONNX, Precision.INT8.value, *graphs, FOR_CPU, {**options, **record}, fitted.accuracy)
-    return Made(artifact, verified, fitted.sentences)
+    few = few_images(len(source.calibration), VIEWS, len(views))
+    return Made(artifact, verified, [*fitted.sentences, *few])
 
 
 def _quantise(source: Source, precision: Precision, graph: Path) -> Mapping[str, Any]:

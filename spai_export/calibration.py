@@ -12,6 +12,8 @@ from spai_runtime.errors import ImageError
 from spai_runtime.images import Picture
 from spai_runtime.views import Layout, ViewPolicy
 
+IMAGES = 500  # that NVIDIA wants for a ViT, at least
+
 
 def calibration_views(paths: Sequence[Path], policy: ViewPolicy, count: int = 512, seed: int = 0) -> NDArray[np.uint8]:
     """A sample of the views of images, to calibrate on: one of each image, then a second of each, and so on.
@@ -34,6 +36,20 @@ def calibration_views(paths: Sequence[Path], policy: ViewPolicy, count: int = 51
     if not views:
         raise QuantisationError(f"calibration needs images, and none of {len(paths)} can be read: name others")
     return np.stack(views)
+
+
+def few_images(found: int, wanted: int, views: int) -> list[str]:
+    """A sentence for the user where scales were found on fewer images than they want; none where they suffice.
+
+    :param found: images that were there to calibrate on
+    :param views: of them, that scales were found on
+    """
+    if found >= wanted:
+        return []
+    return [
+        f"scales were found on {views} views of {found} images, and {wanted} images are wanted: scores of other images "
+        "may be further off than those of the check; give --images a larger folder of such as will be scored"
+    ]
 
 
 def _sampled(

@@ -10,6 +10,8 @@ from spai_export.choices import Attention, Int8For, Precision, Settings, TrtFor
 from spai_runtime.cli.commands import COMMON_CODES, VerboseOption, VersionOption, execute, say, show
 from spai_runtime.engines.base import GPU_BATCH_SIZE
 from spai_runtime.errors import UserError
+from spai_runtime.files.sources import Sources
+from spai_runtime.install import extra, install
 from spai_runtime.manifest import Threshold
 from spai_train.commands.edges import TowerOption
 from spai_train.detectors import DETECTORS
@@ -61,7 +63,7 @@ def export(
         typer.Option(
             help="Precision of the encoder's linear layers, convolutions and attention; the rest, and the head, "
             "stay fp32. Repeat it for several in one directory. Without it, fp32. int8 and fp8 calibrate on "
-            "--images. fp8, and int8 with --trt, are for TensorRT, and need 'spai-toolkit[quantize]'."
+            f"--images. fp8, and int8 with --trt, are for TensorRT, and need {extra('quantize')}."
         ),
     ] = None,
     int8_for: Annotated[
@@ -118,7 +120,7 @@ def export(
         typer.Option(
             "--trt",
             help="Build TensorRT engines too, model.plan and head.plan: by TensorRT for this machine's GPU where both "
-            "are present, else by TensorRT for RTX ('spai-toolkit[rtx]'), which needs no GPU, for GeForce RTX. A line "
+            f"are present, else by TensorRT for RTX ({extra('rtx')}), which needs no GPU, for GeForce RTX. A line "
             "says which it was, and for which GPUs.",
         ),
     ] = False,
@@ -192,7 +194,7 @@ def export(
         from spai_export.tensorrt import export as plans  # noqa: PLC0415
         from spai_export.tensorrt.builder import BuildOptions  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'spai-toolkit[export]'") from error
+        raise UserError(f"{error.name} is not installed: {install('export')}") from error
     options = BuildOptions(
         batch_size, workspace, version_compatible, timing_cache, optimization_level, device=device, trt_for=trt_for
     )
@@ -207,12 +209,14 @@ def export(
 
 def _images(images: Path | None, calibrate: Path | None) -> Path | None:
     """What --images names, or its old name."""
-    if calibrate is None:
-        return images
+    if calibrate is not None:
+        if images is not None:
+            raise UserError("--calibrate is the old name of --images: give --images alone")
+        say("spai-export: --calibrate is now --images")
+        images = calibrate
     if images is not None:
-        raise UserError("--calibrate is the old name of --images: give --images alone")
-    say("spai-export: --calibrate is now --images")
-    return calibrate
+        Sources([str(images)])  # refuses what is not there, before anything long begins
+    return images
 
 
 def _show(report: "ExportReport | PlanReport") -> None:

@@ -61,6 +61,7 @@ def write(source: Source, output: Path, origin: Mapping[str, Any] | None = None)
     :raises UserError: graphs differ from the checkpoint, are none that TensorRT imports, or give other scores; or
         `output` cannot be written
     """
+    source.check_images()
     precisions = source.settings.precisions
     names = [file_name(ENCODER, precision, first=precision is precisions[0]) for precision in precisions]
     with writing(output) as folder:

@@ -13,8 +13,9 @@ from typing import Any
 
 from spai_runtime.engines.onnx_session import import_runtime
 from spai_runtime.errors import UserError
+from spai_runtime.install import install
 
-INSTALL = "pip install 'spai-toolkit[quantize]'"
+INSTALL = install("quantize")
 
 
 class QuantisationError(UserError):

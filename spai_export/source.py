@@ -16,7 +16,7 @@ from spai_export.onnx import ExportError
 from spai_export.precision import cast
 from spai_export.verify import AGAINST
 from spai_runtime.accuracy import LIMIT, examples, sentence
-from spai_runtime.accuracy_check import AccuracyCheck
+from spai_runtime.accuracy_check import AccuracyCheck, AccuracyError
 from spai_runtime.detector import Detector
 from spai_runtime.errors import UserError
 from spai_runtime.manifest import Accuracy, Manifest
@@ -69,6 +69,19 @@ class Source:
     def images(self) -> Sequence[Path]:
         """On which lower precisions are compared with fp32."""
         return sample(self.settings.images or examples(), self.manifest.views)
+
+    @property
+    def folder_size(self) -> int:
+        """How many images there are to choose from, of those that the settings name."""
+        return 0 if self.settings.images is None else len(listed(self.settings.images))
+
+    def check_images(self) -> None:
+        """Before minutes of exporting: whether the images that the settings name are there.
+
+        :raises UserError: there is no such folder, or no image in it
+        """
+        if self.settings.images is not None and not self.images:
+            raise AccuracyError(f"no image of {self.settings.images.name} can be scored: give a folder of photographs")
 
     @property
     def calibration(self) -> Sequence[Path]:

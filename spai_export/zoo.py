@@ -23,6 +23,7 @@ from spai_runtime.cli.commands import say
 from spai_runtime.errors import OutputError, UserError
 from spai_runtime.files.cache import CACHE
 from spai_runtime.files.locked import open_locked
+from spai_runtime.install import install
 from spai_runtime.zoo import Wanted, directory, is_complete
 from spai_train.published import Entry
 from spai_train.zoo import find
@@ -79,8 +80,7 @@ def _export(entry: Entry, folder: Path, progress: "_Progress") -> None:
         from spai_train.checkpoint import load_checkpoint  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{error.name} is not installed, and exporting {entry.name} needs it, once: "
-            "pip install 'spai-toolkit[export]'"
+            f"{error.name} is not installed, and exporting {entry.name} needs it, once: {install('export')}"
         ) from error
     progress.say(f"{entry.name}: getting {entry.file.described}")
     fetched = fetch(entry.file)

@@ -46,7 +46,9 @@ def _taken(values: Mapping[str, Any], chosen: Collection[str]) -> dict[str, Any]
     :param values: of the recipe, which no type has been checked of
     """
     name, pretrained, model = values.get("detector", DEFAULT), values.get("pretrained"), values.get("model", {})
-    if name not in DETECTORS or not isinstance(pretrained, str) or values.get("start") or not isinstance(model, dict):
+    if not (isinstance(name, str) and isinstance(pretrained, str) and isinstance(model, dict)):
+        return {}
+    if name not in DETECTORS or values.get("start"):
         return {}
     spec = find(name)
     before = {**vars(spec.config()), **model}

@@ -18,6 +18,7 @@ from spai_runtime.engines.installed import absence, is_installed
 from spai_runtime.engines.tensorrt_rtx import import_rtx
 from spai_runtime.engines.tensorrt_target import RtxTarget, Target
 from spai_runtime.errors import EngineError
+from spai_runtime.install import install
 from spai_runtime.manifest import TENSORRT, TENSORRT_RTX, Precision
 
 OLDEST = (10, 12)  # of TensorRT
@@ -176,7 +177,7 @@ def choose(options: BuildOptions) -> Platform:
     except TensorRTMissingError as error:
         if not is_installed("tensorrt_rtx"):
             raise TensorRTMissingError(
-                f"{error}; or pip install 'spai-toolkit[rtx]', which builds plans for GeForce RTX on any machine"
+                f"{error}; or {install('rtx')}, which builds plans for GeForce RTX on any machine"
             ) from error
         return Rtx.find()
 
@@ -187,7 +188,7 @@ def _tensorrt() -> Any:
     except (ImportError, OSError) as error:  # OSError: a library that it loads by itself
         lean = "tensorrt_lean runs plans but builds none" if is_installed("tensorrt_lean") else None
         raise TensorRTMissingError(
-            f"{lean or absence(error, 'tensorrt', 'TensorRT')}: pip install 'spai-toolkit[trt]' on a machine with an "
+            f"{lean or absence(error, 'tensorrt', 'TensorRT')}: {install('trt')} on a machine with an "
             "NVIDIA GPU, and run this command there"
         ) from error
     if tuple(map(int, trt.__version__.split(".")[:2])) < OLDEST:

@@ -17,6 +17,7 @@ from spai_runtime.engines import BACKENDS
 from spai_runtime.engines.isolated import COPIES, MEMORY, SECONDS, SECONDS_OF_A_CORE
 from spai_runtime.fusion import Rule
 from spai_runtime.images import UNTRUSTED_FORMATS
+from spai_runtime.install import extra
 from spai_runtime.manifest import Precision
 from spai_runtime.report.files import PAGE_IMAGES
 
@@ -58,7 +59,7 @@ def run(
             metavar="NAME",
             help="Name of a published detector on the Hugging Face hub (`spai-train zoo` lists them). It is "
             "downloaded and exported once, into the folder that SPAI_CACHE names or the user's cache; this "
-            "needs 'spai-toolkit[export]'. You can repeat the option and combine it with --engine, whose "
+            f"needs {extra('export')}. You can repeat the option and combine it with --engine, whose "
             "columns come first.",
         ),
     ] = None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from spai_runtime.engines.onnx_session import CUDA, has_cuda, import_runtime
 from spai_runtime.errors import EngineError
+from spai_runtime.install import install
 from spai_runtime.text import excerpt
 
 # Of Linux; Windows does not say which library is missing. The provider finds the functions of the first in the process.
@@ -21,7 +22,7 @@ def import_for_cuda() -> Any:
     """
     runtime = import_runtime()
     if not has_cuda():
-        todo = "pip install 'spai-toolkit[gpu]' in an environment without onnxruntime"
+        todo = f"{install('gpu')} in an environment without onnxruntime"
         raise EngineError(f"this ONNX Runtime has no CUDA: {todo}")
     with redirect_stdout(io.StringIO()):
         runtime.preload_dlls()
@@ -37,7 +38,7 @@ def check_provider(path: Path, session: Any) -> None:
     reason = unloadable(import_runtime())
     if reason is None:
         raise EngineError(f"ONNX Runtime could not start {CUDA} for {path}; is the CUDA driver installed?")
-    todo = "install the GPU's driver" if reason.startswith("libcuda.so") else "pip install 'spai-toolkit[gpu]'"
+    todo = "install the GPU's driver" if reason.startswith("libcuda.so") else install("gpu")
     raise EngineError(f"ONNX Runtime could not start {CUDA} ({reason}): {todo}")
 
 

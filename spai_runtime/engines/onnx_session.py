@@ -12,6 +12,7 @@ from spai_runtime.engines.external import refuse_external_data
 from spai_runtime.engines.installed import is_installed
 from spai_runtime.engines.processor import multiplies_int8
 from spai_runtime.errors import EngineError
+from spai_runtime.install import install
 from spai_runtime.text import excerpt
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -30,7 +31,7 @@ def import_runtime() -> Any:
     try:
         import onnxruntime  # noqa: PLC0415
     except ImportError as error:
-        raise EngineError("ONNX Runtime is not installed: pip install 'spai-toolkit[cpu]'") from error
+        raise EngineError(f"ONNX Runtime is not installed: {install('cpu')}") from error
     onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 

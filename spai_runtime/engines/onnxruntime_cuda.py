@@ -25,6 +25,7 @@ from spai_runtime.engines.cuda.recording import RECORDINGS
 from spai_runtime.engines.cuda_libraries import check_provider, import_for_cuda
 from spai_runtime.engines.onnx_session import CUDA, import_runtime, open_session
 from spai_runtime.errors import EngineError
+from spai_runtime.install import install
 from spai_runtime.manifest import Artifact
 from spai_runtime.text import excerpt
 
@@ -76,7 +77,7 @@ class OnnxProgram:
         if _OUT_OF_MEMORY.search(text):
             return self.gpu.full(text)
         if _NO_CUDNN.search(text):
-            return EngineError("ONNX Runtime finds no cuDNN, which this graph needs: pip install 'spai-toolkit[gpu]'")
+            return EngineError(f"ONNX Runtime finds no cuDNN, which this graph needs: {install('gpu')}")
         if _CUDA_FAILED.search(text):
             return DeviceLostError(self.gpu.device, text)
         return EngineError(f"ONNX Runtime failed on {self.gpu.device}: {excerpt(text)}")

@@ -15,6 +15,7 @@ from spai_runtime.engines.openvino_compiled import Compiled
 from spai_runtime.engines.streams import share_of
 from spai_runtime.errors import EngineError
 from spai_runtime.files.digest import sha256_of
+from spai_runtime.install import install
 from spai_runtime.manifest import Artifact
 from spai_runtime.text import excerpt
 
@@ -106,7 +107,7 @@ def _import() -> Any:
     try:
         import openvino  # noqa: PLC0415
     except ImportError as error:
-        raise EngineError("OpenVINO is not installed: pip install 'spai-toolkit[openvino]'") from error
+        raise EngineError(f"OpenVINO is not installed: {install('openvino')}") from error
     finally:
         if silenced:
             del sys.modules["openvino_telemetry"]

@@ -12,6 +12,7 @@ from spai_runtime.engines.installed import is_installed
 from spai_runtime.engines.tensorrt_program import TensorRTProgram
 from spai_runtime.engines.tensorrt_target import Target
 from spai_runtime.errors import EngineError
+from spai_runtime.install import install
 from spai_runtime.manifest import Artifact
 
 
@@ -44,7 +45,7 @@ def _import(path: Path, target: Target) -> Any:
         with suppress(ImportError, OSError):  # OSError: a library that it loads itself
             found.append(import_module(name))
     if not found:
-        raise EngineError("TensorRT is not installed: pip install 'spai-toolkit[trt]'")
+        raise EngineError(f"TensorRT is not installed: {install('trt')}")
     trt = min(found, key=lambda module: module.__version__ != target.tensorrt)
     target.check_version(path, trt.__version__)
     return trt

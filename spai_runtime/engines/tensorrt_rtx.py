@@ -15,9 +15,10 @@ from spai_runtime.engines.runtime_cache import RuntimeCache
 from spai_runtime.engines.tensorrt_program import TensorRTProgram
 from spai_runtime.engines.tensorrt_target import RtxTarget
 from spai_runtime.errors import EngineError
+from spai_runtime.install import install
 from spai_runtime.manifest import Artifact
 
-_INSTALL = "pip install 'spai-toolkit[rtx]'"
+_INSTALL = install("rtx")
 
 log = logging.getLogger("spai_runtime")
 

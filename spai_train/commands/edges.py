@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spai_runtime.errors import UserError
+from spai_runtime.install import install
 from spai_train.detectors import DETECTORS
 
 EPILOG = "Exit code: 0 written; 2 usage, or nothing could be written."
@@ -44,7 +45,7 @@ def extra(name: str = "train") -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'spai-toolkit[{name}]'") from error
+        raise UserError(f"{error.name} is not installed: {install(name)}") from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from spai_runtime.errors import ImageError, UserError
 from spai_runtime.files.sources import printable
 from spai_runtime.images import Source
+from spai_runtime.install import install
 from spai_train.data.regular import read_file
 from spai_train.data.table import Row
 
@@ -170,7 +171,7 @@ def import_lmdb() -> Any:
     try:
         import lmdb  # noqa: PLC0415  needed for these stores alone
     except ModuleNotFoundError as error:
-        raise StoreError("a .lmdb needs lmdb, which is not installed: pip install 'spai-toolkit[train]'") from error
+        raise StoreError(f"a .lmdb needs lmdb, which is not installed: {install('train')}") from error
     return lmdb
 
 

@@ -40,7 +40,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Write) -> None
         (["a.png", "--unknown"], "No such option: --unknown"),
         (["a.png", "--device", "tpu"], "no such device: tpu; use auto, cpu, cuda:0, or cuda:0,1 for two GPUs"),
         (["a.png", "--device", "cuda:one"], "no such device: cuda:one; use auto, cpu, cuda:0, or cuda:0,1"),
-        (["a.png", "--device", "cuda:0"], "this ONNX Runtime has no CUDA: pip install 'spai-toolkit[gpu]'"),
+        (["a.png", "--device", "cuda:0"], "this ONNX Runtime has no CUDA: pip install '.[gpu]'"),
         (["a.png", "--resume"], "--resume goes on with a file: name it with --output"),
         (["a.png", "--output", "x.txt"], "cannot write x.txt: name it .csv or .jsonl"),
         (["a.png", "--output", "a.png/x.csv"], "cannot write a.png/x.csv: "),

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto
 from PIL import Image
 
-from spai_export import verify
+from spai_export import directory, verify
 from spai_export.choices import Attention, Precision, Settings
 from spai_export.cli import main
 from spai_export.directory import ExportReport, export
@@ -23,7 +23,7 @@ from spai_export.tensorrt.lint.operators import TABLE
 from spai_export.verify import Differences
 from spai_runtime.accuracy import LIMIT
 from spai_runtime.detector import Detector
-from spai_runtime.errors import EngineError
+from spai_runtime.errors import EngineError, UserError
 from spai_runtime.manifest import Accuracy, Manifest
 from spai_train.checkpoint import Card, save_checkpoint
 from spai_train.detectors.spai.model import SPAI
@@ -88,6 +88,11 @@ def test_bf16_gives_upstreams_scores_in_torch(half: ExportReport) -> None:
     assert found.engine.startswith("torch")
     assert (found.images, found.source) == (len(IMAGES), "images")
     assert 0 < found.score_difference.largest <= 1e-2
+
+
+def test_it_is_said_where_bf16_runs(half: ExportReport) -> None:
+    (line,) = [line for line in half.sentences if "a graph in bf16 runs on NVIDIA GPUs" in line]
+    assert line.startswith("bf16: ")
 
 
 def test_bf16_alone_is_not_for_cpus(half: ExportReport) -> None:
@@ -191,6 +196,43 @@ def test_what_was_not_tried_with_tensorrt_is_told(
     told = "encoder.onnx holds what was not tried with TensorRT, and may not build there: Softmax, Sqrt"
     assert told in capsys.readouterr().out.splitlines()
     assert Manifest.load(tmp_path / "m").artifacts
+
+
+IMAGES_MISSING = {
+    "absent": "there is no file, folder or match for .*absent",
+    "empty": "no image of empty can be scored: give a folder",
+}
+
+
+@pytest.mark.parametrize("images", IMAGES_MISSING)
+@pytest.mark.parametrize("command", [True, False])
+def test_images_are_looked_for_before_anything_is_exported(
+    command: bool,
+    images: str,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def export_nothing(*_: object) -> None:
+        raise AssertionError("a graph is exported")
+
+    monkeypatch.setattr(directory, "export_shared_head", export_nothing)
+    (tmp_path / "empty").mkdir()
+    if command:
+        arguments = [
+            "--ckpt",
+            str(tiny_checkpoint),
+            "--output",
+            str(tmp_path / "m"),
+            "--images",
+            str(tmp_path / images),
+        ]
+        assert main([*arguments, "--precision", "fp16"]) == 2
+        assert re.search(IMAGES_MISSING[images], capsys.readouterr().err)
+        return
+    with pytest.raises(UserError, match=IMAGES_MISSING[images]):
+        export(tiny_checkpoint, tmp_path / "m", lower(Precision.FP16, images=tmp_path / images))
 
 
 @pytest.mark.parametrize(

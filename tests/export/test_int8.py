@@ -429,6 +429,7 @@ def test_the_command_makes_int8_for_cpus(
     out = capfd.readouterr().out
     assert re.search(r"^int8: (\d+) of \1 linear layers are in int8; alone, these change", out, re.MULTILINE)
     assert re.search(r"^int8: \|Δscore\| from fp32: at most \S+, .*, on 3 images of photographs$", out, re.MULTILINE)
+    assert "\nint8: scales were found on 12 views of 3 images, and 128 images are wanted: scores" in out
     one, other = Manifest.load(tmp_path / "m").artifacts
     assert (one.precision, one.target) == ("fp32", {})
     assert (other.kind, other.precision, other.target) == ("onnx", "int8", {"device": "cpu"})

@@ -205,7 +205,7 @@ def test_scales_of_weights_are_of_the_largest_value(
     ("failure", "message"),
     [
         ("raises", "ModelOpt could not quantise the encoder: ValueError: no such thing"),
-        ("lacks", "ModelOpt is not whole, No module named 'onnx_graphsurgery': pip install 'spai-toolkit[quantize]'"),
+        ("lacks", "ModelOpt is not whole, No module named 'onnx_graphsurgery': pip install '.[quantize]'"),
         ("killed", "ModelOpt was ended by SIGKILL: it may want more memory than there is; calibrate on fewer views"),
         ("writes nothing", "ModelOpt could not quantise the encoder: noise"),
         ("finds nothing", "ModelOpt found nothing to quantise in the encoder"),
@@ -224,7 +224,7 @@ def test_failures_are_one_sentence_and_write_nothing(
 
 def test_modelopt_is_missing(half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelopt", None)
-    with pytest.raises(QuantisationError, match=r"^ModelOpt is not installed: pip install 'spai-toolkit\[quantize\]'$"):
+    with pytest.raises(QuantisationError, match=r"^ModelOpt is not installed: pip install '\.\[quantize\]'$"):
         quantize(half, Precision.INT8, sample_views(2, 32, 32), tmp_path / "out.onnx")
 
 

@@ -240,7 +240,7 @@ def test_where_no_gpu_is_the_graphs_run_and_a_plan_says_what_is_missing(
     assert by_auto.stderr.endswith(", cpu runs instead\n")
     named = run(image, "--engine", directory / "model.plan")
     assert (named.code, named.stdout) == (2, "")
-    assert named.stderr == "spai-run: CuPy is not installed: pip install 'spai-toolkit[rtx]'\n"
+    assert named.stderr == "spai-run: CuPy is not installed: pip install '.[rtx]'\n"
 
 
 @pytest.mark.parametrize(
@@ -282,13 +282,11 @@ def test_without_tensorrt_or_without_a_gpu_it_is_tensorrt_for_rtx(monkeypatch: p
 
 def test_with_neither_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(TensorRTMissingError, match=r"^TensorRT is not installed: pip install .*spai-toolkit\[trt\]"):
+    with pytest.raises(TensorRTMissingError, match=r"^TensorRT is not installed: pip install .*\.\[trt\]"):
         choose(BuildOptions(trt_for=TrtFor.GPU))
-    with pytest.raises(TensorRTMissingError, match=r"^TensorRT is not .*; or pip install 'spai-toolkit\[rtx\]', which"):
+    with pytest.raises(TensorRTMissingError, match=r"^TensorRT is not .*; or pip install '\.\[rtx\]', which"):
         choose(BuildOptions())
-    with pytest.raises(
-        TensorRTMissingError, match=r"^TensorRT for RTX is not installed: pip install 'spai-toolkit\[rtx"
-    ):
+    with pytest.raises(TensorRTMissingError, match=r"^TensorRT for RTX is not installed: pip install '\.\[rtx"):
         choose(BuildOptions(trt_for=TrtFor.RTX))
 
 

@@ -131,9 +131,7 @@ def test_a_compiler_that_does_not_work(cupy: Any, monkeypatch: pytest.MonkeyPatc
         return compiled
 
     monkeypatch.setattr(cupy, "ElementwiseKernel", kernel)
-    with pytest.raises(
-        EngineError, match=r"cannot compile for this GPU \(cannot open .*h\): pip install 'spai-toolkit"
-    ):
+    with pytest.raises(EngineError, match=r"cannot compile for this GPU \(cannot open .*h\): pip install '\.\[gpu\]'"):
         crop_kernel()
 
 

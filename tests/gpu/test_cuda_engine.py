@@ -420,7 +420,7 @@ def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch, gpus: int, dev
 
 def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(EngineError, match=r"CuPy is not installed: pip install 'spai-toolkit\[gpu\]'"):
+    with pytest.raises(EngineError, match=r"CuPy is not installed: pip install '\.\[gpu\]'"):
         Gpu.find("cuda:0")
 
 
@@ -431,7 +431,7 @@ def test_a_cupy_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     with pytest.raises(
-        EngineError, match=r"CuPy cannot be imported \(libnvrtc\.so\.13: cannot open\): pip install 'spai"
+        EngineError, match=r"CuPy cannot be imported \(libnvrtc\.so\.13: cannot open\): pip install '\.\[gpu\]'"
     ):
         Gpu.find("cuda:0")
 

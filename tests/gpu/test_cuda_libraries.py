@@ -74,7 +74,7 @@ def test_nothing_is_missing(runtime: Any, tmp_path: Path) -> None:
     [
         (
             "libcublasLt.so.13: cannot open shared object file",
-            r"could not start CUDAExecutionProvider \(libcublasLt.so.13: .*\): pip install 'spai-toolkit\[gpu\]'$",
+            r"could not start CUDAExecutionProvider \(libcublasLt.so.13: .*\): pip install '\.\[gpu\]'$",
         ),
         ("libcuda.so.1: cannot open shared object file", r"\(libcuda.so.1: .*\): install the GPU's driver$"),
         (None, r"for .*encoder\.onnx; is the CUDA driver installed\?$"),

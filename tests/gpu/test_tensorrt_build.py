@@ -486,8 +486,7 @@ def test_without_tensorrt(directory: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_lean", None)
     assert refused(directory) == (
-        "TensorRT is not installed: pip install 'spai-toolkit[trt]' on a machine with an NVIDIA GPU, "
-        "and run this command there"
+        "TensorRT is not installed: pip install '.[trt]' on a machine with an NVIDIA GPU, and run this command there"
     )
 
 

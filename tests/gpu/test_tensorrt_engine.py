@@ -253,7 +253,7 @@ def test_a_gpu_that_is_lost(encoder: CudaEngine, machine: Any, after: int | None
 
 def test_without_tensorrt(encoder_plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineError, match=r"TensorRT is not installed: pip install 'spai-toolkit\[trt\]'"):
+    with pytest.raises(EngineError, match=r"TensorRT is not installed: pip install '\.\[trt\]'"):
         load_plan(encoder_plan, ENCODER, "cuda:0", TARGET)
 
 

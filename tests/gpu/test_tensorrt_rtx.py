@@ -109,7 +109,7 @@ def test_what_cannot_be_recorded_is_not_tried(plan: Path, rtx: FakeRtx) -> None:
     ("diagnostic", "said"),
     [
         ("OLD_CUDA_DRIVER", "the driver of the GPU is too old for it: install a newer one"),
-        ("OLD_CUDA_RUNTIME", "the CUDA runtime is too old for it: pip install 'spai-toolkit[rtx]'"),
+        ("OLD_CUDA_RUNTIME", "the CUDA runtime is too old for it: pip install '.[rtx]'"),
         ("INSUFFICIENT_GPU_MEMORY", "cuda:0 has too little memory for it: free some, or take another GPU"),
         ("CUDA_ERROR", "CUDA fails on cuda:0 (it gives no reason): check the driver"),
     ],
@@ -170,7 +170,7 @@ def test_what_may_be_slow_runs(plan: Path, rtx: FakeRtx, caplog: pytest.LogCaptu
 def test_without_the_library_or_cupy(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (("tensorrt_rtx", "TensorRT for RTX"), ("cupy", "CuPy")):
         monkeypatch.setitem(__import__("sys").modules, module, None)
-        with pytest.raises(EngineError, match=rf"^{name} is not installed: pip install 'spai-toolkit\[rtx\]'$"):
+        with pytest.raises(EngineError, match=rf"^{name} is not installed: pip install '\.\[rtx\]'$"):
             load(plan)
 
 

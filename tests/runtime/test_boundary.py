@@ -85,4 +85,4 @@ def test_help_and_version_need_no_engine() -> None:
 def test_a_missing_engine_library_is_named(tiny_detector: Path, photo: Write) -> None:
     ran = spawn(photo("a.png", 70, 90), "--engine", tiny_detector, prelude=BLOCK.format(names=HEAVY + ENGINES))
     assert (ran.code, ran.stdout) == (2, "")
-    assert ran.stderr == "spai-run: ONNX Runtime is not installed: pip install 'spai-toolkit[cpu]'\n"
+    assert ran.stderr == "spai-run: ONNX Runtime is not installed: pip install '.[cpu]'\n"

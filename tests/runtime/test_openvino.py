@@ -192,7 +192,7 @@ def test_a_graph_that_fails_while_it_runs(tmp_path: Path) -> None:
 
 def test_without_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(EngineError, match=r"^OpenVINO is not installed: pip install 'spai-toolkit\[openvino\]'$"):
+    with pytest.raises(EngineError, match=r"^OpenVINO is not installed: pip install '\.\[openvino\]'$"):
         load(write_encoder(tmp_path / "encoder.onnx"), ENCODER)
 
 

@@ -235,7 +235,7 @@ def test_without_torch_there_is_help_and_a_sentence(tmp_path: Path) -> None:
     )
     command_line = [sys.executable, "-c", code, str(tmp_path / "o")]
     done = subprocess.run(command_line, capture_output=True, text=True, check=False)
-    sentence = "spai-train: torch is not installed: pip install 'spai-toolkit[train]'\n"
+    sentence = "spai-train: torch is not installed: pip install '.[train]'\n"
     assert (done.returncode, done.stderr) == (2, sentence)
 
 

@@ -285,9 +285,9 @@ def test_a_shard_that_shrinks_while_it_is_open(tmp_path: Path) -> None:
 def test_without_lmdb_the_extra_is_named(tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.lmdb").touch()
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(StoreError, match=r"pip install 'spai-toolkit\[train\]'"):
+    with pytest.raises(StoreError, match=r"pip install '\.\[train\]'"):
         open_store(tmp_path / "a.lmdb")
-    with pytest.raises(StoreError, match=r"pip install 'spai-toolkit\[train\]'"):
+    with pytest.raises(StoreError, match=r"pip install '\.\[train\]'"):
         pack(rows, Files(), tmp_path / "b.lmdb")
 
 

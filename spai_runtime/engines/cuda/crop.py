@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spai_runtime.engines.cuda.gpu import failures, import_cupy
 from spai_runtime.errors import EngineError
+from spai_runtime.install import install
 from spai_runtime.views import Padding
 
 Row = tuple[int, int, int, int, int, int, int]  # pointer, height, width, top, left, whether flipped, code of PADDINGS
@@ -70,7 +71,7 @@ def crop_kernel() -> Any:
         if isinstance(error, (MemoryError, *failures())) and getattr(error, "status", None) not in _REFUSED:
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise EngineError(f"CuPy cannot compile for this GPU ({reason}): pip install 'spai-toolkit[gpu]'") from error
+        raise EngineError(f"CuPy cannot compile for this GPU ({reason}): {install('gpu')}") from error
     return kernel
 
 

@@ -10,6 +10,7 @@ from spai_runtime.engines.base import DeviceBusyError, DeviceLostError, DeviceMe
 from spai_runtime.engines.cuda.recording import RECORDINGS
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
+from spai_runtime.install import install
 from spai_runtime.text import excerpt, sentence
 
 # cudaErrorMemoryAllocation and cudaErrorStreamCapture…; CUDA_ERROR_OUT_OF_MEMORY and CUDA_ERROR_STREAM_CAPTURE_… of the
@@ -113,7 +114,7 @@ def import_cupy() -> Any:
     except ImportError as error:
         reason = str(error.__cause__ or error).strip().partition("\n")[0]  # CuPy puts a page around the cause
         what = "is not installed" if error.name == "cupy" else f"cannot be imported ({excerpt(reason)})"
-        raise EngineError(f"CuPy {what}: pip install 'spai-toolkit[gpu]'") from error
+        raise EngineError(f"CuPy {what}: {install('gpu')}") from error
     return cupy
 
 

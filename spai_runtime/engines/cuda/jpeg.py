@@ -21,11 +21,12 @@ from spai_runtime.engines.cuda.slot import CudaImage
 from spai_runtime.engines.devices import gpus
 from spai_runtime.errors import EngineError
 from spai_runtime.images import Picture
+from spai_runtime.install import install
 
 OPTIONS = ":fancy_upsampling=1"
 DECODERS = 8  # at once: each keeps buffers on the GPU for the largest image that it has seen
 
-_INSTALL = "pip install 'spai-toolkit[nvimgcodec]', or leave --decode out"
+_INSTALL = f"{install('nvimgcodec')}, or leave --decode out"
 
 
 class JpegDecoder:
