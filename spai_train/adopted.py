@@ -22,22 +22,23 @@ class Adopted:
     notes: tuple[str, ...] = ()
 
 
-def load_fit(recipe: str | Path, overrides: Mapping[str, Any]) -> Adopted:
+def load_fit(recipe: str | Path, overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Adopted:
     """The section `fit` of a recipe, with the dimensions of the file `pretrained` where it can tell them and the user
     has chosen none.
 
+    :param defaults: see `load_recipe`
     :raises UserError: the recipe cannot be followed, or the file cannot be read
     """
     chosen = chosen_keys(recipe, "fit", overrides)
     values = read_section(recipe, "fit", overrides)
     taken = _taken(values, chosen)
     if not taken:
-        return Adopted(load_recipe(recipe, "fit", FitRecipe, overrides), chosen)
+        return Adopted(load_recipe(recipe, "fit", FitRecipe, overrides, defaults), chosen)
     kept = {key: value for key, value in values.get("model", {}).items() if f"model.{key}" in chosen}
     model = {f"model.{key}": value for key, value in {**taken, **kept}.items()}
     named = ", ".join(f"{key} {value:g}" for key, value in taken.items())
     note = f"the model has the dimensions of {values['pretrained']}: {named}"
-    return Adopted(load_recipe(recipe, "fit", FitRecipe, {**overrides, **model}), chosen, (note,))
+    return Adopted(load_recipe(recipe, "fit", FitRecipe, {**overrides, **model}, defaults), chosen, (note,))
 
 
 def _taken(values: Mapping[str, Any], chosen: Collection[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import typer
 
 from spai_runtime.cli.commands import VerboseOption, show
 from spai_runtime.errors import UserError
+from spai_runtime.text import visible
 from spai_train.commands.edges import extra, writable
 from spai_train.commands.training import (
     BatchOption,
@@ -40,7 +41,15 @@ def run(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="A YAML file, or a recipe that ships: demo, or a detector's name. Without it, that of --detector."
+            help="A YAML file, or a recipe that ships: small (for a CPU), demo, or a detector's name. Without it, that "
+            "of --detector."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What your detector is called in detector.json and in columns. Without it, what the recipe says, or "
+            "the name of the folder --output [name]."
         ),
     ] = None,
     data: DataOption = None,
@@ -96,6 +105,7 @@ def run(
     given = overrides(
         assignments,
         detector=detector,
+        name=name,
         data=data,
         validation=validation,
         test_csv=test_csv,
@@ -122,7 +132,8 @@ def run(
                 f"there is no recipe for {detector}: give one with --recipe, or fit its linear layer alone with "
                 "`spai-train probe`"
             )
-    adopted = load_fit(recipe or detector or DEFAULT, given)
+    defaults = {"name": visible(output.resolve().name)}
+    adopted = load_fit(recipe or detector or DEFAULT, given, defaults)
     with writable(output):
         outcome = fit(adopted.recipe, output, resume=resume, chosen=adopted.chosen, notes=adopted.notes)
     if not outcome.tells:

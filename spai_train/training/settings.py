@@ -15,15 +15,23 @@ NotNegative = Annotated[int, Meta(ge=0)]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """:param batch_size: images of one step of the optimizer, over all processes and micro-batches
-    :param accumulate: micro-batches of a step, whose gradients are summed: less memory, the same step
-    :param precision: of products: `auto` is bf16 on a GPU that has it, else fp32; fp16 needs a GPU
-    :param device: `auto` is the GPU if there is one; several processes take one GPU each
-    :param compile: whether torch.compile fuses the backbone
-    :param checkpointing: whether a backbone that trains keeps no activations and computes them twice
-    :param save_every: steps between saved states; None saves after every epoch
-    :param trackers: of accelerate: tensorboard, wandb, mlflow, trackio, …
-    :param log_every: steps between entries of the trackers
+    """The keys that `pretrain` and `fit` share.
+
+    :param seed: Order, augmentation, first weights and dropout follow from this seed.
+    :param data: These keys say where images come from.
+    :param batch_size: A step of the optimizer has so many images, over all processes and micro-batches.
+    :param accumulate: A step is computed in so many micro-batches, whose gradients are summed, which takes less
+        memory.
+    :param precision: Products are computed in this precision; `auto` is bf16 on a GPU that has it and fp32 elsewhere,
+        and fp16 needs a GPU.
+    :param device: The training runs here; `auto` is the GPU where there is one. Several processes take one GPU each.
+    :param compile: If this is true, torch.compile fuses the backbone.
+    :param checkpointing: If this is true, a backbone that trains keeps no activations and computes them twice.
+    :param save_every: The state is saved every so many steps; null saves it after every epoch.
+    :param trackers: These trackers of accelerate are written: tensorboard, wandb, mlflow, trackio and others.
+    :param log_every: The trackers get an entry every so many steps.
+    :param optimizer: These keys set the optimizer.
+    :param schedule: These keys set the learning rate of each step.
     """
 
     seed: NotNegative = 0
@@ -73,6 +81,7 @@ RESUMABLE = frozenset(
         "trackers",
         "log_every",
         "keep",
+        "name",
         "validation_batch_size",
     }
 )

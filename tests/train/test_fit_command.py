@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from spai_train.checkpoint import load_checkpoint
 from spai_train.cli import main
 from spai_train.training.task import Outcome
 from tests.support.commands import Ran
@@ -131,6 +132,27 @@ def test_a_detector_is_gone_on_from_and_a_store_read(train: Any, recipe: Path, t
     written = yaml.safe_load((second / "recipe.yaml").read_text())["fit"]
     assert ran.code == 0, ran.stderr
     assert (written["start"], written["data"]["store"]) == (str(first / "best.safetensors"), str(store))
+
+
+def named(run: Path) -> str:
+    return load_checkpoint(run / "best.safetensors").card.name
+
+
+def test_a_detector_is_called_as_its_folder_or_as_the_user_says(
+    train: Any, recipe: Path, table: Path, tmp_path: Path
+) -> None:
+    short = ["--recipe", recipe, "--data", table, "--batch-size", 24, "--epochs", 1, "--workers", 0]
+    assert train("fit", *short, "--output", tmp_path / "mine").code == 0
+    assert train("fit", *short, "--output", tmp_path / "other", "--name", "Our detector").code == 0
+    assert (named(tmp_path / "mine"), named(tmp_path / "other")) == ("mine", "Our detector")
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert train("fit", *short, "--output", tmp_path / "moved", "--resume").code == 0
+
+
+def test_the_name_in_a_recipe_stays(train: Any, recipe: Path, table: Path, tmp_path: Path) -> None:
+    recipe.write_text(yaml.safe_dump({"fit": {**SMALL["fit"], "name": "theirs"}}))
+    assert train("fit", *options(recipe, table, tmp_path / "run"), "--set", "schedule.epochs=1").code == 0
+    assert named(tmp_path / "run") == "theirs"
 
 
 def test_set_wins_over_an_option(train: Any, recipe: Path, table: Path, tmp_path: Path) -> None:
