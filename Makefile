@@ -9,7 +9,7 @@ DEMO := runs/demo
 IN_PARALLEL := -n auto --maxprocesses 8 --dist loadfile  # a process takes up to 2 GB, and makes what a file shares once
 BINDINGS := $(DEV_ENV)/bindings
 
-.PHONY: demo test bindings lint bench bench-cpu bench-gpu demo-detector clean
+.PHONY: demo test bindings lint docs bench bench-cpu bench-gpu demo-detector clean
 
 demo: $(RUN_ENV)/ready  ## score the example images with the demo detector, on the CPU, without torch
 	$(RUN_ENV)/bin/spai-run examples --format table
@@ -21,6 +21,9 @@ lint: $(DEV_ENV)/ready  ## style and types
 	$(DEV_ENV)/bin/ruff check .
 	$(DEV_ENV)/bin/ruff format --check .
 	$(DEV_ENV)/bin/mypy
+
+docs: $(DEV_ENV)/ready  ## docs/recipes.md, from the code
+	$(DEV_ENV)/bin/python -m spai_train.reference docs/recipes.md
 
 bench: $(DEV_ENV)/ready  ## ratios within one run; prints a line of JSON each
 	$(DEV_ENV)/bin/python -m pytest benchmarks -q -s

@@ -44,22 +44,26 @@ THRESHOLD_SOURCE = "not calibrated; `spai-train evaluate --calibrate` finds one"
 class FitRecipe(TrainingSettings):
     """The section `fit` of a recipe; the defaults are the published setting (upstream `configs/spai.yaml`, README).
 
-    :param detector: its row in the table of detectors; `model` has the keys of its dimensions
-    :param name: of what is trained; left out, the detector's
-    :param notice: one line that a user must read before trusting a score, or ""
-    :param positive: what it shall say of images like those of class 1: `ai`, or what else they are, e.g. `edited`
-    :param stage: a part of the detector to train alone, where it has such: of CO-SPY `semantic`, `artifact`, `fusion`
-    :param pretrained: weights of the backbone: a file, or `timm` for those on its hub (CLIP, DINOv2); None has none
-    :param vae: weights of CO-SPY's VAE: `vae/diffusion_pytorch_model.safetensors` of Stable Diffusion v1.4
-    :param start: a whole checkpoint to go on from; `model`, `pretrained`, `vae` and `initial` are then not asked
-    :param initial: how weights are drawn that are not loaded
-    :param freeze: whether the backbone stays as it is; None freezes one that is loaded, as upstream does
-    :param views: augmented views of an image, which the head sees as its tiles
-    :param beside: the augmentation of the views that CO-SPY's stage `fusion` gives its artifact branch; None draws
-        them by `augmentation` too
-    :param validation_batch_size: views that validation gives the encoder at once; None is 4 on a CPU, 64 on a GPU, and
-        half of it, again and again, where memory runs out
-    :param keep: `best` keeps the best and the last epoch's checkpoint, `all` every epoch's
+    :param detector: This detector is trained, whose dimensions are the keys of `model`.
+    :param name: The detector gets this name; left out, `spai-train fit` takes that of the run's folder.
+    :param notice: A user must read this one line before trusting a score; it may be empty.
+    :param positive: The detector says this word of images like those of class 1: `ai`, or what else they are.
+    :param model: These keys are the dimensions of the detector.
+    :param stage: Only this part of the detector is trained: of CO-SPY `semantic`, `artifact`, `fusion`.
+    :param pretrained: The backbone starts from the weights in this file, or `timm` from those on its hub.
+    :param vae: CO-SPY's VAE has the weights in this file, of Stable Diffusion v1.4.
+    :param start: The training goes on from this checkpoint of a whole detector; other weights are then not asked for.
+    :param initial: Weights that are not loaded are drawn as published (`upstream`), from N(0, 1/fan_in) behind the
+        backbone (`fan_in`), or so and with a patch embedding that whitens patches of the images (`whitened`).
+    :param freeze: The backbone stays as it is if this is true; null freezes one that is loaded, as upstream does.
+    :param views: So many augmented views of an image are drawn, which the head sees as its tiles.
+    :param augmentation: These keys say how views are drawn from an image.
+    :param beside: This draws the views of CO-SPY's artifact branch in its stage `fusion`; null is `augmentation` too.
+    :param objective: These keys say what a step minimises.
+    :param stopping: These keys say which epoch is the best, and when the training ends early.
+    :param validation_batch_size: Validation gives the encoder so many views at once; null is 4 on a CPU and 64 on a
+        GPU. It is halved, again and again, where memory runs out.
+    :param keep: `best` keeps the checkpoints of the best and the last epoch, `all` those of every epoch.
     """
 
     detector: str = DEFAULT

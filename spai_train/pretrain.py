@@ -33,10 +33,12 @@ from spai_train.training.task import OnEpoch, Outcome
 class PretrainRecipe(TrainingSettings):
     """The section `pretrain` of a recipe; the defaults are MFM's for ViT-B/16 (its `mfm_pretrain__vit_base` config).
 
-    :param model: of which only the backbone's dimensions and `mask_radius` are read
-    :param initial: how weights are drawn: `upstream` as upstream does, `whitened` with a patch embedding that whitens
-        patches of the images, for trainings too short to learn one
-    :param low_share: of the images whose low frequencies are kept; the others keep the high ones
+    :param model: Only the dimensions of the backbone, `tile_size` and `mask_radius` are read of these.
+    :param initial: Weights are drawn in this way: `upstream` as published, `whitened` with a patch embedding that
+        whitens patches of the images, for trainings too short to learn one.
+    :param low_share: This share of the images keeps its low frequencies, and the others keep their high ones.
+    :param augmentation: These keys say how a view is drawn from an image.
+    :param loss: These keys say how far the restored image lies from the original.
     """
 
     batch_size: Annotated[int, Meta(ge=1)] = 2048  # MFM's docs/PRETRAIN.md: 16 GPUs × 128

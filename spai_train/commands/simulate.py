@@ -16,7 +16,9 @@ def run(
     output: Annotated[
         Path, typer.Argument(help="Folder to make, with images/ and images.csv (image,class,split,source).")
     ],
-    recipe: Annotated[str, typer.Option(help="A YAML file with a section `simulate`, or demo, which ships.")] = "demo",
+    recipe: Annotated[
+        str, typer.Option(help="A YAML file with a section `simulate`, or a recipe that ships: demo or small.")
+    ] = "demo",
     seed: SeedOption = None,
     assignments: SetOption = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 RecipeOption = Annotated[
-    str, typer.Option(help="A YAML file, or the name of a recipe that ships: spai (as published), demo.")
+    str, typer.Option(help="A YAML file, or a recipe that ships: spai (as published) or small (for a CPU).")
 ]
 DataOption = Annotated[
     list[Path] | None,

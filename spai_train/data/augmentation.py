@@ -22,35 +22,49 @@ class Augmentation:
 
     Pairs are the lowest and the highest value; what is drawn lies between them, evenly.
 
-    :param crop: share of the image's area that is cut out and resized, in (0, 1] (MIN_CROP_AREA, MAX_CROP_AREA);
-        (1, 1) cuts S×S pixels without resizing, and pads a shorter side by reflection
-    :param shorter_side: that the image is resized to before the crop, in pixels, bilinear as torchvision resizes PIL
-        images; None leaves it as it is
-    :param ratio: width over height of what is cut out, drawn evenly in its logarithm (albumentations' default)
-    :param interpolation: of every resize; rotation is bilinear in any case
-    :param antialias: whether a resize to fewer pixels averages over what it leaves out, as Pillow's does; OpenCV's
-        does not
-    :param degrade: what blur, noise, jitter, sharpening and compression act on: the `view`, in the end; the whole
-        `image`, before it is resized and cropped; or the whole `resized` image, before it is cropped. SPAI's act on
-        the view; a JPEG that people share was cropped and resized after it was compressed
-    :param horizontal_flip, vertical_flip: probabilities
-    :param rotation: probability (ROTATION_PROB) of turning, cutting out the largest square that shows no border, and
-        resizing that to S×S
-    :param degrees: largest angle, either way (ROTATION_DEGREES)
-    :param blur: probability of a Gaussian blur (GAUSSIAN_BLUR_PROB)
-    :param blur_kernel: kernel size in pixels, odd; an even draw counts as the next odd size (GAUSSIAN_BLUR_LIMIT)
-    :param blur_sigma: standard deviation of the kernel in pixels (GAUSSIAN_BLUR_SIGMA)
-    :param noise: probability of Gaussian noise, independent in each channel (GAUSSIAN_NOISE_PROB)
-    :param noise_variance: on the scale of 0–255 (albumentations' default)
-    :param jitter: probability of changing brightness, contrast, saturation and hue, in any order (COLOR_JITTER)
-    :param brightness, contrast, saturation: factors, 1 leaves the image as it is (COLOR_JITTER_*_RANGE)
-    :param hue: turn of the colour circle, in [−0.5, 0.5] (COLOR_JITTER_HUE_RANGE)
-    :param sharpen: probability (SHARPEN_PROB) of a 3×3 filter, (1 − α)·identity + α·effect, where effect is
-        8 + lightness in the centre and −1 around it
-    :param sharpen_alpha: α, in [0, 1] (SHARPEN_ALPHA_RANGE)
-    :param sharpen_lightness: brightness of the effect (SHARPEN_LIGHTNESS_RANGE)
-    :param jpeg, webp: probabilities of a compression (JPEG_COMPRESSION_PROB, WEBP_COMPRESSION_PROB)
-    :param jpeg_quality, webp_quality: 1–100 (JPEG_MIN_QUALITY, JPEG_MAX_QUALITY, and the same of WEBP)
+    :param crop: A share of the image's area between these two is cut out and resized; [1, 1] cuts S×S pixels without
+        resizing, and pads a shorter side by reflection. Upstream: MIN_CROP_AREA, MAX_CROP_AREA.
+    :param ratio: The width over the height of what is cut out lies between these two. It is drawn evenly in its
+        logarithm (albumentations' default).
+    :param shorter_side: The image is resized to a shorter side of so many pixels before the crop; null leaves it as it
+        is. The resize is bilinear, as torchvision resizes PIL images.
+    :param degrade: Blur, noise, jitter, sharpening and compression act on the `view` in the end, on the whole `image`
+        before it is resized and cropped, or on the whole `resized` image before it is cropped. SPAI's act on the view;
+        a JPEG that people share was cropped and resized after it was compressed.
+    :param interpolation: Every resize interpolates in this way. Rotation is bilinear in any case.
+    :param antialias: If this is true, a resize to fewer pixels averages over what it leaves out, as Pillow's does.
+        OpenCV's does not.
+    :param horizontal_flip: A view is mirrored left to right with this probability.
+    :param vertical_flip: A view is mirrored top to bottom with this probability.
+    :param rotation: A view is turned with this probability, and the largest square without a border is resized to it.
+        Upstream: ROTATION_PROB.
+    :param degrees: A view is turned by at most this angle, either way. Upstream: ROTATION_DEGREES.
+    :param blur: A Gaussian blur is applied with this probability. Upstream: GAUSSIAN_BLUR_PROB.
+    :param blur_kernel: The kernel of the blur has a side between these two odd numbers of pixels. An even draw counts
+        as the next odd size. Upstream: GAUSSIAN_BLUR_LIMIT.
+    :param blur_sigma: The kernel's standard deviation lies between these two, in pixels. Upstream:
+        GAUSSIAN_BLUR_SIGMA.
+    :param noise: Gaussian noise is added with this probability, independently in each channel. Upstream:
+        GAUSSIAN_NOISE_PROB.
+    :param noise_variance: The variance of the noise lies between these two, on the scale of 0–255 (albumentations'
+        default).
+    :param jitter: Brightness, contrast, saturation and hue are changed with this probability, in any order. Upstream:
+        COLOR_JITTER.
+    :param brightness: Jitter multiplies the brightness by a factor between these two. Upstream: COLOR_JITTER_*_RANGE.
+    :param contrast: Jitter multiplies the contrast by a factor between these two.
+    :param saturation: Jitter multiplies the saturation by a factor between these two.
+    :param hue: Jitter turns the colour circle by an amount between these two, of which 0.5 is half a turn. Upstream:
+        COLOR_JITTER_HUE_RANGE.
+    :param sharpen: A 3×3 filter sharpens with this probability. It is (1 − α)·identity + α·effect, where effect is 8 +
+        lightness in the centre and −1 around it. Upstream: SHARPEN_PROB.
+    :param sharpen_alpha: The filter's α lies between these two, from 0 to 1. Upstream: SHARPEN_ALPHA_RANGE.
+    :param sharpen_lightness: The brightness of the filter's effect lies between these two. Upstream:
+        SHARPEN_LIGHTNESS_RANGE.
+    :param jpeg: A JPEG compression is applied with this probability. Upstream: JPEG_COMPRESSION_PROB.
+    :param jpeg_quality: JPEG qualities lie between these two, from 1 to 100. Upstream: JPEG_MIN_QUALITY,
+        JPEG_MAX_QUALITY.
+    :param webp: A WebP compression is applied with this probability. Upstream: WEBP_COMPRESSION_PROB.
+    :param webp_quality: WebP qualities lie between these two, from 1 to 100.
     :raises ValueError: a pair whose first value is above its second, or an even kernel
     """
 

@@ -16,13 +16,17 @@ from spai_train.data.table import GENERATED, Row, TableError, check_classes, rea
 class DataSettings:
     """Where images come from.
 
-    :param tables: CSVs with image, class and split
-    :param validation: CSVs of the validation images; none for the rows of `tables` in `validation_split`
-    :param tests: CSVs that each epoch is measured on apart, for the metrics alone: nothing is chosen by them
-    :param root: that paths are relative to; None is each CSV's folder
-    :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
-    :param workers: processes that read and augment, at most one a core; 0 does so in the training process
-    :param prefetch: micro-batches that each worker keeps ready
+    :param tables: These CSVs have the columns image, class and split.
+    :param validation: These CSVs hold the validation images; without one, they are the rows of `tables` in
+        `validation_split`.
+    :param tests: Each epoch is measured on these CSVs too, and nothing is chosen by them.
+    :param root: Paths are relative to this folder; null is each CSV's own.
+    :param store: Images are read from this `.lmdb`, `.tar` or folder of them; null reads files.
+    :param train_split: Rows of this split are learned from.
+    :param validation_split: Rows of this split are validated on.
+    :param test_split: Rows of this split are read from `tests`.
+    :param workers: So many processes read and augment, at most one a core; 0 does so in the training process.
+    :param prefetch: Each of these processes keeps so many micro-batches ready.
     """
 
     tables: tuple[str, ...] = ()

@@ -26,7 +26,10 @@ Depth = Annotated[int, Meta(ge=1, le=128)]
 class ClassTokenConfig:
     """A detector derives from it and gives it the published dimensions.
 
-    :param side: of a view, in pixels
+    :param side: A view has sides of so many pixels.
+    :param patch_size: A patch of the ViT has sides of so many pixels.
+    :param width: Tokens of the ViT have so many channels.
+    :param depth: The ViT has so many blocks.
     """
 
     side: Side

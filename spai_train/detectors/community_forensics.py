@@ -31,7 +31,7 @@ _COMPILED = "_orig_mod."  # what torch.compile puts before names
 class CommunityForensicsConfig(ClassTokenConfig):
     """The defaults are ViT-S/16 at 384 pixels, `OwensLab/commfor-model-384` on the Hugging Face hub.
 
-    :param resize: the image's shorter side before it is cropped
+    :param resize: The image is resized to a shorter side of so many pixels before it is cropped.
     """
 
     side: class_token.Side = 384

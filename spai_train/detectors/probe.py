@@ -30,13 +30,15 @@ Deviation = Annotated[float, Meta(gt=0)]
 class ProbeConfig:
     """The defaults are what timm says of its `convnext_tiny`.
 
-    :param backbone: timm's name
-    :param features: D
-    :param side: of the square view that is cropped from the middle, in pixels
-    :param resize: before that: of the image's shorter side, or of both where the rule is `square`
-    :param interpolation: Pillow's resampling
-    :param mean, std: of each channel, of values in [0, 1]
-    :param normalised: whether features are divided by their L2 norm
+    :param backbone: The encoder is the model of timm of this name.
+    :param features: The encoder gives so many features.
+    :param side: A view has sides of so many pixels, and is cropped from the middle.
+    :param resize: Before that, the image is resized to so many pixels, which `rule` explains.
+    :param rule: `resize` is the length of the image's shorter side (`shorter`) or of both sides (`square`).
+    :param interpolation: The resize interpolates by this filter of Pillow.
+    :param mean: This is taken from each channel, of values from 0 to 1.
+    :param std: Each channel is divided by this, of values from 0 to 1.
+    :param normalised: If this is true, features are divided by their L2 norm.
     """
 
     backbone: Annotated[str, Meta(max_length=255)] = "convnext_tiny"

@@ -31,9 +31,10 @@ Width = Annotated[int, Meta(ge=1, le=1 << 14)]
 class RINEConfig:
     """The defaults are the published 4-class model (upstream `get_our_trained_model`).
 
-    :param width, depth: of the tower, of whose blocks each has its importance
-    :param projection: P
-    :param layers: of each of the two projections
+    :param width: Tokens of the tower have so many channels.
+    :param depth: The tower has so many blocks, of which each has its importance.
+    :param projection: The projections give so many channels.
+    :param layers: Each of the two projections has so many layers.
     """
 
     width: Annotated[int, Meta(ge=HEAD_WIDTH, le=1 << 14, multiple_of=HEAD_WIDTH)] = 1024

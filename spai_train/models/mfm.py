@@ -23,8 +23,9 @@ from spai_train.models.vit import FAMILIES, Backbone
 class FrequencyLoss:
     """How far two batches lie apart, frequency by frequency (upstream `frequency_loss.py`).
 
-    :param gamma: exponent of the distance; below 1 the small distances weigh more
-    :param target: `masked` takes the mean over the frequencies that were removed (published), `normal` over all
+    :param gamma: Distances are raised to this power, so that below 1 the small ones weigh more.
+    :param target: The loss is the mean over the frequencies that were removed (`masked`, published) or over all
+        (`normal`).
     """
 
     gamma: float = 1.0

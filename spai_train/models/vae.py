@@ -31,9 +31,10 @@ Channels = Annotated[int, Meta(ge=GROUPS, le=1 << 12, multiple_of=GROUPS)]
 class VAEConfig:
     """The defaults are those of Stable Diffusion.
 
-    :param widths: channels at each resolution, from the image's own to the latent's; each is half of that before
-    :param layers: residual blocks at each resolution of the encoder; the decoder has one more
-    :param latent: channels of a latent
+    :param widths: So many channels stand at each resolution, from the image's own to the latent's. Each resolution is
+        half of that before.
+    :param layers: The encoder has so many residual blocks at each resolution, and the decoder one more.
+    :param latent: A latent has so many channels.
     """
 
     widths: Annotated[tuple[Channels, ...], Meta(min_length=1, max_length=8)] = (128, 256, 512, 512)

@@ -29,10 +29,10 @@ _FILTERS = (PIL.Image.Resampling.BILINEAR, PIL.Image.Resampling.BICUBIC, PIL.Ima
 class Finish:
     """What happens to an image of either class on its way to a file.
 
-    :param sides: smallest and largest side of the final image, pixels
-    :param rescale: smallest and largest factor
-    :param rescaled: share of the images that are rescaled at all, in [0, 1]
-    :param quality: smallest and largest JPEG quality
+    :param sides: Sides of the final image lie between these two numbers of pixels.
+    :param rescale: Images are rescaled by factors between these two.
+    :param rescaled: This share of the images is rescaled at all, from 0 to 1.
+    :param quality: JPEG qualities lie between these two.
     """
 
     sides: tuple[int, int] = (256, 512)

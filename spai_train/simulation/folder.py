@@ -15,7 +15,8 @@ from spai_train.simulation.drawing import REAL, Draw, Finish, Sample, crop, draw
 from spai_train.simulation.generators import Generator, GeneratorSpec, GeneratorTraining, make_generator
 
 Group = Literal["real", "seen", "unseen"]
-SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+Format = Literal["png", "jpeg"]
+SUFFIXES: dict[Format, str] = {"png": ".png", "jpeg": ".jpg"}
 
 
 class Stream(IntEnum):
@@ -31,8 +32,9 @@ class Stream(IntEnum):
 class Split:
     """How many scenes of each kind a split shows.
 
-    :param real: photographed scenes
-    :param seen: through the generators of `seen` in turn, `unseen` through the others
+    :param real: So many scenes are photographed.
+    :param seen: So many scenes go through the generators of `seen`, in turn.
+    :param unseen: So many scenes go through the generators of `unseen`, in turn.
     """
 
     real: int = 0
@@ -42,7 +44,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Example:
-    """One real and one generated image to look at: smallest and largest side in pixels, and whether they are JPEG."""
+    """One real and one generated image to look at.
+
+    :param sides: Sides of the images lie between these two numbers of pixels.
+    :param jpeg: The images are JPEGs if this is true, and PNGs otherwise.
+    """
 
     sides: tuple[int, int]
     jpeg: bool = False
@@ -50,10 +56,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Simulation:
-    """:param seen: generators that any split may show; `unseen` are for tests
-    :param finish: what both classes go through on their way to a file
-    :param splits: by name; every scene is written as PNG and as JPEG
-    :param examples: images beside the splits
+    """The section `simulate` of a recipe.
+
+    :param seed: Everything that is drawn follows from this seed.
+    :param splits: These are the splits, each with its numbers of scenes.
+    :param seen: Any split may show images of these generators.
+    :param unseen: These generators are for tests, so that training never sees them.
+    :param generator: This is how the generators are trained.
+    :param finish: This is what images of both classes go through on their way to a file.
+    :param examples: These images are written beside the splits, to look at.
+    :param formats: Every scene is written in each of these formats.
+    :param workers: So many processes draw the images.
     """
 
     seed: int
@@ -63,6 +76,7 @@ class Simulation:
     generator: GeneratorTraining = field(default_factory=GeneratorTraining)
     finish: Finish = field(default_factory=Finish)
     examples: tuple[Example, ...] = ()
+    formats: tuple[Format, ...] = ("png", "jpeg")
     workers: int = 2
 
     def words(self, stream: Stream, *more: int) -> tuple[int, ...]:
@@ -74,21 +88,23 @@ def simulate(simulation: Simulation, output: Path) -> Path:
     """Trains the generators, draws every image, and writes `images/`, `examples/` and tables into a folder.
 
     :returns: path of images.csv: image (relative to it), class, split, and source, `real` or a generator's name;
-        png.csv and jpeg.csv beside it are the rows of one format
+        png.csv and jpeg.csv beside it are the rows of one format, of those that are written
     """
     generators = train_generators(simulation)
     (output / "images").mkdir(parents=True, exist_ok=True)
     entries = list(_entries(simulation))
     drawn = draw_all([draw for _, draw in entries], generators, simulation.finish, simulation.workers)
+    forms = {form: SUFFIXES[form] for form in simulation.formats}
     rows = [
         _write(output, f"images/{index:06d}_{sample.source}{sample.suffix}", split, sample)
         for index, ((split, _), samples) in enumerate(zip(entries, drawn, strict=True))
         for sample in samples
+        if sample.suffix in forms.values()
     ]
     for name, sample in draw_examples(simulation, generators).items():
         _write(output, f"examples/{name}", "example", sample)
     write_table(output / "images.csv", rows)
-    for form, suffix in SUFFIXES.items():
+    for form, suffix in forms.items():
         write_table(output / f"{form}.csv", [row for row in rows if row.path.suffix == suffix])
     return output / "images.csv"
 

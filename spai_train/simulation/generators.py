@@ -23,8 +23,9 @@ GRID = 8  # a generated image's sides are multiples of this, the largest up-samp
 class GeneratorSpec:
     """One generator.
 
-    :param upsampling: "transposed", "nearest", "bilinear", "shuffle" or "laplacian"
-    :param factor: between the image and its latent, 4 or 8
+    :param upsampling: The generator up-samples in this way: "transposed", "nearest", "bilinear", "shuffle",
+        "laplacian".
+    :param factor: The image is so many times as large as its latent, 4 or 8.
     """
 
     upsampling: str
@@ -43,8 +44,13 @@ class GeneratorSpec:
 
 @dataclass(frozen=True)
 class GeneratorTraining:
-    """:param width: channels inside an auto-encoder
-    :param crops: how many real crops there are to learn from
+    """How the generators are trained.
+
+    :param width: An auto-encoder has so many channels inside.
+    :param steps: So many steps of the optimizer train a generator.
+    :param batch_size: A step has so many crops.
+    :param crops: There are so many real crops to learn from.
+    :param crop_size: A crop has sides of so many pixels.
     """
 
     width: int = 24

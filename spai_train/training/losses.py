@@ -20,19 +20,20 @@ Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 class Objective:
     """A recipe's `objective`; the defaults are upstream's (`configs/spai.yaml`, `spai/config.py`, `models/losses.py`).
 
-    :param name: `bce` is what SPAI was published with. `bce_supcon` adds a contrast of the embeddings to it. `supcon`
-        and `triplet` shape the embedding by the metric alone; see `detached`
-    :param reduction: of the cross-entropy over the images of a step: their mean, or, as RINE was published with, their
-        sum, beside which the contrast weighs less
-    :param smoothing: share of a label that goes to the other class, in [0, 0.5): targets are `smoothing` and
-        1 − `smoothing`
-    :param interpolation: share of a step's images whose logit and label become a mixture with those of another image of
-        the step, δ and 1 − δ of them; of a linear layer, that is its logit of a mixture of features, as CO-SPY's
-        semantic branch is trained on (its `train.py`, `feat_interp_ratio`). The metric losses see none of it
-    :param interpolation_alpha: of δ ~ Beta(α, α) (`feat_interp_alpha`)
-    :param temperature: τ of the contrast
-    :param alpha: weight of the contrast in `bce_supcon`
-    :param margin: of the triplets, in the units of the embedding
+    :param name: This loss is minimised: `bce` is the published cross-entropy, `bce_supcon` adds a contrast of the
+        embeddings to it, and `supcon` and `triplet` shape the embedding by the metric alone. See `detached`.
+    :param reduction: The cross-entropy of a step is the mean over its images, or their sum as RINE was published with,
+        beside which the contrast weighs less.
+    :param smoothing: This share of a label goes to the other class, from 0 to under 0.5. Targets are `smoothing` and 1
+        − `smoothing`.
+    :param interpolation: For this share of a step's images, logit and label are mixed with those of another image of
+        the step. The mixture has δ and 1 − δ of them; of a linear layer, that is its logit of a mixture of features,
+        as CO-SPY's semantic branch is trained on (its `train.py`, `feat_interp_ratio`). The metric losses see none of
+        it.
+    :param interpolation_alpha: The mixture's δ is drawn from Beta(α, α) with this α. Upstream: `feat_interp_alpha`.
+    :param temperature: The contrast divides similarities by this τ.
+    :param alpha: The contrast has this weight in `bce_supcon`.
+    :param margin: Triplets are held apart by this, in the units of the embedding.
     """
 
     name: Literal["bce", "supcon", "bce_supcon", "triplet"] = "bce"

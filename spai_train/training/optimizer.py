@@ -22,12 +22,15 @@ BACKBONE = "encoder.backbone."  # of SPAI; in masked-frequency pre-training it i
 class OptimizerSettings:
     """A recipe's `optimizer`; the defaults are SPAI's (upstream `configs/spai.yaml`, and `spai/config.py`).
 
-    :param name: `adamw`, or `sgd` with Nesterov's momentum
-    :param learning_rate: the peak, for whatever comes after the backbone, in steps of `schedule.base_batch_size` images
-    :param betas, eps: of AdamW
-    :param momentum: of SGD (TRAIN.OPTIMIZER.MOMENTUM)
-    :param layer_decay: what the rate is multiplied by, from each layer of the backbone to the one before
-    :param clip: the largest norm of all gradients together; None does not clip
+    :param name: The optimizer is `adamw`, or `sgd` with Nesterov's momentum.
+    :param learning_rate: This is the highest rate, for whatever comes after the backbone, in steps of
+        `schedule.base_batch_size` images.
+    :param betas: These are the two decay rates of AdamW's moments.
+    :param eps: AdamW adds this to the denominator.
+    :param momentum: SGD has this momentum. Upstream: TRAIN.OPTIMIZER.MOMENTUM.
+    :param weight_decay: Weights decay by this times the learning rate, but for norms and biases.
+    :param layer_decay: The rate is multiplied by this from each layer of the backbone to the one before.
+    :param clip: The norm of all gradients together is clipped to this; null does not clip.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"

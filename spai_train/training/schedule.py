@@ -20,16 +20,18 @@ LINEAR_END = 0.01  # of the peak (upstream `lr_scheduler.py`, `lr_min_rate`)
 class ScheduleSettings:
     """A recipe's `schedule`: a linear warm-up, then a curve; the defaults are SPAI's (upstream `configs/spai.yaml`).
 
-    :param warmup_epochs: a fraction is a part of an epoch
-    :param warmup_rate: of the first step; the same for all layers
-    :param final_rate: that the cosine ends in; the same for all layers. The other curves do not read it
-    :param name: `cosine`; `linear`, which ends in a hundredth of the peak; `step`, every `decay_epochs`; `multistep`,
-        at each of `milestones`. All but `linear` count from the first step of the training, not of the curve
-    :param decay_epochs: of `step` (LR_SCHEDULER.DECAY_EPOCHS)
-    :param decay_rate: that `step` and `multistep` multiply the rate by (DECAY_RATE, GAMMA)
-    :param milestones: of `multistep`, in epochs, in order (MULTISTEPS)
-    :param base_batch_size: how many images a step has that the learning rate, `warmup_rate` and `final_rate` are given
-        for: with another `batch_size` all three are scaled in proportion. None takes them as they are
+    :param epochs: All images are learned from so many times.
+    :param warmup_epochs: The rate rises during so many epochs; a fraction is a part of an epoch.
+    :param warmup_rate: The first step has this rate, in all layers.
+    :param final_rate: The cosine ends in this rate, in all layers; the other curves do not read it.
+    :param name: The rate falls by this curve: `cosine`; `linear`, which ends in a hundredth of the peak; `step`, every
+        `decay_epochs`; or `multistep`, at each of `milestones`. All but `linear` count from the first step of the
+        training, not of the curve.
+    :param decay_epochs: `step` lowers the rate every so many epochs. Upstream: LR_SCHEDULER.DECAY_EPOCHS.
+    :param decay_rate: `step` and `multistep` multiply the rate by this. Upstream: DECAY_RATE, GAMMA.
+    :param milestones: `multistep` lowers the rate at these epochs, which are in order. Upstream: MULTISTEPS.
+    :param base_batch_size: The learning rate, `warmup_rate` and `final_rate` are given for steps of so many images, and
+        are scaled to `batch_size` in proportion; null takes them as they are.
     :raises ValueError: milestones that are missing, out of order, or before the end of the warm-up
     """
 

@@ -16,9 +16,9 @@ RISEN_EPOCHS = 3  # on end: one bad epoch is no trend
 class StoppingSettings:
     """A recipe's `stopping`: what the best epoch is, and when to give up waiting for a better one.
 
-    :param metric: of the validation, that epochs are compared by
-    :param patience: epochs without improvement after which training stops; None never stops
-    :param min_delta: what a metric must be better by, to count as improved
+    :param metric: Epochs are compared by this metric of the validation.
+    :param patience: Training stops after so many epochs without a better one; null never stops it.
+    :param min_delta: A metric must be better by more than this to count as improved.
     """
 
     metric: Metric = "val_loss"

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_the_table_holds_every_scene_as_png_and_jpeg(folder: Path) -> None:
         with Image.open(row.path) as image:
             assert 64 <= min(image.size) <= max(image.size) <= 72
             assert image.format == {".png": "PNG", ".jpg": "JPEG"}[row.path.suffix]
+
+
+def test_a_scene_is_written_in_the_formats_that_are_asked_for(folder: Path, tiny: Simulation, tmp_path: Path) -> None:
+    simulate(replace(tiny, formats=("jpeg",), examples=()), tmp_path)
+    both, one = digests(folder), digests(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "images.csv", "jpeg.csv"}
+    assert (tmp_path / "images.csv").read_bytes() == (tmp_path / "jpeg.csv").read_bytes()
+    images = {digest for name, digest in one.items() if name.startswith("images/")}
+    assert len(images) == 14
+    assert images == {digest for name, digest in both.items() if name.startswith("images/") and name.endswith(".jpg")}
 
 
 def test_the_tables_of_the_formats_part_the_whole(folder: Path) -> None:

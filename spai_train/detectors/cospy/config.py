@@ -18,11 +18,14 @@ SIGLIP_SIDE, CLIP_SIDE = 384, 224  # of the views of each variant, in pixels
 class CoSpyConfig:
     """The defaults are the published detector that was trained on Stable Diffusion v1.4, fused from two logits.
 
-    :param width, depth: of the tower
-    :param vae: whose reconstruction the artifact branch takes away; the tower is then SigLIP. None is the variant that
-        was trained on ProGAN, with CLIP as its tower and neighbouring pixels in the other branch
-    :param projection: C of CLIP's features; SigLIP has none, and its features have the tower's width
-    :param end_to_end: whether features are joined, each branch's times its logit, and not the two logits alone
+    :param width: Tokens of the tower have so many channels.
+    :param depth: The tower has so many blocks.
+    :param vae: The artifact branch takes the reconstruction of this VAE away, and the tower is SigLIP; null is the
+        variant that was trained on ProGAN. Its tower is CLIP, and its other branch has neighbouring pixels.
+    :param projection: CLIP's features have so many channels. SigLIP has no projection, and its features have the
+        tower's width.
+    :param end_to_end: If this is true, features are joined, each branch's times its logit, and not the two logits
+        alone.
     """
 
     width: Annotated[int, Meta(ge=1, le=1 << 14)] = 1152

@@ -31,9 +31,27 @@ class SPAIConfig:
 
     Upstream drops no path in CLIP and DINOv2.
 
-    :param tile_stride: 0 is `tile_size`: tiles side by side
-    :param patch_size, width, depth, heads, mlp_ratio: 0 is what the `backbone` of that name was published with
-    :param blocks: that are looked at; none named are all of `depth`
+    :param tile_size: A tile has sides of so many pixels.
+    :param tile_stride: Tiles lie so many pixels apart; 0 is `tile_size`, so that they lie side by side.
+    :param minimum_tiles: An image with fewer tiles than this is looked at in five crops.
+    :param mask_radius: Frequencies within this radius of the spectrum are low.
+    :param patch_size: A patch of the ViT has sides of so many pixels; 0 is the published size of the `backbone`.
+    :param width: Tokens of the ViT have so many channels; 0 is the published width of the `backbone`.
+    :param depth: The ViT has so many blocks; 0 is the published depth of the `backbone`.
+    :param heads: A block has so many attention heads; 0 is the published number of the `backbone`.
+    :param mlp_ratio: The MLP of a block is so many times as wide as its tokens; 0 is the published ratio of the
+        `backbone`.
+    :param blocks: Features are read behind these blocks, which are counted from 0; none named are all of `depth`.
+    :param projection: The projectors behind the blocks give so many channels.
+    :param projection_layers: A projector has so many linear layers.
+    :param projection_gelu: If this is true, a projector ends in a GELU before its last LayerNorm.
+    :param attention_width: The attention over the tiles has so many channels.
+    :param attention_heads: The attention over the tiles has so many heads, each with a query that is learned.
+    :param head_ratio: The classifier's hidden layers are so many times as wide as its input.
+    :param dropout: This share of activations is dropped while training.
+    :param drop_path: Blocks of the ViT are skipped while training, the last with this probability and those before
+        with lower ones.
+    :param backbone: The ViT is of this family, with its pre-training: masked frequencies (`mfm`), CLIP or DINOv2.
     :raises ValueError: there is no model of these dimensions
     """
 
