@@ -1,11 +1,11 @@
 """The README's commands, run as a reader would: every ```bash line, every ```python block, every ```console line."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,12 @@ from spai_train.cli import COMMANDS
 from spai_train.detectors import DETECTORS, find
 from spai_train.zoo import ZOO
 from tests.golden import CHECKPOINT, IMAGES
+from tests.support import documents
+from tests.support.documents import run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BIN = Path(sys.executable).parent
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-
-
-def lines(language: str) -> list[str]:
-    commands = (re.sub(r"\s+# .*", "", line) for block in blocks(language) for line in block.splitlines())
-    return [command for command in commands if command]
+blocks, lines = partial(documents.blocks, README), partial(documents.lines, README)
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +37,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "list.txt").write_text("photo.jpg\n")
     (folder / "dataset.csv").write_text("image,class,split\nphoto.jpg,0,test\nphotos/none.png,1,train\n")
     return folder
-
-
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_commands_in_their_order(desk: Path) -> None:
@@ -120,7 +108,11 @@ def test_every_command_and_option_is_in_the_help() -> None:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no git checkout to clone")
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/upstream.md", "docs/parity.md", "benchmarks/published/README.md"]
+    "page",
+    [
+        *("README.md", "CONTRIBUTING.md", "benchmarks/published/README.md"),
+        *(f"docs/{name}.md" for name in ("upstream", "parity", "recipes", "tutorial")),
+    ],
 )
 def test_links_inside_the_repository_lead_somewhere(page: str) -> None:
     path = ROOT / page
