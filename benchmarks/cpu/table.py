@@ -1,4 +1,4 @@
-"""The README's tables of CPUs: `python benchmarks/cpu/table.py` prints what is committed.
+"""The tables of CPUs in docs/benchmarks.md: `python benchmarks/cpu/table.py` prints what is committed.
 
 Every figure is one of a result file; where there is none, the cell says why.
 """

@@ -1,4 +1,4 @@
-"""The README's table of what was asked for on a GPU and what was measured: `python benchmarks/gpu/table.py` prints it.
+"""What was asked for on a GPU and what was measured, as docs/benchmarks.md has it; `python benchmarks/gpu/table.py`.
 
 Every figure is made of rows of a result file; where there is none, the cell says why.
 """

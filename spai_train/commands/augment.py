@@ -34,7 +34,9 @@ IMAGES = "images"  # the folder of the files, beside the table
 
 def run(
     table: Annotated[Path, typer.Argument(metavar="CSV", help="Labelled images: image,class[,split,source].")],
-    output: Annotated[Path, typer.Option(help="Folder to make, with images/ and a CSV of the same name.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to make, with images/ and a CSV of the same name.")
+    ],
     split: Annotated[
         str, typer.Option(help="Split whose rows are copied. A CSV without splits is copied whole.")
     ] = "val",

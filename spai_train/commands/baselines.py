@@ -18,7 +18,7 @@ EPILOG = (
 
 def run(
     tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="Tables whose images of --split are scored.")],
-    output: Annotated[Path, typer.Option(help="Folder for baselines.json.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for baselines.json.")],
     train: Annotated[
         list[Path] | None,
         typer.Option(help="CSV whose split train is learned from. Without it, the tables. Repeatable."),

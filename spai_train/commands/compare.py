@@ -35,7 +35,9 @@ def run(
         list[Path], typer.Argument(metavar="DIR...", help="Folders that `evaluate` wrote on the same images.")
     ],
     metric: Annotated[Metric, typer.Option(help="Metric of the table.")] = Metric.AUC,
-    output: Annotated[Path | None, typer.Option(help="CSV to write, with all metrics under all perturbations.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV to write, with all metrics under all perturbations.")
+    ] = None,
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Put what was measured of several detectors into one table, with 95% intervals."""

@@ -34,7 +34,7 @@ TowerOption = Annotated[
 ImageStoreOption = Annotated[
     Path | None, typer.Option(help="Where the images are packed: a .lmdb, a .tar, or a folder of .tar.")
 ]
-TorchDeviceOption = Annotated[str, typer.Option(help="Where to run: auto, cpu, or cuda:0.")]
+TorchDeviceOption = Annotated[str, typer.Option("--device", "-d", help="Where to run: auto, cpu, or cuda:0.")]
 ViewBatchOption = Annotated[int | None, typer.Option(min=1, help="How many views the encoder gets at once.")]
 DecodersOption = Annotated[int | None, typer.Option(min=1, help="How many threads decode images.")]
 

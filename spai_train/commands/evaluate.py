@@ -46,7 +46,10 @@ def run(
         ),
     ],
     output: Annotated[
-        Path, typer.Option(help="Folder for scores.csv, metrics.json, metrics.csv, the plots, and report.html.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for scores.csv, metrics.json, metrics.csv, the plots, and report.html."
+        ),
     ],
     ckpt: Annotated[Path | None, typer.Option(help="Checkpoint to evaluate, in torch.")] = None,
     detector: DetectorOption = None,
@@ -70,6 +73,8 @@ def run(
     threshold: Annotated[
         float | None,
         typer.Option(
+            "--threshold",
+            "-t",
             min=0,
             max=1,
             help="Score above which an image gets the label; with several --engine, the fused score. Without it, the "

@@ -33,7 +33,7 @@ EPILOG = (
 
 
 def run(
-    output: Annotated[Path, typer.Option(help="Folder of the run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     detector: Annotated[
         str | None,
         typer.Option(help=f"Detector to train: {', '.join(DETECTORS)}. Without it, the recipe says [detector]."),

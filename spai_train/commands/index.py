@@ -52,7 +52,9 @@ _LAYOUTS: dict[Kind, tuple[Callable[..., Layout], tuple[str, ...]]] = {
 
 
 def run(
-    output: Annotated[Path, typer.Option(help="The .csv to write; its columns are image, class, split and source.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .csv to write; its columns are image, class, split and source.")
+    ],
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Folder of the data set that --layout names.")
     ] = None,

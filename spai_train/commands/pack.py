@@ -23,7 +23,12 @@ EPILOG = (
 def run(
     tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="Tables as spai-train index writes them.")],
     output: Annotated[
-        Path, typer.Option(help="What to make: data.lmdb, which mever-team/spai reads too, or a folder for tar shards.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="What to make: data.lmdb, which mever-team/spai reads too, or a folder for tar shards.",
+        ),
     ],
     root: Annotated[
         Path | None, typer.Option(help="Folder that names are relative to. Without it, the folder of each table.")

@@ -31,7 +31,7 @@ EPILOG = (
 
 
 def run(
-    output: Annotated[Path, typer.Option(help="Folder of the run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     recipe: RecipeOption = "spai",
     data: DataOption = None,
     root: RootOption = None,

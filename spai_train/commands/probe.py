@@ -36,7 +36,7 @@ EPILOG = (
 
 def run(
     data: Annotated[list[Path], typer.Option(help="CSV with the columns image, class and split; repeatable.")],
-    output: Annotated[Path, typer.Option(help="Folder for the checkpoint and the features.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the checkpoint and the features.")],
     backbone: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="A model of timm, with or without the tag of its weights: resnet18.a1_in1k."),

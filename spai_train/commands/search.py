@@ -25,7 +25,10 @@ EPILOG = (
 
 def run(
     space: Annotated[Path, typer.Option(help="YAML file with keys of the recipe, and the values to search among.")],
-    output: Annotated[Path, typer.Option(help="Folder for study.db, trials.csv, best.yaml and the run of each trial.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for study.db, trials.csv, best.yaml and the run of each trial."),
+    ],
     recipe: RecipeOption = "spai",
     trials: Annotated[
         int, typer.Option(min=1, help="How many trials to make in all, with those of an interrupted search.")

@@ -17,7 +17,7 @@ EPILOG = "Exit code: 0 all images are on the map; 3 some could not be read; 2 us
 def run(
     tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="CSV with image,class[,split][,source].")],
     ckpt: Annotated[Path, typer.Option(help="Any checkpoint that spai-export takes.")],
-    output: Annotated[Path, typer.Option(help="Folder for tsne.csv and tsne.png.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tsne.csv and tsne.png.")],
     detector: DetectorOption = None,
     tower: TowerOption = None,
     split: Annotated[str | None, typer.Option(help="Split whose images are mapped. Without it, all.")] = None,
@@ -29,7 +29,7 @@ def run(
     ] = None,
     perplexity: Annotated[float, typer.Option(min=1, help="About how many neighbours each image keeps.")] = 30,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw and of the map.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to run: auto, cpu or cuda:0.")] = "auto",
+    device: Annotated[str, typer.Option("--device", "-d", help="Where to run: auto, cpu or cuda:0.")] = "auto",
     verbose: VerboseOption = False,  # noqa: ARG001  see execute
 ) -> int:
     """Map the embeddings of labelled images onto a plane: what the detector takes for alike lies near."""

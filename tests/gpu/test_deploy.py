@@ -135,7 +135,12 @@ def test_without_what_a_plan_needs_the_graphs_are_written(
     said = "TensorRT is not installed: pip install" if without == "TensorRT" else "no GPU can be used"
     assert said in captured.err
     assert captured.err.count("\n") == 1
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "README.md",
+        "detector.json",
+        "encoder.onnx",
+        "head.onnx",
+    ]
     assert plans(tmp_path / "m") == []
 
 
@@ -167,7 +172,12 @@ def test_a_plan_whose_scores_are_wrong_is_not_entered(
     monkeypatch.setattr("spai_runtime.accuracy.LIMIT", -1.0)
     assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--images", str(photographs)) == 2
     assert "is refused: choose another precision, or give --force" in capsys.readouterr().err
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["detector.json", "encoder.onnx", "head.onnx"]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "README.md",
+        "detector.json",
+        "encoder.onnx",
+        "head.onnx",
+    ]
     assert plans(tmp_path / "m") == []
     assert export(tiny_checkpoint, tmp_path / "m", "--trt", "--images", str(photographs), "--force") == 0
     (plan,) = plans(tmp_path / "m")
@@ -199,6 +209,7 @@ def test_a_plan_of_each_precision(
         ("fp16", "model.fp16.plan", "head.plan"),
     ]
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "README.md",
         "detector.json",
         "encoder.fp16.onnx",
         "encoder.onnx",

@@ -50,6 +50,8 @@ def test_a_cupy_that_nobody_imported_is_left_alone(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     measurement.free()
-    monkeypatch.setitem(sys.modules, "cupy", importlib.import_module("cupy"))
+    fake = importlib.import_module("cupy")
+    del sys.modules["cupy"]  # so that it is gone again behind this test
+    monkeypatch.setitem(sys.modules, "cupy", fake)
     with pytest.raises(RuntimeError, match="no driver"):
         measurement.free()
