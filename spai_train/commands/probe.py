@@ -17,6 +17,8 @@ from spai_train.commands.edges import (
     extra,
     writable,
 )
+from spai_train.data.index import CALIBRATION
+from spai_train.data.table import read_table
 from spai_train.detectors import DETECTORS
 from spai_train.probing.options import Classifier
 
@@ -115,17 +117,19 @@ def run(
     reading = Reading(device, store, batch_size, workers)
     with writable(output):
         probed = probe(tables, encoder, Fitting(classifier, pairs, seed, positive), reading, output, name)
-    _show(probed, classifier, _calibration((validation or data)[0], root, store))
+    kept = next((table for table in data if any(row.split == CALIBRATION for row in read_table(table))), None)
+    table, split = (kept, CALIBRATION) if kept else ((validation or data)[0], "val")
+    _show(probed, classifier, _calibration(table, split, root, store))
     return EXIT_SOME_ERRORS if probed.skipped else 0
 
 
-def _calibration(table: Path, root: Path | None, store: Path | None) -> list[str]:
+def _calibration(table: Path, split: str, root: Path | None, store: Path | None) -> list[str]:
     """What `evaluate` is told of the images that a threshold is calibrated on."""
     places = {"--root": root, "--store": store}
     return [
         str(table),
         "--split",
-        "val",
+        split,
         *(word for name, path in places.items() if path for word in (name, str(path))),
     ]
 

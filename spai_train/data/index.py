@@ -27,7 +27,8 @@ from spai_train.data.table import Row
 _KEPT = {"test": 0, "val": 1, "train": 3, "": 4}
 _OTHER = 2
 
-DRAWN = (*SPLITS, "calibration")  # the splits that shares are of; the last may be left out
+CALIBRATION = "calibration"  # the split that chooses nothing in a training
+DRAWN = (*SPLITS, CALIBRATION)  # the splits that shares are of; the last may be left out
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,14 @@ def test_the_summary(probe: Call, weights: Path, table: Path, tmp_path: Path) ->
     assert len(lines) == 7
 
 
+def test_the_summary_names_the_split_for_calibration(probe: Call, table: Path) -> None:
+    """Where the table has one, which chose nothing: neither the weights nor the penalty."""
+    *lines, last = table.read_text().splitlines()
+    name, label, *_ = last.split(",")
+    table.write_text("\n".join([*lines, last, f"{name},{label},calibration"]) + "\n")
+    assert f"evaluate {table} --split calibration --engine probe" in probe().stdout
+
+
 # ----------------------------------------------------------------------------------------------- nothing is done twice
 
 
