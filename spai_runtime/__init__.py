@@ -46,7 +46,7 @@ __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    """`__version__`, of the installed package; looked up when somebody asks for it, since that takes a while."""
+    """Look up `__version__` of the installed package when somebody asks for it, since that takes a while."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version  # noqa: PLC0415

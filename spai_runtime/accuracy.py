@@ -1,4 +1,4 @@
-"""How far scores are from those of fp32."""
+"""The accuracy of a detector: how far its scores are from those of fp32."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ LIMIT = 0.01  # of |Δscore|, for a graph or plan that may be called verified
 
 
 def accuracy(scores: Sequence[Score], expected: Sequence[Score], engine: str, source: str, against: str) -> Accuracy:
-    """How far scores are from those of the reference, in numbers of three digits.
+    """Compare scores with those of the reference; the numbers that come out have three digits.
 
-    They pass where each is within LIMIT, and not where one is NaN.
+    The comparison passes if each score is within LIMIT; it fails if one is NaN.
 
-    :param engine: what computed the scores
-    :param source: where the images are from
-    :param against: what computed the expected ones
+    :param engine: name of what computed the scores
+    :param source: where the images come from
+    :param against: name of what computed the expected scores
     """
     pairs = list(zip(scores, expected, strict=True))
     differences = np.array([abs(found.score - wanted.score) for found, wanted in pairs])
@@ -37,14 +37,14 @@ def accuracy(scores: Sequence[Score], expected: Sequence[Score], engine: str, so
 
 
 def sentence(found: Accuracy, reference: str = "fp32") -> str:
-    """What the user is told of it."""
+    """One sentence that tells the user what was found."""
     spread = f"at most {found.score_difference.largest:.1e}, 99th percentile {found.score_difference.p99:.1e}"
     images = f"{found.labels_changed} labels changed, on {found.images} images of {found.source}"
     return f"|Δscore| from {reference}: {spread}, {images}"
 
 
 def examples() -> Path:
-    """The example images: inside an installed wheel, or in a checkout."""
+    """The folder of the example images: inside an installed wheel, or in a checkout."""
     package = Path(__file__).parent
     inside = package / "examples"
     return inside if inside.is_dir() else package.parent / "examples"

@@ -12,17 +12,17 @@ from spai_runtime.scoring.pipeline import score_all
 
 
 class AccuracyError(UserError):
-    """Scores that cannot be compared; why, in one sentence."""
+    """Scores cannot be compared; the message says why, in one sentence."""
 
 
 class AccuracyCheck:
-    """Images and what the fp32 reference says of them, with which any number of detectors is compared.
+    """Images with the scores that the fp32 reference gives them; any number of detectors can be compared with these.
 
-    :param reference: in fp32
-    :param paths: of images; those that cannot be scored are left out
-    :param source: where they are from, for people
-    :param against: what the reference is, for people
-    :raises AccuracyError: none could be scored
+    :param reference: the detector in fp32
+    :param paths: the images; those that cannot be scored are left out
+    :param source: where the images come from, in words for people
+    :param against: what the reference is, in words for people
+    :raises AccuracyError: no image could be scored
     """
 
     def __init__(self, reference: Detector, paths: Sequence[Path], source: str, against: str) -> None:
@@ -32,7 +32,10 @@ class AccuracyCheck:
         self.paths, self._expected, self._source, self._against = list(scores), list(scores.values()), source, against
 
     def compare(self, detector: Detector) -> Accuracy:
-        """:raises AccuracyError: the detector cannot score what the reference did"""
+        """Compare a detector with the reference.
+
+        :raises AccuracyError: the detector cannot score an image that the reference scored
+        """
         found = [score for _, score in _scores(detector, self.paths)]
         scores = [score for score in found if score is not None]
         if len(scores) < len(found):

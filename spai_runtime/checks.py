@@ -1,4 +1,4 @@
-"""How far scores of an artifact were found to be from those of fp32 on this machine: kept in the user's cache."""
+"""The user's cache of accuracy: how far an artifact's scores were found to be from those of fp32 on this machine."""
 
 import os
 
@@ -11,16 +11,16 @@ _KIND = "checks"
 
 
 def found(artifact: Artifact, engine: str) -> Accuracy | None:
-    """What was found of an artifact.
+    """The accuracy that was found before for an artifact on this machine.
 
-    :param engine: label of what runs its encoder, which names the GPU, driver and release where scores depend on them
-    :returns: None if nothing was, or it cannot be read any more
+    :param engine: label of what runs its encoder; it names the GPU, driver and release if the scores depend on them
+    :returns: None if nothing was found before, or if it cannot be read any more
     """
     return kept.read(_KIND, _belongs_to(artifact, engine), Accuracy)
 
 
 def prepare() -> None:
-    """Makes the folder that `keep` writes into. :raises OutputError: it cannot be written"""
+    """Make the folder that `keep` writes into. :raises OutputError: it cannot be written"""
     try:
         folder = cached(_KIND).parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def prepare() -> None:
 
 
 def keep(artifact: Artifact, engine: str, accuracy: Accuracy) -> None:
-    """Writes it down. :raises OutputError: the cache folder cannot be written"""
+    """Write the accuracy into the cache. :raises OutputError: the cache folder cannot be written"""
     try:
         kept.write(_KIND, _belongs_to(artifact, engine), accuracy)
     except (OSError, RuntimeError) as error:

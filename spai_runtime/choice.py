@@ -1,4 +1,4 @@
-"""Which artifact of a directory runs by which back end on what: everything that could, from the best to the last."""
+"""Choosing what runs: each artifact of a directory with a back end and a device, from the best to the last."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ from spai_runtime.manifest import ONNX, Artifact, Precision
 
 @dataclass(frozen=True)
 class Requested:
-    """What whoever loads a detector asks for.
+    """The wishes of whoever loads a detector.
 
     :param device: `auto` (the best that loads), `cpu`, `cuda:<index>`, or `cuda:<index>,<index>`
-    :param backend: that runs, and no other; None is any
-    :param precision: that the encoder's large products are computed in; None is the fastest whose scores are those of
-        fp32
-    :param untrusted: whoever made the directory is not trusted: graphs run within limits, and nothing else does
+    :param backend: the only back end that may run; None allows any
+    :param precision: the precision in which the encoder computes its large products; None is the fastest one whose
+        scores are those of fp32
+    :param untrusted: whether the maker of the directory is not trusted: then graphs run within limits, and nothing else
+        runs
     """
 
     device: str = "auto"
@@ -29,7 +30,7 @@ class Requested:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An artifact, and a back end and a device that could run it."""
+    """An artifact, with a back end and a device that could run it."""
 
     artifact: Artifact
     backend: Backend
@@ -37,23 +38,23 @@ class Candidate:
 
     @property
     def precision(self) -> Precision:
-        """That the large products of the encoder are computed in, as far as it has any."""
+        """The precision in which the encoder's large products are computed, if it has any such products."""
         return self.backend.computes or self.artifact.precision
 
     @property
     def lowered(self) -> bool:
-        """Whether that is another one than the artifact's."""
+        """Whether that precision differs from the artifact's."""
         return self.precision != self.artifact.precision
 
 
 def candidates(exported: Exported, wanted: Requested, *, here: bool = True) -> Sequence[Candidate]:
-    """All that could run, from the best to the last, in the order of the table of engines.
+    """All candidates that could run, from the best to the last, in the order of the table of engines.
 
-    A back end that is not here is passed over where another one runs the artifact, unless GPUs were asked for by name.
+    A back end that is not installed is skipped if another one runs the artifact, unless the user named GPUs.
 
-    :param here: whether that is so; else they are among the others
-    :raises EngineError: there is none
-    :raises GraphRefusedError: nothing that was asked for can be held within limits
+    :param here: whether to skip them; if False, they are among the candidates
+    :raises EngineError: there is no candidate
+    :raises GraphRefusedError: nothing that the user asked for can be held within limits
     """
     device = None if wanted.device == "auto" else "cuda" if gpus(wanted.device) else "cpu"
     rows = [row for row in backends(wanted.backend, untrusted=wanted.untrusted) if device in (None, row.device)]
@@ -71,25 +72,25 @@ def candidates(exported: Exported, wanted: Requested, *, here: bool = True) -> S
 
 
 def _runnable(row: Backend, artifacts: Sequence[Artifact]) -> Sequence[Artifact]:
-    """What a back end runs of some artifacts, in its order of precisions."""
+    """The artifacts that a back end can run, in the order of its precisions."""
     return sorted(filter(row.runs, artifacts), key=lambda artifact: row.precisions.index(artifact.precision))
 
 
 def _asked_for(candidate: Candidate, exported: Exported, wanted: Requested) -> bool:
-    """A file that was named runs as it is; a precision that was asked for, and no other."""
+    """Whether the user's wishes allow it: a named file runs as it is, and a requested precision excludes all others."""
     if wanted.precision is not None:
         return candidate.precision == wanted.precision
     return exported.named is None or not candidate.lowered
 
 
 def _worth_trying(candidate: Candidate, others: Sequence[Candidate]) -> bool:
-    """Where nothing else runs an artifact, its only back end is tried: the user is then told what is missing."""
+    """Whether to try it. An artifact's only back end is always tried, so that the user learns what is missing."""
     alone = [one for one in others if one.artifact is candidate.artifact] == [candidate]
     return alone or candidate.backend.available()
 
 
 def _each_once(found: Sequence[Candidate]) -> Sequence[Candidate]:
-    """A back end may have several rows that run an artifact in the same way: the first stands for all."""
+    """Drop duplicates: if several rows of a back end run an artifact in the same way, the first stands for all."""
     kept: list[Candidate] = []
     for one in found:
         same = ((other.artifact, other.precision, other.backend.name, other.device) for other in kept)

@@ -1,14 +1,14 @@
-"""What is used in a `with`, or closed."""
+"""The base of everything that is used in a `with`, or closed."""
 
 from types import TracebackType
 from typing import Protocol, Self
 
 
 class Closing(Protocol):
-    """A `with` ends in `close`."""
+    """A base class whose `with` ends in `close`."""
 
     def close(self) -> None:
-        """Lets go of what is held."""
+        """Release what is held."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""How many cores there are to compute on."""
+"""The number of cores that may be used to compute."""
 
 import os
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from pathlib import Path, PurePosixPath
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: those that it may run on, and no more than its control groups have time for.
+    """The number of cores that this process may use: those it may run on, and no more than its control groups allow.
 
-    A group may have a quota of processor time, as a container has with `docker run --cpus`. All groups around one bind
-    it, too, so the smallest quota counts. Half a core counts as one, as it does in Java and in Go.
+    A group may have a quota of processor time, as a container has with `docker run --cpus`. The quotas of all groups
+    around it apply too, so the smallest one counts. Half a core counts as one, as it does in Java and in Go.
 
-    :param root: where `proc` and `sys` are found
+    :param root: the folder that holds `proc` and `sys`
     """
     if not hasattr(os, "sched_getaffinity"):  # on macOS and Windows, which have no control groups
         return os.cpu_count() or 1
@@ -19,7 +19,7 @@ def cores(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[int]:
-    """Of this process's control groups and of those around them, in whole cores."""
+    """The quotas of this process's control groups and of the groups around them, in whole cores."""
     for folder in _groups(root):
         quota, _, period = (_read(folder / "cpu.max") or _of_version_1(folder)).partition(" ")
         try:
@@ -35,10 +35,10 @@ def _of_version_1(folder: Path) -> str:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Folders of the control groups that this process is in, each followed by those around it.
+    """The folders of the control groups that this process is in, each followed by those around it.
 
-    A container may see its own group where others see the root, and still be told the name that it has there. So names
-    that do not exist are passed over on the way up.
+    A container may see its own group in place of the root, and still be told the group's name outside. So names that do
+    not exist are skipped on the way up.
     """
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
@@ -51,12 +51,12 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _mounts(parent: Path, controllers: str) -> list[Path]:
-    """Where a hierarchy may be mounted. :param controllers: "" of version 2"""
+    """The folders where a hierarchy may be mounted. :param controllers: "" for version 2"""
     return [parent / name for name in dict.fromkeys((controllers, "cpu"))] if controllers else [parent]
 
 
 def _read(path: Path) -> str:
-    """What a file says; nothing where it is not there, or cannot be read."""
+    """The content of a file; "" if it does not exist, or cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

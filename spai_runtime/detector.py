@@ -1,4 +1,4 @@
-"""A detector: a manifest and two engines, which make a score of the features of an image's views."""
+"""A detector: a manifest and two engines, which compute a score from the features of an image's views."""
 
 import logging
 import os
@@ -30,12 +30,12 @@ ImageSource = Source | NDArray[np.uint8] | Image.Image
 
 
 class Detector(Closing):
-    """An exported detector, loaded. Use it in a `with`, or `close` it.
+    """An exported detector that is loaded. Use it in a `with`, or `close` it.
 
-    :param manifest: of its directory
-    :param encoder, head: engines of its graphs
-    :param threshold: that labels are decided by
-    :param artifact: that the engines were loaded from; None of a detector that is no directory
+    :param manifest: the manifest of its directory
+    :param encoder, head: the engines of its graphs
+    :param threshold: the threshold that decides labels
+    :param artifact: the artifact that the engines were loaded from; None if the detector has no directory
     """
 
     def __init__(
@@ -58,17 +58,18 @@ class Detector(Closing):
         threshold: float | None = None,
         untrusted: bool = False,
     ) -> Self:
-        """Loads an exported directory.
+        """Load an exported directory.
 
-        :param path: the directory or a graph in it; None is the demo detector, whose scores are no verdict
+        :param path: the directory or a graph in it; None is the demo detector, whose scores are not a verdict
         :param device: `auto` (the best that loads), `cpu`, `cuda:0`, or several GPUs, `cuda:0,1`
-        :param backend: one of the table of engines, e.g. `onnxruntime`; None is any
-        :param precision: that the encoder's large products are computed in; None is the fastest whose scores are those
-            of fp32: a graph in fp32 may run in bf16 then, whose scores are compared on the example images once
-        :param threshold: in [0, 1]; None is that of detector.json
-        :param untrusted: whoever made the directory is not trusted: its graphs run on the CPU, in child processes with
-            limits on memory and time (`engines/isolated.py`), and plans, which are native code, are refused
-        :raises UserError: what is missing, refused or does not fit, in one sentence
+        :param backend: a name from the table of engines, e.g. `onnxruntime`; None allows any
+        :param precision: the precision in which the encoder computes its large products. None is the fastest one whose
+            scores are those of fp32; a graph in fp32 may then run in bf16, whose scores are first compared on the
+            example images
+        :param threshold: in [0, 1]; None is the threshold of detector.json
+        :param untrusted: whether the maker of the directory is not trusted: its graphs then run on the CPU, in child
+            processes with limits on memory and time (`engines/isolated.py`); plans, which are native code, are refused
+        :raises UserError: something is missing, refused or does not fit; the message says what, in one sentence
         """
         exported = Exported.open(demo_directory() if path is None else Path(path))
         manifest = exported.manifest
@@ -82,16 +83,16 @@ class Detector(Closing):
 
     @property
     def precision(self) -> Precision | None:
-        """That the encoder's large products are computed in; None of a detector that is no directory."""
+        """The precision in which the encoder computes its large products; None if the detector has no directory."""
         return self.encoder.computes or (self.artifact.precision if self.artifact else None)
 
     def score(self, image: ImageSource, formats: Collection[str] = FORMATS) -> Score:
-        """Scores one image.
+        """Score one image.
 
-        :param image: a path, the bytes of an image file, pixels (H, W, 3) uint8 RGB, or an image of Pillow's
-        :param formats: that are decoded; UNTRUSTED_FORMATS are those for files from strangers
-        :raises ImageError: it is none, or cannot be decoded
-        :raises EngineError: the engines cannot run it
+        :param image: a path, the bytes of an image file, pixels (H, W, 3) uint8 RGB, or a Pillow image
+        :param formats: the formats that are decoded; UNTRUSTED_FORMATS are those for files from strangers
+        :raises ImageError: it is not an image, or cannot be decoded
+        :raises EngineError: the engines cannot run on it
         """
         encoding = encode(self.encoder, self.manifest, _picture(image, formats))
         if encoding.error:
@@ -102,22 +103,22 @@ class Detector(Closing):
         return score
 
     def layout(self, height: int, width: int) -> Layout:
-        """Where the views of an image of this size lie.
+        """Say where the views of an image of this size lie.
 
-        :raises ImageError: resized or padded, it would pass the limit of decompression bombs; it has too many views
+        :raises ImageError: resized or padded, it would pass the limit for decompression bombs; or it has too many views
         """
         return self.manifest.layout(height, width)
 
     def score_features(
         self, features: Sequence[NDArray[np.float32]], layouts: Sequence[Layout]
     ) -> list[Score | UserError]:
-        """Scores images, which the head is given all at once; what is wrong with one stands in its place.
+        """Score images, all in one call of the head; an image that fails gets an error in its place.
 
-        An ImageError: its logit is not a finite number, whatever it did to the graphs. An EngineError: it has more
-        views than the head takes.
+        The error is an ImageError if the logit is not a finite number, whatever the image did to the graphs. It is an
+        EngineError if the image has more views than the head takes.
 
-        :param features: of each image, (V, D)
-        :param layouts: where its views lie
+        :param features: (V, D) for each image
+        :param layouts: where the views of each image lie
         :raises DeviceLostError: no GPU is left for the head
         """
         outputs: Sequence[list[Array] | EngineError]
@@ -130,7 +131,7 @@ class Detector(Closing):
         return [self._score(output, layout) for output, layout in zip(outputs, layouts, strict=True)]
 
     def _head(self, features: Array) -> list[Array] | EngineError:
-        """The head's outputs, or why it refuses to run."""
+        """The head's outputs, or the reason why it cannot run."""
         try:
             return self.head.run_all([features])[0]
         except DeviceLostError:
@@ -150,20 +151,20 @@ class Detector(Closing):
         return Score(score, logit, self.threshold.label(score, self.manifest.positive), weights, layout, odds)
 
     def close(self) -> None:
-        """Frees the engines."""
+        """Free the engines."""
         self.encoder.close()
         self.head.close()
 
 
 def _picture(image: ImageSource, formats: Collection[str]) -> Picture:
-    """:raises ImageError: it is none"""
+    """Make a picture from any kind of source. :raises ImageError: it is not an image"""
     if isinstance(image, Image.Image):
         return Picture(image)
     return Picture.from_array(image) if isinstance(image, np.ndarray) else Picture.open(image, formats)
 
 
 def _compared(detector: Detector, reference: Detector) -> Accuracy:
-    """How far their scores are apart on the example images. :raises EngineError: an image has no score"""
+    """How far the scores of both are apart on the example images. :raises EngineError: an image has no score"""
     paths = sorted(path for path in examples().glob("*.*") if path.suffix in (".jpg", ".png"))
     log.info("comparing %s with %s on %d example images, once", detector.precision, reference.precision, len(paths))
     try:
@@ -175,7 +176,7 @@ def _compared(detector: Detector, reference: Detector) -> Accuracy:
 
 
 def demo_directory() -> Path:
-    """The demo detector: inside an installed wheel, or in a checkout's `weights/`."""
+    """The directory of the demo detector: inside an installed wheel, or in a checkout's `weights/`."""
     package = Path(__file__).parent
     candidates = package / "demo", package.parent / "weights" / "demo"
     return next((path for path in candidates if (path / FILE_NAME).is_file()), candidates[-1])

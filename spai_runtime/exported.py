@@ -1,4 +1,4 @@
-"""An exported directory, and what of it may run."""
+"""Exported directories, and which of their files may run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from spai_runtime.manifest import FILE_NAME, Artifact, Graph, Manifest
 class Exported:
     """An exported directory.
 
-    :param named: a file of it that the user named, which then runs and no other
+    :param named: the name of the file in it that the user gave; then no other one runs
     """
 
     directory: Path
@@ -22,8 +22,10 @@ class Exported:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """:param path: the directory or a graph in it
-        :raises UserError: it is none, or its detector.json cannot be used
+        """Open a directory.
+
+        :param path: the directory or a graph in it
+        :raises UserError: the path is neither, or its detector.json cannot be used
         """
         if not path.exists():
             raise EngineError(f"there is no {path}; `spai-export --ckpt CHECKPOINT --output {path}` would make it")
@@ -41,18 +43,18 @@ class Exported:
 
     @property
     def artifacts(self) -> Sequence[Artifact]:
-        """Those that may run: of the file that was named, else all whose scores are those of fp32, if there are any."""
+        """The artifacts that may run: those of the named file, or else those with the scores of fp32, or else all."""
         if self.named is not None:
             return self.manifest.artifacts_of(self.named)
         artifacts = self.manifest.artifacts
         return [artifact for artifact in artifacts if artifact.passed] or artifacts
 
     def check(self, graph: Graph) -> Path:
-        """The graph must be the very file that was exported; a plan is native code, and is not even looked at before.
+        """Check that a graph is the file that was exported. A plan is native code, so nothing reads it before.
 
-        :returns: where it lies
+        :returns: the path of the file
         :raises EngineError: it is missing, or cannot be read
-        :raises GraphRefusedError: it is another file
+        :raises GraphRefusedError: it is another file than the exported one
         """
         path = self.directory / graph.file
         try:

@@ -1,7 +1,7 @@
-"""Fusion: the log-odds of several detectors → one score.
+"""Fusion turns the log-odds of several detectors into one score.
 
 The rules are those of GRIP (Cozzolino et al., Raising the Bar of AI-generated Image Detection with CLIP, CVPR workshops
-2024; `utils/fusion.py` of their code), computed on the odds' logarithms alone, so that no logit is too large.
+2024; `utils/fusion.py` of their code), computed with logarithms of odds only, so that no logit is too large.
 """
 
 import math
@@ -20,9 +20,9 @@ UNCALIBRATED = Threshold(0.5, "the default for fused scores, which are not calib
 
 
 class Rule(StrEnum):
-    """How log-odds x become one; p is their probability, sigmoid(x).
+    """The rules that make one number of log-odds x; p is their probability, sigmoid(x).
 
-    SOFT_OR (GRIP's default): p = 1 − Π (1 − pᵢ), as if the detectors were independent and one that says `ai` enough
+    SOFT_OR (GRIP's default): p = 1 − Π (1 − pᵢ), as if the detectors were independent and one `ai` were enough
     MEAN_LOGIT, MAX_LOGIT, MEDIAN_LOGIT: x = the mean, the largest, the median xᵢ (of an even number, as numpy's)
     LSE: x = log Σ exp(xᵢ), a soft maximum
     MEAN_PROB: p = the mean pᵢ
@@ -36,8 +36,10 @@ class Rule(StrEnum):
     MEAN_PROB = "mean_prob"
 
     def fuse(self, log_odds: Sequence[float]) -> float:
-        """:param log_odds: (detectors,), finite, in any order
-        :returns: the fused log-odds, finite; a detector alone keeps its own
+        """Fuse log-odds.
+
+        :param log_odds: (detectors,), finite, in any order
+        :returns: the fused log-odds, finite; those of a single detector stay as they are
         """
         assert log_odds
         return _FORMULAS[self](log_odds)
@@ -45,11 +47,11 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True)
 class Fused:
-    """What several detectors say of one image together.
+    """The joint verdict of several detectors about one image.
 
-    :param score: in [0, 1]; it is no calibrated probability, even where those of the detectors are
-    :param logit: its log-odds
-    :param label: what the detectors say, e.g. `ai`, where score > threshold; else `real`
+    :param score: in [0, 1]; it is not a calibrated probability, even if the detectors' scores are
+    :param logit: the log-odds of the score
+    :param label: what the detectors say, e.g. `ai`, if score > threshold; otherwise `real`
     """
 
     score: float
@@ -59,10 +61,10 @@ class Fused:
 
 @dataclass(frozen=True)
 class Fusion:
-    """How scores of several detectors become one.
+    """How the scores of several detectors become one.
 
-    :param threshold: on fused scores, which those of the detectors say nothing about
-    :param positive: what all of the detectors say above their thresholds
+    :param threshold: the threshold for fused scores; it does not follow from the thresholds of the detectors
+    :param positive: the label that all of the detectors give above their thresholds
     """
 
     rule: Rule = Rule.SOFT_OR
@@ -70,16 +72,16 @@ class Fusion:
     positive: str = "ai"
 
     def fuse(self, log_odds: Sequence[float]) -> Fused:
-        """:param log_odds: (detectors,), `Score.log_odds` of each"""
+        """Fuse the scores of an image. :param log_odds: (detectors,), the `Score.log_odds` of each"""
         logit = self.rule.fuse(log_odds)
         score = probability(logit)
         return Fused(score, decimal(logit), self.threshold.label(score, self.positive))
 
 
 def common_positive(manifests: Sequence[Manifest]) -> str:
-    """What all of the detectors say above their thresholds, e.g. `ai`.
+    """The label that all of the detectors give above their thresholds, e.g. `ai`.
 
-    :raises EngineError: a high score does not say the same of an image with all of them
+    :raises EngineError: the detectors give different labels to a high score
     """
     first = manifests[0]
     for other in manifests[1:]:
@@ -92,7 +94,7 @@ def common_positive(manifests: Sequence[Manifest]) -> str:
 
 
 def _soft_or(log_odds: Iterable[float]) -> float:
-    """Odds of two are (1 + e^x)(1 + e^y) − 1 = e^x + e^y + e^(x + y): a sum without cancellation."""
+    """Soft or: the odds of two are (1 + e^x)(1 + e^y) − 1 = e^x + e^y + e^(x + y), a sum without cancellation."""
     return reduce(lambda x, y: _lse((x, y, x + y)), sorted(log_odds))
 
 
@@ -102,7 +104,7 @@ def _mean_prob(log_odds: Sequence[float]) -> float:
 
 
 def _lse(values: Sequence[float]) -> float:
-    """log Σ exp(values)"""
+    """Compute log Σ exp(values)."""
     largest = max(values)
     return largest + math.log(math.fsum(math.exp(value - largest) for value in values))
 

@@ -1,4 +1,4 @@
-"""How a user gets what is not installed: an extra of this package, from where the package itself came."""
+"""The commands that install what is missing: an extra of this package, from where the package itself came."""
 
 import json
 from functools import cache
@@ -9,7 +9,7 @@ NAME = "spai-toolkit"
 
 
 def extra(name: str) -> str:
-    """A requirement as pip takes it: `'.[export]'` in a checkout, `'spai-toolkit[export]'` of a package."""
+    """A requirement for pip: `'.[export]'` in a checkout, `'spai-toolkit[export]'` for an installed package."""
     return f"'{'.' if from_checkout() else NAME}[{name}]'"
 
 
@@ -20,12 +20,12 @@ def install(name: str) -> str:
 
 @cache
 def from_checkout() -> bool:
-    """Whether the package is run from a checkout or was installed out of one, so that an index may not know it."""
+    """Whether the package runs from a checkout or was installed from one; a package index may then not have it."""
     return _has_project(Path(__file__).parents[1]) or _installed_from_folder()
 
 
 def _has_project(folder: Path) -> bool:
-    """Whether it holds the project's pyproject.toml."""
+    """Whether a folder holds the project's pyproject.toml."""
     try:
         return f'name = "{NAME}"' in (folder / "pyproject.toml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -33,7 +33,7 @@ def _has_project(folder: Path) -> bool:
 
 
 def _installed_from_folder() -> bool:
-    """What pip notes of a package that came from no index (PEP 610)."""
+    """Whether pip has noted that the package came from a folder and no index (PEP 610)."""
     try:
         source = json.loads(distribution(NAME).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

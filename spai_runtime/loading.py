@@ -1,4 +1,4 @@
-"""From a directory to the engines that run: the best candidate that loads, and whose scores are those of fp32."""
+"""Loading engines from a directory: the best candidate that loads, and whose scores are those of fp32."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ log = logging.getLogger("spai_runtime")
 
 @dataclass(frozen=True)
 class Engines:
-    """What a detector runs on.
+    """The engines that a detector runs on.
 
-    :param artifact: that the two were loaded from
+    :param artifact: the artifact that both were loaded from
     """
 
     encoder: Engine
@@ -28,11 +28,11 @@ class Engines:
 
     @property
     def precision(self) -> Precision:
-        """That the large products of the encoder are computed in."""
+        """The precision in which the encoder's large products are computed."""
         return self.encoder.computes or self.artifact.precision
 
     def close(self) -> None:
-        """Frees both."""
+        """Free both engines."""
         self.encoder.close()
         self.head.close()
 
@@ -42,7 +42,7 @@ Compare = Callable[[Engines, Engines], Accuracy]
 
 
 def start(exported: Exported, candidate: Candidate) -> Engines:
-    """:raises EngineError: a file is missing or another one, or the back end refuses it"""
+    """Start both engines. :raises EngineError: a file is missing or a different one, or the back end refuses it"""
     manifest, artifact = exported.manifest, candidate.artifact
     contracts = (
         Contract.encoder(manifest.views.shape, manifest.features, manifest.views.window),
@@ -59,14 +59,14 @@ def start(exported: Exported, candidate: Candidate) -> Engines:
 
 
 def load_engines(exported: Exported, wanted: Requested | None = None, compare: Compare | None = None) -> Engines:
-    """The best candidate that loads and gives the scores of fp32.
+    """Load the best candidate that gives the scores of fp32.
 
-    Scores of an artifact were compared with those of fp32 when it was exported. Where a back end computes in a lower
-    precision than the artifact's, they are compared here, once; what is found is kept in the user's cache.
+    The scores of an artifact were compared with those of fp32 when it was exported. If a back end computes in a lower
+    precision than the artifact's, they are compared here, once, and the result is kept in the user's cache.
 
-    :param compare: None lowers no precision of which nothing was found before
-    :raises EngineError: nothing loads; the sentence, and whether it is a GraphRefusedError, is of the last one tried
-    :raises GraphRefusedError: nothing that was asked for can be held within limits
+    :param compare: does that comparison; None allows a lower precision only if a comparison was kept before
+    :raises EngineError: nothing loads; its sentence and its class are those of the last candidate
+    :raises GraphRefusedError: nothing that the user asked for can be held within limits
     """
     wanted = wanted or Requested()
     found, refusals = candidates(exported, wanted), list[EngineError]()
@@ -91,7 +91,7 @@ def load_engines(exported: Exported, wanted: Requested | None = None, compare: C
 
 
 def _admit(exported: Exported, engines: Engines, wanted: Requested, compare: Compare | None) -> None:
-    """:raises EngineError: their scores were found to be others than those of fp32 here, or are found to be so now"""
+    """Check the scores. :raises EngineError: they are not those of fp32 here, as was found before or is found now"""
     artifact, label = engines.artifact, engines.encoder.label
     accuracy = checks.found(artifact, label)
     if accuracy is None and wanted.precision is None and engines.precision != artifact.precision:
@@ -104,9 +104,9 @@ def _admit(exported: Exported, engines: Engines, wanted: Requested, compare: Com
 
 
 def _is_slower(exported: Exported, candidate: Candidate, engines: Engines, others: Sequence[Candidate]) -> bool:
-    """Whether 8 bits on a CPU are slower here than the best of what has more; measured once.
+    """Whether 8 bits on a CPU are slower here than the best candidate with more bits; it is measured once.
 
-    The table of engines says what is fast where products are large. Of small ones, rounding costs more than it saves.
+    The table of engines says what is fast if products are large. If they are small, rounding costs more than it saves.
     """
     rival = next((one for one in others if one.precision != candidate.precision), None)
     if not candidate.backend.own or rival is None:
@@ -124,7 +124,7 @@ def _is_slower(exported: Exported, candidate: Candidate, engines: Engines, other
 
 
 def _speed(exported: Exported, candidate: Candidate, engines: Engines) -> float:
-    """Views a second, as they were measured before, or are now."""
+    """The speed in views a second, as it was measured before, or else is measured now."""
     label = f"{engines.encoder.label} {candidate.precision}"
     known = speed.found(engines.artifact, label)
     if known is None:
@@ -134,7 +134,7 @@ def _speed(exported: Exported, candidate: Candidate, engines: Engines) -> float:
 
 
 def _compared(exported: Exported, engines: Engines, compare: Compare | None) -> Accuracy:
-    """:raises EngineError: it cannot be found out, or not be kept"""
+    """Compare the scores. :raises EngineError: they cannot be compared, or the result cannot be kept"""
     artifact, label = engines.artifact, engines.encoder.label
     if compare is None:
         raise EngineError(f"nothing is known of {artifact.encoder.file} in {engines.precision}")

@@ -1,4 +1,4 @@
-"""detector.json: what the runtime needs to know of an exported detector."""
+"""The file detector.json: what the runtime needs to know about an exported detector."""
 
 import math
 from collections.abc import Sequence
@@ -51,13 +51,13 @@ class Graph:
 
     @classmethod
     def of(cls, path: Path) -> "Graph":
-        """Of the file as it lies there."""
+        """The sha256 and name of a file as it lies on the disk."""
         return cls(path.name, sha256_of(path))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The largest of many differences, and their 99th percentile, interpolated."""
+    """The largest of many differences, and their 99th percentile, which is interpolated."""
 
     largest: float
     p99: float
@@ -67,15 +67,15 @@ class Spread:
 class Accuracy:
     """How far an artifact's scores are from those of its checkpoint in fp32, as spai-export found it.
 
-    :param against: what computed the scores that its own were compared with
-    :param engine: what computed the scores of the artifact
+    :param against: name of what computed the reference scores
+    :param engine: name of what computed the scores of the artifact
     :param images, views: how many were compared
-    :param source: where the images are from
-    :param score_difference: |Δscore|
+    :param source: where the images come from
+    :param score_difference: of |Δscore|, the largest and the 99th percentile
     :param logit_difference: the largest |Δlogit|
-    :param labels_changed: how many images fell on the other side of the threshold
-    :param limit: of |Δscore|
-    :param passed: whether every score is within it
+    :param labels_changed: the number of images that fell on the other side of the threshold
+    :param limit: the largest |Δscore| that passes
+    :param passed: whether every |Δscore| is within the limit
     """
 
     against: str
@@ -94,13 +94,13 @@ class Accuracy:
 class Artifact:
     """Encoder and head of the detector in one form, for the engines that run that form.
 
-    :param kind: of the files: ONNX, TENSORRT, TENSORRT_RTX, or what another back end calls its own
-    :param precision: that the encoder's matrix products compute in
+    :param kind: the kind of the files: ONNX, TENSORRT, TENSORRT_RTX, or what another back end calls its own
+    :param precision: the precision in which the encoder's matrix products are computed
     :param target: what the files were built for, in the words of the engine that checks it; {} is any machine
-    :param options: for the record: of graphs `opset`, `verified` (differences from torch) and `quantised`; of plans the
-        options of the build and the sha256 of the graphs that it read
-    :param accuracy: what the accuracy check found; None of graphs in fp32, with which others are compared
-    :param unscored: why the accuracy check found nothing yet, or ""
+    :param options: for the record: for graphs `opset`, `verified` (differences from torch) and `quantised`; for plans
+        the options of the build and the sha256 of the graphs that it read
+    :param accuracy: what the accuracy check found; None for graphs in fp32, which others are compared with
+    :param unscored: the reason why the accuracy check found nothing yet, or ""
     """
 
     kind: str
@@ -114,12 +114,12 @@ class Artifact:
 
     @property
     def passed(self) -> bool:
-        """Whether its scores are those of fp32, as far as the accuracy check asks and could look."""
+        """Whether its scores are those of fp32, as far as the accuracy check asks for this and could find out."""
         return self.accuracy is None or self.accuracy.passed
 
     @property
     def files(self) -> tuple[str, str]:
-        """Names of its files."""
+        """The names of its files."""
         return self.encoder.file, self.head.file
 
 
@@ -132,13 +132,13 @@ class Threshold:
 
     @classmethod
     def given(cls, value: float) -> "Threshold":
-        """One that the user gives. :raises UserError: it is not within [0, 1]"""
+        """The threshold that the user gives. :raises UserError: it is not within [0, 1]"""
         if not 0 <= value <= 1:  # which NaN is not either
             raise UserError(f"a threshold of {value} labels nothing: give one from 0 to 1")
         return cls(value, GIVEN)
 
     def label(self, score: float, positive: str = "ai") -> str:
-        """:param positive: what the detector says above the threshold"""
+        """The label of a score. :param positive: the label of a score above the threshold"""
         return positive if score > self.value else "real"
 
 
@@ -146,16 +146,16 @@ class Threshold:
 class Manifest:
     """The content of detector.json.
 
-    :param name: of this detector, for people
+    :param name: the name of this detector, for people
     :param detector: the method, e.g. `spai`
-    :param features: width D of a view's features
-    :param positive: what a high score says of an image: `ai`, or what a detector of another kind of image calls it
+    :param features: the width D of a view's features
+    :param positive: the label of a high score: `ai`, or another word if the detector finds another kind of image
     :param attention: whether the head says how much it looked at each view
-    :param artifacts: the forms that the detector lies there in; none of a detector that is no directory
+    :param artifacts: the forms of the detector in the directory; none if the detector has no directory
     :param notice: one line that a user must read before trusting a score, or ""
-    :param calibration: what makes a score of a logit; None is the sigmoid
+    :param calibration: what turns a logit into a score; None is the sigmoid
     :param provenance: checkpoint and its sha256, `licences` of the authors' code and of published weights, tool
-        versions; what was found of an artifact stands in its `options`
+        versions; what is known about one artifact is in its `options`
     """
 
     name: Name
@@ -172,7 +172,7 @@ class Manifest:
 
     @classmethod
     def load(cls, directory: Path) -> "Manifest":
-        """:raises ManifestError: no detector.json, not one, or one of a newer schema"""
+        """Read a detector.json. :raises ManifestError: there is none, it is not valid, or its schema is newer"""
         path = directory / FILE_NAME
         try:
             content = msgspec.json.decode(_content(path))
@@ -193,13 +193,13 @@ class Manifest:
 
     @property
     def schema(self) -> int:
-        """The oldest that says all of it: a runtime of an earlier one refuses to run it, and says to upgrade."""
+        """The oldest schema that can say all of it; older runtimes refuse the file, and tell the user to upgrade."""
         return SCHEMA if self.views.window else WITHOUT_WINDOWS
 
     def layout(self, height: int, width: int) -> Layout:
-        """Where the views of an image of this size lie.
+        """Say where the views of an image of this size lie.
 
-        :raises ImageError: they, or the features of all of them, would be too large
+        :raises ImageError: the views, or the features of all of them, would be too large
         """
         layout = self.views.layout(height, width)
         rows = _rows(layout)
@@ -209,17 +209,17 @@ class Manifest:
         return layout
 
     def dump(self) -> bytes:
-        """As it stands in detector.json: indented UTF-8 JSON, the schema first."""
+        """The bytes of detector.json: indented UTF-8 JSON that begins with the schema."""
         fields = {"schema": self.schema, **msgspec.to_builtins(self)}
         return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
 
     def artifacts_of(self, file: str) -> Sequence[Artifact]:
-        """Those that a file of that name belongs to."""
+        """The artifacts that a file of that name belongs to."""
         return [artifact for artifact in self.artifacts if file in artifact.files]
 
 
 def _rows(layout: Layout) -> int:
-    """Of features that an image's encoder gives at the same time."""
+    """The number of rows of features that an image's encoder gives at the same time."""
     if layout.window is None:
         return len(layout)
     height, width = (min(side, layout.window.side) for side in layout.shape)
@@ -227,7 +227,7 @@ def _rows(layout: Layout) -> int:
 
 
 def _content(path: Path) -> bytes:
-    """:raises OSError, ManifestError: it cannot be read; it is larger than any detector.json"""
+    """Read a file. :raises OSError, ManifestError: it cannot be read; it is larger than any detector.json"""
     with path.open("rb") as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:

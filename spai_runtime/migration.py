@@ -1,8 +1,8 @@
-"""A detector.json of an older schema as one of today's.
+"""Migration turns a detector.json of an older schema into one of today's.
 
-Schemas 1 and 2 (2 came with the calibration) name one pair of graphs, with its precision, and at most one plan of
-TensorRT's; what the accuracy check found lies in their `provenance` and `options`, under `gate`. Schema 3 has a list;
-what schema 4 has more, the windows of `views`, older files leave out.
+Schemas 1 and 2 (2 added the calibration) name one pair of graphs, with its precision, and at most one plan of
+TensorRT's; what the accuracy check found is in their `provenance` and `options`, under `gate`. Schema 3 has a list of
+artifacts. Schema 4 adds the windows of `views`, which older files leave out.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,10 @@ _TARGET = ("tensorrt", "gpu", "compute_capability", "batch_size", "version_compa
 
 
 def migrate(content: Any, schema: int) -> Any:
-    """:param content: of the file, decoded
-    :returns: the same in schema 4; what is not as its schema says is left as it is, for the reader to refuse
+    """Convert the content to schema 4.
+
+    :param content: the content of the file, decoded
+    :returns: the same in schema 4; what does not follow its schema is left as it is, for the reader to refuse
     """
     if schema >= 3 or not isinstance(content, dict):
         return content

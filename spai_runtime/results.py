@@ -17,12 +17,13 @@ class Score:
 
     :param score: probability that the image is AI-generated, in [0, 1]: the sigmoid of the logit, or what the
         detector's calibration makes of it
-    :param logit: as the head says it, calibrated or not
-    :param label: `ai`, or what else the detector tells apart, where score > threshold; else `real`
-    :param attention: (V,) float32, how much the head looked at each view; sums to 1. It does not localise edits.
-        None where the head has no attention
+    :param logit: the head's output, before any calibration
+    :param label: `ai`, or the detector's word for what it finds, if score > threshold; otherwise `real`
+    :param attention: (V,) float32, how much the head looked at each view; its sum is 1. It does not show where an image
+        was edited. None if the head has no attention
     :param layout: where the views lie
-    :param log_odds: log(score / (1 − score)) before digits are cut, which fusion takes; without calibration the logit
+    :param log_odds: log(score / (1 − score)) before the score is rounded, for fusion; without calibration it is the
+        logit
     """
 
     score: float
@@ -34,15 +35,15 @@ class Score:
 
     @property
     def attention_grid(self) -> NDArray[np.float32] | None:
-        """(rows, columns) of the tiles; None without attention, and for five crops, which are no grid."""
+        """The attention of the tiles, (rows, columns); None without attention, or for five crops, which are no grid."""
         if self.attention is None or self.layout.grid is None:
             return None
         return self.attention.reshape(self.layout.grid)
 
     def heat_map(self) -> NDArray[np.float32]:
-        """`attention_grid`, or why there is none.
+        """The `attention_grid`, or an error that says why there is none.
 
-        :raises ImageError: the head has no attention, or it looked at crops, which lie over one another
+        :raises ImageError: the head has no attention, or it looked at crops that overlap
         """
         if self.attention is None:
             raise ImageError("there is no heat map: this detector does not say how much it looked at each view")
@@ -53,12 +54,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Result:
-    """One image's outcome: a score of each detector, or an error of one sentence.
+    """The outcome of one image: a score from each detector, or an error of one sentence.
 
-    :param scores: in the order of the detectors, None of one that could not score the image; () where none could
-    :param width, height: in pixels; None where not even the header could be read
-    :param error: what is wrong with the image, or with what a detector made of it; with several detectors it says which
-    :param stamp: of the image's file, before it was decoded
+    :param scores: in the order of the detectors; None for one that could not score the image; () if none could
+    :param width, height: in pixels; None if not even the header could be read
+    :param error: what is wrong with the image or with its score; if there are several detectors, it names the detector
+    :param stamp: the stamp of the image's file before it was decoded
     """
 
     item: Item
@@ -70,6 +71,6 @@ class Result:
 
     @property
     def score(self) -> Score | None:
-        """The one detector's; None where there is none."""
+        """The score of the only detector; None if it has none."""
         assert len(self.scores) <= 1
         return self.scores[0] if self.scores else None

@@ -1,4 +1,4 @@
-"""How fast an encoder is here: a quick measurement, and what was found before, in the user's cache."""
+"""The speed of an encoder here: a quick measurement, and what was found before, in the user's cache."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ WHOLE_IMAGE = 512  # pixels a side of a view where every image has its own size
 
 
 def views_per_second(encoder: Engine, manifest: Manifest) -> float:
-    """A quick measurement, on noise, in batches that the engine is fastest with, as many at a time as it runs.
+    """Measure the speed quickly, on noise, with the engine's best batch size and as many batches at a time as it runs.
 
     :param manifest: says the shape of a view
     """
@@ -34,17 +34,17 @@ def views_per_second(encoder: Engine, manifest: Manifest) -> float:
 
 
 def found(artifact: Artifact, engine: str) -> float | None:
-    """Views a second that were measured before with as many cores.
+    """The views a second that were measured before with as many cores as now.
 
     :param engine: label of what runs its encoder, and the precision that it computes in
-    :returns: None if none were, or it cannot be read any more
+    :returns: None if nothing was measured, or if it cannot be read any more
     """
     measured = kept.read(_KIND, _belongs_to(artifact, engine), _Measured)
     return measured.views_per_second if measured else None
 
 
 def keep(artifact: Artifact, engine: str, speed: float) -> None:
-    """Writes it down; where the cache cannot be written, it is measured again next time."""
+    """Keep the speed; if the cache cannot be written, it is measured again next time."""
     with suppress(OSError, RuntimeError):
         kept.write(_KIND, _belongs_to(artifact, engine), _Measured(speed))
 

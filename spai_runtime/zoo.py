@@ -1,7 +1,7 @@
 """Published detectors by name: `spai-run --detector NAME`.
 
-Their exports lie in the user's cache. One that is not there yet is made by a process of its own, `spai_export.zoo`,
-since that needs torch: nothing of training or export is imported here, and what has been exported runs without.
+Their exports are kept in the user's cache. If one does not exist yet, a separate process makes it, `spai_export.zoo`,
+since that needs torch. Nothing of training or export is imported here, and an existing export runs without torch.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ _GRACE = 10.0  # seconds that an interrupted export may take to remove what it h
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A detector whose export is asked for.
+    """A request for the export of a detector.
 
-    :param name: in the zoo
-    :param accept_licence: whether the user accepts terms that weights are under
-    :param quiet: whether nothing is said of how far it is
+    :param name: the detector's name in the zoo
+    :param accept_licence: whether the user accepts the terms of the weights
+    :param quiet: whether to show no progress
     """
 
     name: str
@@ -40,10 +40,10 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def directory(name: str) -> Path:
-    """Where the export of a published detector lies, once it is made.
+    """The path of a published detector's export, which may not be made yet.
 
-    It is this toolkit's alone: one with other code, which may read a checkpoint or write a graph in another way, or has
-    another commit or sha256 for it, has another folder.
+    It belongs to this toolkit alone. A toolkit with other code might read the checkpoint or write the graph in another
+    way, or have another commit or sha256 for the checkpoint, so it has another folder.
     """
     try:
         return cache_folder() / "zoo" / _toolkit() / name
@@ -52,14 +52,14 @@ def directory(name: str) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether an export has been made there: its last file is there."""
+    """Whether an export is complete, which it is when its last file exists."""
     return (folder / FILE_NAME).is_file()
 
 
 def exported(wanted: Wanted) -> Path:
-    """The directory of a published detector, which is made if it is not there.
+    """The directory of a published detector; the export is made if it does not exist.
 
-    :raises UserError: there is none of that name, it cannot be had, or its terms are not accepted
+    :raises UserError: no detector has that name, it cannot be had, or its terms are not accepted
     """
     if _NAME.match(wanted.name) and is_complete(folder := directory(wanted.name)):
         return folder
@@ -70,7 +70,7 @@ def exported(wanted: Wanted) -> Path:
 
 
 def _ask(wanted: Wanted) -> Message:
-    """Starts the process, whose stderr is ours, and waits for its answer: the folder, or what is wrong."""
+    """Start the process, whose stderr is ours, and wait for its answer: the folder, or what is wrong."""
     command = [sys.executable, "-P", "-c", _START, *sys.path]  # the modules are those that we import
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -97,7 +97,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _toolkit() -> str:
-    """What tells the code that makes an export from any other: a digest of it."""
+    """A digest of the code that makes an export, which differs if the code differs."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
     for path in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):

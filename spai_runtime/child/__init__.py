@@ -1,4 +1,4 @@
-"""A child process with limits, for work on data whose cost nobody can know before: graphs and images of strangers."""
+"""A child process with limits, for work on strangers' graphs and images, whose cost cannot be known in advance."""
 
 from spai_runtime.child.limits import Limits
 from spai_runtime.child.parent import Child, ChildError, ChildMemoryError, ChildStartError, ChildTimeError

@@ -1,4 +1,4 @@
-"""How much memory and time a child process may take."""
+"""Limits on the memory and the time that a child process may take."""
 
 import math
 import time
@@ -20,14 +20,14 @@ _STATM = Path("/proc/self/statm")  # Linux alone: its first number is the addres
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may take for its start with what it was given, and then again for each request.
+    """The memory and time that a child may take: once for its start, and then again for each request.
 
     The deadline by the clock holds on every system, because the parent keeps it. Processor time is limited where Python
     has the module `resource` (not on Windows), memory on Linux, whose kernel keeps RLIMIT_AS.
 
     :param memory: bytes of address space beyond what the process has before it is given anything
-    :param cpu_seconds: of processor time, all threads together; the kernel counts whole seconds
-    :param seconds: by the clock
+    :param cpu_seconds: processor time of all threads together; the kernel counts whole seconds
+    :param seconds: time by the clock
     """
 
     memory: int
@@ -35,16 +35,16 @@ class Limits:
     seconds: float
 
     def encode(self) -> str:
-        """For a command line."""
+        """The limits as text for a command line."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
     def decode(cls, text: str) -> "Limits":
-        """What `encode` wrote."""
+        """Read the limits from the text that `encode` wrote."""
         return msgspec.json.decode(text, type=cls)
 
     def hold(self) -> None:
-        """Limits this process: its memory from now on, no core dump, and no byte is written to a file."""
+        """Limit this process: its memory from now on; it writes no core dump and not one byte to a file."""
         if resource is None:
             return
         _lower(resource.RLIMIT_CORE, 0)
@@ -53,13 +53,13 @@ class Limits:
             _lower(resource.RLIMIT_AS, int(_STATM.read_text().split()[0]) * resource.getpagesize() + self.memory)
 
     def arm(self) -> None:
-        """Lets this process take `cpu_seconds` from now on; then the kernel ends it with SIGXCPU."""
+        """Let this process take `cpu_seconds` from now on; after that the kernel ends it with SIGXCPU."""
         if resource is not None:
             _lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + self.cpu_seconds))
 
 
 def _lower(kind: int, limit: int) -> None:
-    """Sets the soft limit, which can be raised again, within the hard one that the process was born with."""
+    """Set the soft limit, which can be raised again; it stays within the hard limit that the process started with."""
     _, hard = resource.getrlimit(kind)
     with suppress(ValueError, OSError):  # a system that knows the name alone
         resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -1,4 +1,4 @@
-"""What a parent and its child tell each other: JSON and arrays, over a pipe, and nothing that could run.
+"""The messages between a parent and its child: JSON and arrays over a pipe, and nothing that could run as code.
 
 A message is the length of its head (8 bytes, little-endian), the head as JSON, and the bytes of the arrays.
 """
@@ -40,11 +40,11 @@ class _Head(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
-    """One request, or one answer.
+    """One request or one answer.
 
-    :param body: what JSON can hold
-    :param error: the name of a class of `spai_runtime.errors` whose message the body is; any other name is a fault of
-        the child's code; "" is none
+    :param body: any value that JSON can hold
+    :param error: name of the class of `spai_runtime.errors` whose message is the body; any other name means that the
+        child's code failed; "" means no error
     """
 
     body: Any = None
@@ -53,7 +53,7 @@ class Message(msgspec.Struct):
 
 
 def failure(error: Exception) -> Message:
-    """What a child answers that has raised this."""
+    """The answer of a child that has raised this error."""
     if isinstance(error, UserError):  # by the name of its class, or of its base, that the parent knows too
         name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         return Message(_sentence(str(error)), error=name)
@@ -61,7 +61,7 @@ def failure(error: Exception) -> Message:
 
 
 def raised(answer: Message) -> UserError | None:
-    """The error of `spai_runtime.errors` that an answer holds; None of a fault of the child's code, and of no error."""
+    """The error of `spai_runtime.errors` in an answer; None if the child's code failed, or if there is no error."""
     kind = getattr(errors, answer.error, None)
     if isinstance(kind, type) and issubclass(kind, UserError):
         return kind(" ".join(str(answer.body).split()))
@@ -69,7 +69,7 @@ def raised(answer: Message) -> UserError | None:
 
 
 def write(stream: BinaryIO, message: Message) -> None:
-    """Sends a message. :raises OSError: nobody reads any more"""
+    """Send a message. :raises OSError: nobody reads any more"""
     arrays = [np.asarray(array, array.dtype.newbyteorder("="), order="C") for array in message.arrays]
     shapes = [_Shape(array.dtype.name, list(array.shape)) for array in arrays]  # type: ignore[arg-type]
     head = msgspec.json.encode(_Head(message.body, message.error, shapes))
@@ -82,11 +82,11 @@ def write(stream: BinaryIO, message: Message) -> None:
 
 
 def read(stream: BinaryIO, most: int | None = None) -> Message:
-    """Receives a message.
+    """Receive a message.
 
-    :param most: bytes that its arrays may hold together; they are counted before memory is taken for them
-    :raises EOFError: the other side is gone
-    :raises ValueError: what comes is no message, or a larger one
+    :param most: the bytes that its arrays may hold together; they are counted before memory is taken for them
+    :raises EOFError: the other side has ended
+    :raises ValueError: the data is not a message, or the message is larger than `most`
     """
     length = int.from_bytes(_exactly(stream, 8), "little")
     if length > _LARGEST_HEAD:

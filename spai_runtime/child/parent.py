@@ -1,4 +1,4 @@
-"""The parent's side: it starts a child, asks it, and ends it where it passes a limit."""
+"""The parent's side: it starts a child, sends it requests, and ends it when it passes a limit."""
 
 import os
 import signal
@@ -23,34 +23,34 @@ _LONGEST_START = 120.0  # seconds until Python runs and our own code is imported
 
 
 class ChildError(UserError):
-    """A child that stopped, or whose code failed; the message goes on with a sentence that names what it worked on."""
+    """The child stopped, or its code failed. The message continues a sentence that names what the child worked on."""
 
 
 class ChildStartError(ChildError):
-    """The system starts no further process, or gives no pipes to talk to one."""
+    """The system cannot start another process, or has no pipes left to talk to one."""
 
 
 class ChildMemoryError(ChildError):
-    """It passed its limit of memory."""
+    """The child passed its limit of memory."""
 
 
 class ChildTimeError(ChildError):
-    """It passed its limit of processor time, or the deadline."""
+    """The child passed its limit of processor time, or the deadline."""
 
 
 class Child(Closing):
-    """A process of ours that answers requests one after the other, within limits. Use it in a `with`, or `close` it.
+    """A process of ours that answers one request after the other, within limits. Use it in a `with`, or `close` it.
 
-    It is a new Python process and no fork, so the parent may have threads. It starts with the first request, and again
-    with the next one after it was ended. It has the parent's rights: the limits bound what a request costs, and they
-    are no sandbox against code. Where the parent ends, however that is, the child ends too. Several threads may ask;
-    each waits for its turn.
+    It is a new Python process and not a fork, so the parent may have threads. It starts with the first request;
+    after it was ended, the next request starts it again. It has the parent's rights: the limits bound what a request
+    costs, but they are no sandbox against code. When the parent ends, in whatever way, the child ends too. Several
+    threads may ask; each waits for its turn.
 
-    :param service: `module:function`, a `Service`: called in the child with the settings, once, it gives what answers,
-        a function of a body and arrays that gives a body and arrays. A UserError that either raises is raised by
-        `ask`; what they print is lost
-    :param settings: what JSON can hold
-    :param limits: of each request, and of `service` itself
+    :param service: `module:function`, a `Service`. The child calls it once, with the settings. It returns the function
+        that answers: from a body and arrays it makes a body and arrays. If either raises a UserError, `ask` raises it;
+        what they print is lost
+    :param settings: any value that JSON can hold
+    :param limits: for each request, and for `service` itself
     """
 
     def __init__(self, service: str, settings: Any, limits: Limits) -> None:
@@ -60,25 +60,25 @@ class Child(Closing):
         self._late = False
 
     def start(self) -> None:
-        """Starts it if it does not run. :raises UserError: see `ask`"""
+        """Start the process if it does not run. :raises UserError: see `ask`"""
         with self._lock:
             self._running()
 
     def ask(self, body: Any = None, arrays: Sequence[Array] = (), *, most: int) -> tuple[Any, Sequence[Array]]:
-        """One request.
+        """Send one request, and wait for its answer.
 
-        :param body: what JSON can hold
-        :param most: bytes that the arrays of the answer may hold together
-        :returns: the answer's body and arrays, whose shapes and types are what the child says: check them
-        :raises ChildMemoryError, ChildTimeError: it passed a limit, and was ended
-        :raises ChildError: it stopped, its code failed, or what it says is no answer
-        :raises UserError: what it raised
+        :param body: any value that JSON can hold
+        :param most: the bytes that the arrays of the answer may hold together
+        :returns: the answer's body and arrays; their shapes and types are what the child chose, so check them
+        :raises ChildMemoryError, ChildTimeError: the child passed a limit, and was ended
+        :raises ChildError: the child stopped, its code failed, or its answer is not valid
+        :raises UserError: the child raised it
         """
         with self._lock:
             return self._exchange(self._running(), Message(body, arrays), most)
 
     def close(self) -> None:
-        """Ends the process at once."""
+        """End the process at once."""
         with self._lock:
             self._end()
 
@@ -127,7 +127,7 @@ class Child(Closing):
 
     @contextmanager
     def _ended_by(self, seconds: float) -> Iterator[None]:
-        """Ends the child after that long, and whenever the exchange is left before its end."""
+        """End the child after so many seconds, and also when the exchange stops before it is complete."""
         process = self._process
         assert process is not None
         self._late, timer = False, threading.Timer(seconds, self._expire, [process])

@@ -1,4 +1,4 @@
-"""The child's side: it does what its parent asks, one request after the other, until the parent is gone."""
+"""The child's side: it does what its parent asks, one request after the other, until the parent has ended."""
 
 import os
 import signal
@@ -19,10 +19,10 @@ Service = Callable[[Any], Handler]
 
 
 def main(service: str, limits: str) -> NoReturn:
-    """Serves.
+    """Run the service until the parent has ended.
 
     :param service: `module:function`, a Service
-    :param limits: encoded
+    :param limits: as `Limits.encode` writes them
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends this
     requests, replies = pipes()
@@ -50,7 +50,7 @@ def main(service: str, limits: str) -> NoReturn:
 
 
 def _listen(requests: BinaryIO, waiting: "SimpleQueue[Message]") -> NoReturn:
-    """A thread of its own, so that this process ends with its parent, whatever it is doing then."""
+    """Wait for requests in a separate thread, so that this process ends with its parent, whatever it is doing then."""
     code = 0
     try:
         while True:
@@ -62,7 +62,7 @@ def _listen(requests: BinaryIO, waiting: "SimpleQueue[Message]") -> NoReturn:
 
 
 def pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Where requests come from and answers go to, of which a library that prints knows nothing."""
+    """The pipes for requests and for answers; a library that prints cannot reach them."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):

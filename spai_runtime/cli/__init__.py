@@ -1,4 +1,4 @@
-"""spai-run."""
+"""The command spai-run."""
 
 from spai_runtime.cli.run import main
 

@@ -1,4 +1,4 @@
-"""spai-run --check: does what runs here give the scores of the detector's ONNX graphs?"""
+"""spai-run --check finds out whether what runs here gives the scores of the detector's ONNX graphs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from spai_runtime.manifest import ONNX, Accuracy, Artifact
 
 
 def check(options: Options) -> int:
-    """Scores images with every --engine and, on the CPU, with the ONNX graphs beside it; says how far the scores are
-    apart, and keeps it for later runs.
+    """Compare every --engine with the ONNX graphs beside it on the CPU; say how far scores differ, and keep this for
+    later runs.
 
-    :returns: 0, or EXIT_SOME_ERRORS where those of an engine are too far away
+    :returns: 0, or EXIT_SOME_ERRORS if the scores of an engine are too far away
     :raises UserError: something cannot be loaded, or no image can be scored
     """
     paths = [item.path for item in Sources(options.inputs or [str(examples())], options.split)]
@@ -36,9 +36,9 @@ def check(options: Options) -> int:
 
 
 def remark(detector: Detector, path: Path) -> str:
-    """What must be known of a plan that the export could not score; "" of any other, and of one that was checked.
+    """What a user must know of a plan that the export could not score; "" if it was checked, or is no plan.
 
-    :param path: that it was loaded from
+    :param path: where the detector was loaded from
     """
     artifact = detector.artifact
     if artifact is None or not artifact.unscored:
@@ -50,7 +50,7 @@ def remark(detector: Detector, path: Path) -> str:
 
 
 def verdict(accuracy: Accuracy) -> str:
-    """How far scores are apart, and whether that is near enough."""
+    """One sentence that says how far the scores are apart, and whether that is near enough."""
     said = "which is within" if accuracy.passed else "which is NOT within"
     return f"{sentence(accuracy, accuracy.against)}; {said} {accuracy.limit:g}"
 
@@ -63,7 +63,7 @@ def _compared(path: Path, detector: Detector, paths: Sequence[Path], source: str
 
 
 def _graphs(path: Path, detector: Detector) -> Artifact:
-    """Those in fp32, else those of the precision that is checked. :raises EngineError: there are none"""
+    """The graphs in fp32, or else those of the precision that is checked. :raises EngineError: there are none"""
     assert detector.artifact is not None
     for precision in ("fp32", detector.artifact.precision):
         for artifact in detector.manifest.artifacts:

@@ -1,4 +1,4 @@
-"""What the three commands have in common: an exit code, and errors in one line on stderr."""
+"""The common part of the three commands: an exit code, and errors in one line on stderr."""
 
 import logging
 import os
@@ -40,10 +40,10 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.
 
 
 def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line.
+    """Run a command line.
 
-    :param arguments: None takes those of the process
-    :returns: the exit code; tracebacks are shown under --verbose alone
+    :param arguments: None uses those of the process
+    :returns: the exit code; tracebacks are shown only with --verbose
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -68,7 +68,7 @@ def execute(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
 
 @contextmanager
 def _warnings_said(name: str) -> Iterator[None]:
-    """What the packages warn of (another engine than hoped for, a smaller batch, a GPU that is gone) goes to stderr."""
+    """Send the packages' warnings to stderr: another engine than expected, a smaller batch, a GPU that is lost."""
     logger = logging.getLogger("spai_runtime")
     handler, level = _Said(name), logger.level
     logger.addHandler(handler)
@@ -92,12 +92,12 @@ class _Said(logging.Handler):
 
 
 def say(message: str) -> None:
-    """One line on stderr, whatever the message holds; lost where nobody reads it."""
+    """Print one line on stderr, whatever the message holds; it is lost if nobody reads it."""
     write_error(visible(" ".join(message.split("\n"))))
 
 
 def show(*lines: object) -> None:
-    """Lines on stdout, of which none steers a terminal.
+    """Print lines on stdout; none of them can steer a terminal.
 
     :raises OutputError: stdout cannot be written
     """

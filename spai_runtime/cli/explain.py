@@ -1,4 +1,4 @@
-"""spai-run --explain: what could run a detector here, what does, why, and how fast each is."""
+"""spai-run --explain says what could run a detector here, what runs, why, and how fast each candidate is."""
 
 from contextlib import closing
 
@@ -17,10 +17,10 @@ from spai_runtime.speed import views_per_second
 
 
 def explain(options: Options) -> int:
-    """Says of every --engine, or of the demo detector, what could run it, from the best to the last, and what runs.
+    """Say for every --engine, or for the demo detector, what could run it, from the best to the last, and what runs.
 
     :returns: 0
-    :raises UserError: nothing runs
+    :raises UserError: nothing can run
     """
     show(
         f"{cores()} cores to compute on; {', '.join(fast_flags()) or 'no instructions for bf16 or int8 that are known'}"
@@ -58,14 +58,14 @@ def _line(exported: Exported, candidate: Candidate, runs: tuple[object, ...]) ->
 
 
 def _missing(candidate: Candidate) -> str:
-    """What its probe looks for."""
+    """What the candidate's probe looks for."""
     if candidate.backend.own or candidate.backend.computes:
         return f"the library, or instructions of the processor for {candidate.precision}, are missing"
     return "the library is missing"
 
 
 def _scores(candidate: Candidate, engines: Engines) -> str:
-    """What is known of how far its scores are from those of fp32."""
+    """What is known about how far the candidate's scores are from those of fp32."""
     artifact = candidate.artifact
     found = checks.found(artifact, engines.encoder.label)
     if found is None and engines.precision == artifact.precision:

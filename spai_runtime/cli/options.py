@@ -1,4 +1,4 @@
-"""What one call of spai-run asks for."""
+"""The options of one call of spai-run."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ from spai_runtime.report.files import SUFFIXES
 
 
 class Form(StrEnum):
-    """How rows look on stdout."""
+    """The format of rows on stdout."""
 
     AUTO = "auto"
     TABLE = "table"
@@ -20,7 +20,7 @@ class Form(StrEnum):
 
 
 class Decode(StrEnum):
-    """What decodes JPEGs."""
+    """The decoder of JPEGs."""
 
     PILLOW = "pillow"
     NVIMGCODEC = "nvimgcodec"
@@ -28,7 +28,7 @@ class Decode(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """One call of spai-run; the command's options say what each means."""
+    """One call of spai-run; the help of each option says what it means."""
 
     inputs: tuple[str, ...]
     engines: tuple[Path, ...]
@@ -56,7 +56,7 @@ class Options:
     from_rows: Path | None = None
 
     def __post_init__(self) -> None:
-        """:raises UserError: options that do not go together"""
+        """Check the options. :raises UserError: some of them do not go together"""
         if self.check and not self.engines:
             raise EngineError("--check compares an exported detector with its graphs: name it with --engine")
         if self.check and (self.output or self.untrusted_engine):
@@ -84,7 +84,7 @@ class Options:
 
     @property
     def _looking(self) -> int:
-        """How many detectors look at each image; the demo detector is not counted."""
+        """The number of detectors that look at each image; the demo detector is not counted."""
         return len(self.engines) + len(self.detectors)
 
     @property
@@ -95,7 +95,7 @@ class Options:
 
     @property
     def fusion(self) -> Fusion | None:
-        """What several detectors say together."""
+        """The rule that makes one score of those of several detectors."""
         if self._looking < 2:
             return None
         threshold = UNCALIBRATED if self.threshold is None else Threshold.given(self.threshold)

@@ -1,4 +1,4 @@
-"""A progress bar with rate and time left, on a terminal; nothing elsewhere."""
+"""A progress bar with rate and remaining time on a terminal; elsewhere nothing is shown."""
 
 import sys
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ class _Rate(ProgressColumn):
 
 
 class ShownProgress(Closing):
-    """Use it in a `with`.
+    """The progress bar of a run. Use it in a `with`.
 
-    :param total: images of the whole run
-    :param done: how many of them an earlier run has left
-    :param visible: whether it is drawn, if stderr is a terminal
-    :param what: is done to each of them
+    :param total: number of images in the whole run
+    :param done: how many of them an earlier run has finished
+    :param visible: whether to draw the bar, if stderr is a terminal
+    :param what: what is done to each image, as a word
     """
 
     def __init__(self, total: int, done: int = 0, *, visible: bool = True, what: str = "scoring") -> None:
@@ -40,16 +40,16 @@ class ShownProgress(Closing):
         self._progress.start()
 
     def advance(self, images: int = 1) -> None:
-        """So many images more."""
+        """Count this many images more."""
         self._progress.advance(self._task, images)
 
     def close(self) -> None:
-        """Takes it off the terminal."""
+        """Remove the bar from the terminal."""
         self._progress.stop()
 
 
 def shown(results: Iterator[Result], total: int, *, visible: bool = True, what: str = "scoring") -> Iterator[Result]:
-    """Passes results on and draws how far they are; see `ShownProgress`."""
+    """Pass results on, and draw how many have come; see `ShownProgress`."""
     with ShownProgress(total, visible=visible, what=what) as progress:
         for result in results:
             yield result

@@ -1,4 +1,4 @@
-"""spai-run --report: what a run has found as pages for people; also of the rows of an earlier run."""
+"""spai-run --report writes the results of a run as pages for people; it also takes the rows of an earlier run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def report_of(options: Options, detectors: Sequence[Detector], columns: Sequence[str], total: int) -> "Report | None":
-    """What rows of a run go into, if it was asked for.
+    """The report that the rows of a run go into, if the user asked for one.
 
-    :param columns: names of all columns of its rows
-    :param total: images of the run
+    :param columns: the names of all columns of the rows
+    :param total: number of images in the run
     """
     if options.report is None:
         return None
@@ -40,10 +40,10 @@ def report_of(options: Options, detectors: Sequence[Detector], columns: Sequence
 
 
 def report_from_rows(options: Options) -> int:
-    """Makes the report of rows that are there, and scores nothing.
+    """Make the report of rows that exist already, and score nothing.
 
     :returns: 0
-    :raises UserError: they are no rows, or the report cannot be written
+    :raises UserError: the file has no such rows, or the report cannot be written
     """
     from spai_runtime.report.report import Report  # noqa: PLC0415
 
@@ -73,7 +73,7 @@ def report_from_rows(options: Options) -> int:
 
 
 def finish(report: "Report", *, quiet: bool) -> None:
-    """Writes the pages, and says what they are."""
+    """Write the pages, and say what was written."""
     pages = report.finish()
     size = sum(page.stat().st_size for page in pages) / 1e6
     names = " and ".join({printable(pages[0]): None, printable(pages[-1]): None})

@@ -1,4 +1,4 @@
-"""What spai-run does: detectors and images → rows, and the record of the run."""
+"""The work of spai-run: detectors and images become rows and the record of the run."""
 
 import json
 import sys
@@ -36,7 +36,7 @@ EXIT_SCORED = 0
 
 
 def score(options: Options) -> int:
-    """Does what the options say.
+    """Do what the options say.
 
     :returns: EXIT_SCORED or EXIT_SOME_ERRORS
     :raises UserError: nothing could run
@@ -87,7 +87,7 @@ def score(options: Options) -> int:
 
 
 def _load(options: Options) -> Iterator[Detector]:
-    """One after the other, so that those before one that does not load are closed."""
+    """Load one detector after the other, so that the earlier ones are closed if one does not load."""
     threshold = None if options.fusion else options.threshold
     named = [exported(Wanted(name, options.accept_licence, options.quiet)) for name in options.detectors]
     for path in (*options.engines, *named) or (None,):
@@ -102,7 +102,7 @@ def _load(options: Options) -> Iterator[Detector]:
 
 
 def _remarks(options: Options, detectors: Sequence[Detector]) -> Iterator[str]:
-    """What must be known of the plans that run: which `auto` has taken, and which no GPU has scored."""
+    """What a user must know of the plans that run: which ones `auto` has chosen, and which ones no GPU has scored."""
     for detector, path in zip(detectors, options.engines, strict=False):
         assert detector.artifact is not None, "it was loaded from a directory"
         if path.is_dir() and detector.artifact.kind in PLANS and options.backend is None:
@@ -113,7 +113,7 @@ def _remarks(options: Options, detectors: Sequence[Detector]) -> Iterator[str]:
 
 
 def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -> Sink:
-    """Where rows go; on a terminal they are the progress."""
+    """The place that rows go to; on a terminal the rows themselves show the progress."""
     names = [detector.manifest.name for detector in detectors] if options.fusion else ()
     columns = Columns(own, names, _fusion(options, detectors), options.spreadsheet)
     if options.output is not None:
@@ -128,12 +128,12 @@ def _sink(options: Options, detectors: Sequence[Detector], own: Sequence[str]) -
 
 
 def _threshold(options: Options, detectors: Sequence[Detector]) -> Threshold:
-    """That labels are decided by, of one detector or of the fusion."""
+    """The threshold that decides labels: that of the one detector, or of the fusion."""
     return options.fusion.threshold if options.fusion else detectors[0].threshold
 
 
 def _fusion(options: Options, detectors: Sequence[Detector]) -> Fusion | None:
-    """:raises EngineError: a high score does not say the same of an image with all of them"""
+    """The fusion that the options ask for. :raises EngineError: a high score means different things to the detectors"""
     if options.fusion is None:
         return None
     return replace(options.fusion, positive=common_positive([detector.manifest for detector in detectors]))
@@ -151,7 +151,7 @@ def _decoder(options: Options, detectors: Sequence[Detector]) -> DecodeOnGpu | N
 
 
 def _identity(options: Options, detectors: Sequence[Detector]) -> dict[str, object]:
-    """What rows depend on; the record of a run begins with it."""
+    """What the rows depend on; the record of a run begins with it."""
     rest = {
         "decode": options.decode.value,
         "untrusted": options.untrusted,
@@ -180,7 +180,7 @@ def _identity_of(detector: Detector) -> dict[str, object]:
 
 
 def _record(options: Options, detectors: Sequence[Detector], labels: Counter[str]) -> dict[str, object]:
-    """What the record of a run says beside what the rows depend on."""
+    """What the record of a run holds besides what the rows depend on."""
     engines = [detector.encoder for detector in detectors]
     ran: dict[str, object] = {"device": engines[0].device, "engine": engines[0].label}
     if options.fusion:

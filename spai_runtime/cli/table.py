@@ -1,4 +1,4 @@
-"""Rows for people: what `spai-run` shows on a terminal when no output is named."""
+"""Rows for people: the table that `spai-run` shows on a terminal when no output is named."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +12,13 @@ NAME = 12  # and the name of a detector above its scores at most
 
 
 class Table:
-    """Fixed columns, one line an image, so that rows can be shown as they come.
+    """A table with fixed columns and one line for each image, so that rows can be shown as they come.
 
-    One detector has its score and the number of its views; of several, each has its score, before that of their fusion.
+    One detector has its score and the number of its views; with several, each has its score, and then comes the
+    fused score.
 
-    :param threshold: that labels are decided by, which stands above the rows; `positive` is that of a score above it
+    :param threshold: the threshold that decides labels, shown above the rows; `positive` is the label of a score
+        above it
     """
 
     def __init__(self, columns: Columns, threshold: float, positive: str) -> None:

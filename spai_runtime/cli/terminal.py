@@ -1,4 +1,4 @@
-"""What may be at the other end of stdout and stderr: a terminal that text must not steer, or nobody."""
+"""The other end of stdout and stderr: it may be a terminal, which text must not steer, or nobody."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from spai_runtime.errors import OutputError
 
 
 class _Nowhere(io.TextIOWrapper):
-    """Stands in for a stream that the caller closed; what is written to it is lost."""
+    """A stand-in for a stream that the caller closed; what is written to it is lost."""
 
 
 def is_closed(stream: TextIO) -> bool:
@@ -22,10 +22,10 @@ def is_closed(stream: TextIO) -> bool:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """stdout and stderr that can be written, whatever the caller left of them, and that hold any character.
+    """Make stdout and stderr writable, whatever state the caller left them in, and able to hold any character.
 
-    :raises BrokenPipeError: when the block has ended: whoever read stdout has left
-    :raises OutputError: when the block has ended: what stdout still held cannot be written
+    :raises BrokenPipeError: at the end of the block: whoever read stdout has left
+    :raises OutputError: at the end of the block: what stdout still held cannot be written
     """
     _fill_descriptors()
     for name in ("stdout", "stderr"):
@@ -43,7 +43,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def write_error(line: str) -> None:
-    """A line on stderr; lost where nobody reads it."""
+    """Write a line to stderr; it is lost if nobody reads it."""
     with suppress(OSError):
         try:
             sys.stderr.write(f"{line}\n")
@@ -52,9 +52,9 @@ def write_error(line: str) -> None:
 
 
 def write_out(line: str) -> None:
-    """A line on stdout.
+    """Write a line to stdout.
 
-    :raises BrokenPipeError: whoever read it has left
+    :raises BrokenPipeError: whoever read stdout has left
     :raises OutputError: it cannot be written
     """
     with _as_output_error():
@@ -73,15 +73,18 @@ def _as_output_error() -> Iterator[None]:
 
 
 def _fill_descriptors() -> None:
-    """Opens the null device in place of closed standard streams: else the next file that is opened gets the number of
-    one, and holds what libraries print."""
+    """Open the null device in place of closed standard streams. Otherwise the next file that is opened would get the
+    number of one of them, and what libraries print would go into that file."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
 
 
 def _flush(stream: TextIO) -> None:
-    """:raises OSError: it cannot be written; what it holds is dropped, or Python would try again when it ends"""
+    """Flush a stream.
+
+    :raises OSError: it cannot be written; its content is dropped, or Python would try again when it ends
+    """
     try:
         stream.flush()
     except OSError:

@@ -23,16 +23,16 @@ Load = Callable[[Path, Contract, str, Artifact], Engine]
 class Backend:
     """A row of the table.
 
-    :param name: of `--backend`
+    :param name: the value of `--backend` that selects it
     :param device: `cpu`, or `cuda`
-    :param kinds: of the artifacts that it runs
-    :param precisions: that it runs, from the one that `auto` takes first to the one that it takes last
-    :param probe: `module:function` → whether this machine has what the back end needs; it may say yes where only
-        loading can tell
-    :param load: `module:function` of (path of a graph or plan, what it takes and gives, `cpu` or `cuda:<index>`, the
-        artifact that it belongs to) → Engine, or an EngineError that says in one sentence what to do
-    :param computes: the precision that it lowers the large products of an encoder to; None leaves them as they are
-    :param own: whether it runs only what was made for its device, as the artifact's `target` says
+    :param kinds: the kinds of artifacts that it runs
+    :param precisions: the precisions that it runs, from the one that `auto` takes first to the one that it takes last
+    :param probe: `module:function` → whether this machine has what the back end needs; it may say yes if only loading
+        can tell
+    :param load: `module:function` of (path of a graph or plan, its contract, `cpu` or `cuda:<index>`, the artifact that
+        it belongs to) → Engine, or an EngineError that says in one sentence what to do
+    :param computes: the lower precision that it uses for an encoder's large products; None leaves them as they are
+    :param own: whether it runs only artifacts that were made for its device, as the artifact's `target` says
     """
 
     name: str
@@ -45,20 +45,20 @@ class Backend:
     own: bool = False
 
     def runs(self, artifact: Artifact) -> bool:
-        """Whether it is for such an artifact. What was made for a device runs on no other."""
+        """Whether it runs such an artifact. An artifact that was made for one device runs on no other."""
         device = artifact.target.get(DEVICE)
         made_for = device == self.device or (device is None and not self.own)
         return artifact.kind in self.kinds and artifact.precision in self.precisions and made_for
 
     def available(self) -> bool:
-        """What its probe says."""
+        """Whether its probe finds what it needs."""
         return cast("Callable[[], bool]", _named(self.probe))()
 
     def open(self, path: Path, contract: Contract, device: str, artifact: Artifact) -> Engine:
-        """The engine of a graph, on a CPU, a GPU, or several: then it is one engine that stands for all of them.
+        """Open a graph on a CPU, a GPU, or several GPUs; one engine then stands for all of them.
 
         :param device: `cpu`, `cuda:<index>`, or `cuda:<index>,<index>`
-        :raises EngineError: the library is missing, the device is not there, or the graph is refused
+        :raises EngineError: the library or the device is missing, or the graph is refused
         """
         load, indices = cast("Load", _named(self.load)), gpus(device)
         if len(indices) < 2:
@@ -160,10 +160,10 @@ ISOLATED: list[Backend] = [
 
 
 def backends(name: str | None = None, *, untrusted: bool = False) -> Sequence[Backend]:
-    """The rows of a back end; None is all of them.
+    """The rows of a back end; None gives all rows.
 
-    :param untrusted: those for artifacts of whoever is not trusted, of which there may be none
-    :raises EngineError: there is none of that name
+    :param untrusted: whether to give the rows for artifacts from strangers; there may be none
+    :raises EngineError: no back end has that name
     """
     rows = [row for row in BACKENDS if name in (None, row.name)]
     if not rows:

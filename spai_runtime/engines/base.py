@@ -1,4 +1,4 @@
-"""What an engine is: a loaded graph that runs arrays; on a GPU, one that takes images and crops the views itself."""
+"""Engines: a loaded graph that runs arrays; on a GPU, one that takes images and crops the views itself."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class DeviceMemoryError(EngineError):
 
 
 class DeviceLostError(EngineError):
-    """A GPU stopped working: what lay on it is gone.
+    """A GPU stopped working, and everything in its memory is lost.
 
     :param device: `cuda:<index>`
     """
@@ -34,7 +34,7 @@ class DeviceLostError(EngineError):
 
 
 class DeviceBusyError(EngineError):
-    """A GPU refused a call because somebody in this process recorded a CUDA graph; later it will not.
+    """A GPU refused a call because somebody in this process was recording a CUDA graph; the call will work later.
 
     :param device: `cuda:<index>`
     """
@@ -48,7 +48,7 @@ class DeviceBusyError(EngineError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of a graph; an axis that is a name is dynamic, and as long wherever that name stands."""
+    """An input or output of a graph. An axis that is a name is dynamic; axes of the same name are equally long."""
 
     name: str
     dtype: Literal["uint8", "float32"]
@@ -60,9 +60,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a graph of an exported directory takes and gives (README, "The exported directory").
+    """The inputs and outputs of a graph of an exported directory (README, "The exported directory").
 
-    :param window: what says how many patches an image has, where an encoder gives features of each
+    :param window: says how many patches an image has, if the encoder gives features of each patch
     """
 
     input: Tensor
@@ -71,9 +71,9 @@ class Contract:
 
     @classmethod
     def encoder(cls, shape: ViewShape, features: int, window: Window | None = None) -> "Contract":
-        """`views` (V, H, W, 3) uint8 → `features` (V, D) float32; with a window (P, D), of all patches of the views
+        """`views` (V, H, W, 3) uint8 → `features` (V, D) float32; with a window (P, D), a row for each patch
 
-        :param shape: H and W of a view; None where every image has its own
+        :param shape: H and W of a view; None if every image has its own
         """
         sides = (name if side is None else side for name, side in zip(("height", "width"), shape, strict=True))
         views = Tensor("views", "uint8", ("views", *sides, 3))
@@ -87,7 +87,7 @@ class Contract:
         return cls(taken, (logit, weights) if attention else (logit,))
 
     def output_shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Of an input of that shape."""
+        """The shapes of the outputs for an input of that shape."""
         assert len(shape) == len(self.input.shape)
         sizes: dict[int | str, int] = dict(zip(self.input.shape, shape, strict=True))
         if self.window:
@@ -95,11 +95,11 @@ class Contract:
         return [tuple(axis if isinstance(axis, int) else sizes[axis] for axis in out.shape) for out in self.outputs]
 
     def check(self, path: Path, outputs: Sequence[Array], shape: Sequence[int]) -> None:
-        """What a graph declares of its outputs does not bind it: a Tile or a Slice may give any number of rows.
+        """Check outputs, since what a graph declares does not bind it: a Tile or a Slice may give any number of rows.
 
-        :param path: of the graph
-        :param outputs: of an input of that shape
-        :raises EngineError: they are not of the types and shapes that they should have
+        :param path: the graph's file
+        :param outputs: what the graph gave for an input of that shape
+        :raises EngineError: the outputs do not have the types and shapes that they should have
         """
         if len(outputs) != len(self.outputs):
             raise EngineError(f"{path} gives {len(outputs)} outputs, which should be {len(self.outputs)}")
@@ -112,11 +112,11 @@ class Contract:
 class Engine(Protocol):
     """A loaded graph.
 
-    :param device: it runs on: `cpu`, `cuda:<index>`, or `cuda:<index>,<index>`
-    :param label: what runs where, for people: `ONNX Runtime 1.31.1, cpu`
-    :param batch_size: views at once that it is fastest with
-    :param computes: the precision of its large products, where it is not that of the graph
-    :param streams: batches that `run` takes at the same time, each from a thread of its own
+    :param device: where it runs: `cpu`, `cuda:<index>`, or `cuda:<index>,<index>`
+    :param label: what runs and where, in words for people: `ONNX Runtime 1.31.1, cpu`
+    :param batch_size: the number of views in a batch with which it is fastest
+    :param computes: the precision of its large products, if it is not that of the graph
+    :param streams: how many batches `run` takes at the same time, each from a thread of its own
     """
 
     device: str
@@ -127,22 +127,23 @@ class Engine(Protocol):
 
     @property
     def as_device_engine(self) -> "DeviceEngine | None":
-        """Itself, where it is on GPUs and takes whole images; None of an engine that takes arrays alone."""
+        """This engine, if it runs on GPUs and takes whole images; None if it only takes arrays."""
 
     def run(self, batch: Array) -> list[Array]:
-        """:param batch: as the contract's input says; its first axis is at least 1
-        :returns: the contract's outputs, in its order
+        """Run one batch: an array as the contract's input says, with a first axis of at least 1.
+
+        :returns: the contract's outputs, in the contract's order
         """
 
     def run_all(self, batches: Sequence[Array]) -> list[list[Array]]:
-        """As `run` of each, which may have any shapes; a GPU is given all of them before the first is waited for."""
+        """Run each batch; batches may differ in shape. A GPU gets all of them before the first is waited for."""
 
     def close(self) -> None:
-        """Frees what the graph holds; running it afterwards is an error."""
+        """Free what the graph holds; to run it afterwards is an error."""
 
 
 class HostEngine:
-    """What engines have in common that take arrays; one with several streams says so."""
+    """The common part of engines that take arrays; one with several streams says so."""
 
     streams: int = 1
     as_device_engine: "DeviceEngine | None" = None
@@ -157,7 +158,7 @@ class HostEngine:
 
 
 class DeviceImage(Protocol):
-    """Pixels (H, W, 3) uint8 on a GPU, contiguous, that may still be on their way there."""
+    """An image on a GPU, or on its way there: contiguous pixels (H, W, 3) uint8."""
 
     device: str
     height: int
@@ -167,7 +168,7 @@ class DeviceImage(Protocol):
 class Crop(NamedTuple):
     """A view to take from an image on a GPU.
 
-    :param top, left: of its corner in pixels; what lies outside the image is made up as `padding` says
+    :param top, left: its corner in pixels of the image; what lies outside the image is filled as `padding` says
     :param flipped: whether it is mirrored, left to right
     """
 
@@ -179,42 +180,43 @@ class Crop(NamedTuple):
 
 
 class Slot(Protocol):
-    """One batch's way through a GPU: a stream, buffers that are allocated once, and the graph's execution.
+    """One place for a batch on a GPU: a stream, buffers that are allocated once, and the graph's execution.
 
-    :param capacity: views that it holds
+    :param capacity: the number of views that it holds
     """
 
     device: str
     capacity: int
 
     def upload(self, pixels: NDArray[np.uint8]) -> DeviceImage:
-        """Sends an image up and returns at once; the pixels must stay as they are until it is done.
+        """Send an image to the GPU and return at once; the pixels must not change until the copy is done.
 
-        :param pixels: (H, W, 3), contiguous; a pinned array goes up without a copy
+        :param pixels: (H, W, 3), contiguous; a pinned array is sent without another copy
         :raises DeviceMemoryError, DeviceLostError: there is no room for it; the GPU stopped working
         """
 
     def launch(self, crops: Sequence[Crop], bucket: int) -> None:
-        """Crops the views out of their images on the device, runs the graph on them, and returns at once.
+        """Crop the views out of their images on the device, run the graph on them, and return at once.
 
-        The batch is filled up to `bucket` views: at one shape, what a view's features are does not depend on how many
-        others there are.
+        The batch is filled up to `bucket` views: in a batch of one size, a view's features do not depend on how many
+        other views there are.
 
-        :param crops: at least 1 and at most `bucket`, whose images lie on this slot's device
+        :param crops: at least 1 and at most `bucket`; their images lie on this slot's device
         :param bucket: one of `buckets(capacity)`
         :raises DeviceMemoryError, DeviceLostError: see `upload`
         """
 
     def wait(self) -> NDArray[np.float32]:
-        """:returns: the features of the last launch, (crops, D); they stay valid until the next
-        :raises DeviceMemoryError, DeviceLostError: what went wrong on the device since
+        """Wait for the last launch, and return its features (crops, D), which stay valid until the next launch.
+
+        :raises DeviceMemoryError, DeviceLostError: something went wrong on the device since the launch
         """
 
     def done(self) -> bool:
         """Whether `wait` would return at once."""
 
     def close(self) -> None:
-        """Frees its memory, in place of giving it back to the engine for later."""
+        """Free the slot's memory, in place of giving it back to the engine for later."""
 
 
 class DeviceEngine(Engine, Protocol):
@@ -222,27 +224,27 @@ class DeviceEngine(Engine, Protocol):
 
     @property
     def replicas(self) -> "Sequence[DeviceEngine]":
-        """The engines of the GPUs that work, one each; of a single GPU, itself."""
+        """The engines of the GPUs that work, one for each GPU; an engine on one GPU gives itself."""
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Memory of the host for pixels, pinned where that can be had: the GPU then fetches them by itself."""
+        """Memory of the host for pixels, pinned if possible: a GPU fetches from pinned memory by itself."""
 
     def acquire(self, capacity: int) -> Slot:
-        """A slot of at least that many views, made or taken from those that were released.
+        """A slot of at least that many views: a new one, or one that was released.
 
         :raises DeviceMemoryError, DeviceLostError: there is no room for it; the GPU stopped working
         """
 
     def release(self, slot: Slot) -> None:
-        """Gives a slot back for later, whose last launch has been waited for; one that failed is closed."""
+        """Give a slot back for later use, after its last launch was waited for; a slot that failed is closed."""
 
     def free_unused(self) -> None:
-        """Frees the memory of slots that were released, which something else needs."""
+        """Free the memory of slots that were released, because something else needs it."""
 
     def discard(self, device: str) -> None:
-        """Counts a GPU out after it stopped working; the last one stays."""
+        """Use a GPU no more, because it stopped working; the last one stays."""
 
 
 def buckets(capacity: int) -> list[int]:
-    """The batch sizes that a slot runs at: powers of two below its capacity, and that."""
+    """The batch sizes that a slot runs at: the powers of two below its capacity, and the capacity."""
     return [*(1 << bit for bit in range(capacity.bit_length()) if 1 << bit < capacity), capacity]

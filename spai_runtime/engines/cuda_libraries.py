@@ -1,4 +1,4 @@
-"""The libraries of CUDA and cuDNN that ONNX Runtime needs: loaded quietly, and named where they cannot be."""
+"""The CUDA and cuDNN libraries that ONNX Runtime needs: loaded quietly, and named if they cannot be loaded."""
 
 import ctypes
 import io
@@ -16,7 +16,7 @@ _PROVIDER = ("libonnxruntime_providers_shared.so", ctypes.RTLD_GLOBAL), ("libonn
 
 
 def import_for_cuda() -> Any:
-    """ONNX Runtime, with the CUDA and cuDNN libraries that other packages bring. :raises EngineError: it has no CUDA
+    """Import ONNX Runtime, with the CUDA and cuDNN libraries of other packages. :raises EngineError: it has no CUDA
 
     It prints which it does not find, on stdout, where results may be written; `check_provider` tells when it matters.
     """
@@ -30,8 +30,10 @@ def import_for_cuda() -> Any:
 
 
 def check_provider(path: Path, session: Any) -> None:
-    """:param path: of its graph
-    :raises EngineError: ONNX Runtime made the session for the CPU, since it could not load the CUDA provider
+    """Check that the session runs on CUDA.
+
+    :param path: the graph's file
+    :raises EngineError: the session runs on the CPU, since ONNX Runtime could not load the CUDA provider
     """
     if session.get_providers()[0] == CUDA:
         return
@@ -43,9 +45,9 @@ def check_provider(path: Path, session: Any) -> None:
 
 
 def unloadable(runtime: Any) -> str | None:
-    """Why the CUDA provider cannot be loaded, such as a library that is not there; None: it can, as far as is known.
+    """The reason why the CUDA provider cannot be loaded, such as a missing library; None if no reason was found.
 
-    ONNX Runtime goes on without the provider, and its reason is in a log alone.
+    ONNX Runtime goes on without the provider, and writes the reason only into a log.
     """
     folder = Path(runtime.__file__).parent / "capi"
     for name, mode in _PROVIDER:

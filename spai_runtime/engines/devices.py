@@ -1,4 +1,4 @@
-"""What a user may call a device."""
+"""The names that a user may give for devices."""
 
 from spai_runtime.errors import EngineError
 
@@ -6,7 +6,7 @@ from spai_runtime.errors import EngineError
 def gpus(device: str) -> tuple[int, ...]:
     """The GPUs that a device names: `cuda` and `cuda:0` → (0,), `cuda:0,1` → (0, 1), `auto` and `cpu` → ().
 
-    :raises EngineError: it is none of these, or names a GPU twice
+    :raises EngineError: it is none of these names, or names a GPU twice
     """
     if device in ("auto", "cpu"):
         return ()

@@ -1,8 +1,8 @@
-"""Does an ONNX file point at other files? Found out from its bytes, before any library opens what it names.
+"""A check whether an ONNX file points at other files, from its bytes, before any library opens what it names.
 
 A graph of an exported directory keeps all its tensors inside. One that refers to external data could make the runtime
-read any file of the machine, so it is refused. The runtime has no `onnx` package to ask, and needs none: this walks
-the protobuf wire format (protobuf.dev, "Encoding") along the fields of onnx.proto that can hold a tensor.
+read any file of the machine, so it is refused. The runtime has no `onnx` package and needs none: this code walks the
+protobuf wire format (protobuf.dev, "Encoding") along the fields of onnx.proto that can hold a tensor.
 """
 
 import mmap
@@ -33,7 +33,10 @@ _MOST_FIELDS = 2_000_000  # seconds of this walk; a detector of 24 blocks has so
 
 
 def refuse_external_data(path: Path) -> None:
-    """:raises EngineError: a tensor of the model lies outside the file; or it cannot be read, or is no ONNX graph"""
+    """Refuse a file with external data.
+
+    :raises EngineError: a tensor of the model lies outside the file; or it cannot be read, or is no ONNX graph
+    """
     try:
         external = has_external_data(path)
     except OSError as error:
@@ -49,7 +52,7 @@ def refuse_external_data(path: Path) -> None:
 def has_external_data(path: Path) -> bool:
     """Whether any tensor of the model lies outside the file.
 
-    :raises ValueError: the file is not a protobuf message, or one of more fields or levels than any detector has
+    :raises ValueError: the file is not a protobuf message, or has more fields or levels than any detector has
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return _any_external(content, 0, len(content), "Model", count(1))
@@ -78,7 +81,7 @@ def _any_external(
 
 
 def _skip(content: mmap.mmap, position: int, end: int, wire: int) -> tuple[int, int, int]:
-    """One field's value: where it starts, where it ends, and itself if it is a varint."""
+    """The value of one field: where it starts, where it ends, and the value itself if it is a varint."""
     value = 0
     start = position
     if wire == _VARINT:

@@ -1,4 +1,4 @@
-"""What the child process of an `IsolatedEngine` does: it loads a graph and runs batches."""
+"""The code that the child process of an `IsolatedEngine` runs: it loads a graph and runs batches."""
 
 import os
 import re
@@ -20,12 +20,12 @@ _OUT_OF_MEMORY = re.compile("failed to allocate memory|bad_alloc|out of memory",
 
 
 def prepare() -> None:
-    """See `Service`: the limits are for the graph, and not for ONNX Runtime."""
+    """See `Service`. ONNX Runtime is imported here, so that the limits hold for the graph alone."""
     import_runtime()
 
 
 def serve(settings: Any) -> Handler:
-    """What the child does: see `Service`."""
+    """Load the graph, and return what runs batches; see `Service`."""
     path, contract = Path(os.fsdecode(bytes.fromhex(settings["path"]))), settings["contract"]
     engine = _telling(lambda: OnnxEngine(path, msgspec.convert(contract, Contract)))
 
@@ -36,7 +36,7 @@ def serve(settings: Any) -> Handler:
 
 
 def _telling(work: Callable[[], Loaded]) -> Loaded:
-    """Says in Python's words that there is no memory left. :raises MemoryError: ONNX Runtime has none left"""
+    """Turn ONNX Runtime's lack of memory into Python's. :raises MemoryError: ONNX Runtime has no memory left"""
     try:
         return work()
     except EngineError as error:

@@ -1,4 +1,4 @@
-"""Whether a back end's library is there, found out without loading it; and what is said of one that is not."""
+"""A check whether a back end's library is installed, without loading it; and the message about one that is missing."""
 
 from importlib.util import find_spec
 
@@ -6,7 +6,7 @@ from spai_runtime.text import sentence
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module could be imported, as far as its file tells."""
+    """Whether a module could be imported, as far as its file shows."""
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # an import system that refuses it; a module that names no file
@@ -14,10 +14,10 @@ def is_installed(module: str) -> bool:
 
 
 def absence(error: Exception, module: str, name: str) -> str:
-    """Why it could not be imported: it is not installed, or lacks the libraries that it loads.
+    """The reason why a library could not be imported: it is not installed, or lacks the libraries that it loads.
 
-    :param error: of the import
-    :param name: of the library, for people
+    :param error: the error of the import
+    :param name: the library's name, for people
     """
     if getattr(error, "name", None) == module:
         return f"{name} is not installed"

@@ -1,11 +1,11 @@
-"""ONNX Runtime in a child process with limits, for graphs of whoever is not trusted.
+"""ONNX Runtime in a child process with limits, for graphs from strangers.
 
-What a graph costs cannot be read off it. A Loop may run 2^62 times, and a product of two small constants may have any
-size, while its factors are only known when it runs; control flow and large constants also stand in honest graphs. So
-nothing is judged beforehand: a graph runs in a process of its own, which is ended when it takes too much. The encoder
-has one, and the head has one, so that neither is charged for the other.
+The cost of a graph cannot be read from its file. A Loop may run 2^62 times, and a product of two small constants may
+have any size, while its factors are only known when it runs; honest graphs have control flow and large constants too.
+So nothing is judged beforehand: a graph runs in a process of its own, which is ended when it takes too much. The
+encoder and the head each have a process, so that neither is charged for the other.
 
-These are limits on memory and time. A graph that finds a hole in ONNX Runtime has the user's rights.
+These are limits on memory and time. A graph that exploits a flaw in ONNX Runtime has the user's rights.
 """
 
 import math
@@ -40,11 +40,11 @@ def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> "Is
 
 
 class IsolatedEngine(HostEngine):
-    """A graph in ONNX Runtime, in a process of its own; it gives the digits that `OnnxEngine` gives.
+    """A graph in ONNX Runtime, in a process of its own; its outputs have the same digits as those of `OnnxEngine`.
 
-    A batch that passes a limit ends the process and is an EngineError; the next batch starts another process. After
-    three batches that took too long, with none between them that did not, no more is started: a graph that makes every
-    image wait costs a run minutes, and not days.
+    A batch that passes a limit ends the process and raises an EngineError; the next batch starts another process. After
+    three batches in a row that took too long, no more processes are started: so a graph that makes every image wait
+    costs a run minutes, and not days.
 
     :raises EngineError: the graph is refused, does not load within the limits, or ONNX Runtime is missing
     """
@@ -64,7 +64,7 @@ class IsolatedEngine(HostEngine):
             raise self._refusal(error) from error
 
     def run(self, batch: Array) -> list[Array]:
-        """See `Engine`. :raises EngineError: it passes a limit, fails, or does not give what it should"""
+        """See `Engine`. :raises EngineError: the graph passes a limit, fails, or gives wrong shapes or types"""
         if self._late == _ATTEMPTS:
             raise EngineError(f"{self._path} took too long {_ATTEMPTS} times, and is not run again")
         most = sum(4 * math.prod(shape) for shape in self._contract.output_shapes(batch.shape))  # float32
@@ -78,7 +78,7 @@ class IsolatedEngine(HostEngine):
         return list(outputs)
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._child.close()
         del self._child  # which a request would start again
 

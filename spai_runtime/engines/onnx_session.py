@@ -1,4 +1,4 @@
-"""An ONNX graph in ONNX Runtime: what is refused before and after it is loaded."""
+"""ONNX graphs in ONNX Runtime, with the checks before and after they are loaded."""
 
 import mmap
 import os
@@ -23,7 +23,7 @@ _CAST_TO_BFLOAT16 = b"\n\x02to\x18\x10"  # an AttributeProto: name (1) "to", i (
 
 
 def import_runtime() -> Any:
-    """ONNX Runtime, which sends nothing home: since 1.29 it would, when it is imported, unless the variable is set.
+    """Import ONNX Runtime so that it sends no data: since 1.29 its import would, unless an environment variable is set.
 
     :raises EngineError: it is not installed
     """
@@ -37,27 +37,27 @@ def import_runtime() -> Any:
 
 
 def installed() -> bool:
-    """Whether ONNX Runtime is there."""
+    """Whether ONNX Runtime is installed."""
     return is_installed("onnxruntime")
 
 
 def has_int8() -> bool:
-    """Whether it is there, and this processor multiplies int8 faster than fp32."""
+    """Whether ONNX Runtime is installed, and this processor multiplies int8 faster than fp32."""
     return installed() and multiplies_int8()
 
 
 def has_cuda() -> bool:
-    """Whether it is there and was built for CUDA."""
+    """Whether ONNX Runtime is installed and was built for CUDA."""
     return installed() and CUDA in import_runtime().get_available_providers()
 
 
 def open_session(
     path: Path, contract: Contract, provider: str, options: Mapping[str, str], *, rewrites: bool = True
 ) -> Any:
-    """An InferenceSession.
+    """Open a graph as an InferenceSession.
 
-    :param provider: CUDA's may be left out by ONNX Runtime, see `cuda_libraries`
-    :param options: of the provider
+    :param provider: name of the provider; ONNX Runtime may leave CUDA's out, see `cuda_libraries`
+    :param options: the provider's options
     :param rewrites: whether ONNX Runtime may fuse and move operators
     :raises EngineError: the file or the provider is refused, or the graph is not what detector.json implies
     """
@@ -98,23 +98,23 @@ def _refusal(path: Path, provider: str, error: str) -> EngineError:
 
 
 def failure(path: Path, error: Exception) -> EngineError:
-    """What to raise for an exception of ONNX Runtime's while a graph runs."""
+    """The error to raise for an exception of ONNX Runtime's while a graph runs."""
     return EngineError(f"{path} fails in ONNX Runtime: {_reason(str(error))}")
 
 
 def _reason(error: str) -> str:
-    """The first line of what ONNX Runtime says, which may quote a graph at any length."""
+    """The first line of ONNX Runtime's message, shortened, since the message may quote a graph at any length."""
     return excerpt((error.splitlines() or ["it gives no reason"])[0])
 
 
 def _holds_bfloat16(path: Path) -> bool:
-    """Whether anything is cast to it; pixels and features are not."""
+    """Whether the graph casts anything to bfloat16; pixels and features are never cast to it."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(_CAST_TO_BFLOAT16) >= 0
 
 
 def _check_contract(path: Path, session: Any, contract: Contract) -> None:
-    """:raises EngineError: inputs or outputs are not those that detector.json implies"""
+    """Check inputs and outputs. :raises EngineError: they are not those that detector.json implies"""
     wanted = (contract.input, *contract.outputs)
     values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     for tensor in wanted:
@@ -131,7 +131,7 @@ def _shown(value: Any) -> str:
 
 
 def _fits(value: Any, tensor: Tensor) -> bool:
-    """What is dynamic in the contract must be dynamic in the graph, and what is fixed must be that number."""
+    """Whether dynamic axes of the contract are dynamic in the graph, and fixed axes have the contract's number."""
     axes, wanted = (
         [axis if isinstance(axis, int) else None for axis in shape] for shape in (value.shape, tensor.shape)
     )

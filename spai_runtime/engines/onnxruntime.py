@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""The back end for ONNX Runtime on the CPU."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CPU_BATCH_SIZE = 2  # larger ones leave the cache (benchmarks/test_encoder.py, t
 
 
 class OnnxEngine(HostEngine):
-    """A graph in ONNX Runtime, whose batches that run at the same time share one pool of threads.
+    """A graph in ONNX Runtime; batches that run at the same time share one pool of threads.
 
     :param rewrites: see `open_session`
     :raises EngineError: ONNX Runtime is missing, or the graph is refused
@@ -30,11 +30,11 @@ class OnnxEngine(HostEngine):
         self._outputs = [output.name for output in contract.outputs]
 
     def run(self, batch: Array) -> list[Array]:
-        """A batch of one runs as two: ONNX Runtime multiplies a single row in another order, and a view's features
-        must not depend on what else is in its batch (an interrupted run resumes to the same digits). A window, which
-        always runs alone, does not.
+        """Run a batch. A batch of one runs as two: ONNX Runtime multiplies a single row in another order, and a view's
+        features must not depend on what else is in its batch (an interrupted run resumes to the same digits). A window
+        always runs alone, so it is not doubled.
 
-        :raises EngineError: the graph fails on this batch, or does not give what it should
+        :raises EngineError: the graph fails on this batch, or its outputs have wrong shapes or types
         """
         session, alone = self._session, len(batch) == 1 and self._contract.window is None
         given = np.repeat(batch, 2, axis=0) if alone else batch

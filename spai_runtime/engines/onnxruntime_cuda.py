@@ -1,11 +1,12 @@
-"""ONNX Runtime on a GPU: our stream, our buffers, its CUDA graphs.
+"""ONNX Runtime on a GPU, with our stream, our buffers, and CUDA graphs that ONNX Runtime records.
 
-Options and what they do: onnxruntime.ai, "CUDA Execution Provider" (device_id, use_tf32, user_compute_stream,
-enable_cuda_graph, cudnn_conv_algo_search, arena_extend_strategy), and of a run,
+What the options do: onnxruntime.ai, "CUDA Execution Provider" (device_id, use_tf32, user_compute_stream,
+enable_cuda_graph, cudnn_conv_algo_search, arena_extend_strategy); for those of a run, see
 include/onnxruntime/core/session/onnxruntime_run_options_config_keys.h (gpu_graph_id,
-disable_synchronize_execution_providers). Asked for a CUDA graph, one run does two warm-up runs, the recording and the
-first replay by itself (docs/cuda_plugin_ep/cuda_plugin_ep_design.md, 5.4.1). Releases before microsoft/onnxruntime
-pull request 28686 wait for the stream in a replay; batches overlap less there, and nothing else changes.
+disable_synchronize_execution_providers). A run for which a CUDA graph is wanted does two warm-up runs, the recording
+and the first replay by itself (docs/cuda_plugin_ep/cuda_plugin_ep_design.md, 5.4.1). Releases before
+microsoft/onnxruntime pull request 28686 wait for the stream in a replay; batches overlap less there, and nothing else
+changes.
 """
 
 import itertools
@@ -47,9 +48,9 @@ def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> Cud
 
 
 class OnnxProgram:
-    """A session on the current GPU; see `Program`. It has one stream, so that is where all its executions run.
+    """A session on the current GPU; see `Program`. It has one stream, on which all its executions run.
 
-    An encoder's runs can be recorded as CUDA graphs: they are of the same few shapes.
+    An encoder's runs can be recorded as CUDA graphs, because they have only a few shapes.
     """
 
     def __init__(self, gpu: Gpu, path: Path, contract: Contract) -> None:
@@ -70,7 +71,7 @@ class OnnxProgram:
         self.session = None
 
     def error(self, error: Exception) -> EngineError:
-        """What to raise for an exception of ONNX Runtime's."""
+        """The error to raise for an exception of ONNX Runtime's."""
         text = " ".join(str(error).split())
         if _BUSY.search(text):
             return DeviceBusyError(self.gpu.device, excerpt(text))
@@ -110,7 +111,7 @@ class _Prepared(NamedTuple):
 
 
 class _Recorded(threading.local):
-    """ONNX Runtime keeps a CUDA graph for the thread that recorded it (PerThreadContext); others run without."""
+    """The runs that a thread recorded. ONNX Runtime replays a CUDA graph only in that thread (PerThreadContext)."""
 
     def __init__(self) -> None:
         self.runs: dict[object, _Prepared] = {}
@@ -127,7 +128,7 @@ class OnnxExecution:
         self._options = _run_options(_NO_GRAPH if program.records else None)
 
     def prepare(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
-        """See `Execution`. Nothing is recorded later, when other threads would have to wait for it."""
+        """See `Execution`. Nothing is recorded later, because other threads would then have to wait."""
         binding, options = self._bind(shape, source, targets), self._options
         if self._program.records:
             options = self._record(binding)
@@ -177,7 +178,7 @@ class OnnxExecution:
             raise self._program.error(error) from error
 
     def _record(self, binding: Any) -> Any:
-        """A run that records, unless somebody who is no engine spoils it. :returns: the options to go on with"""
+        """Record a run, unless something outside our engines spoils it. :returns: the options to go on with"""
         for _ in range(RECORDING_ATTEMPTS):
             self._graph_ids.append(next(self._program.graph_ids))
             options = _run_options(str(self._graph_ids[-1]))
@@ -197,9 +198,9 @@ class OnnxExecution:
         return True
 
     def _end_capture(self) -> bool:
-        """Where ONNX Runtime gave up within a recording, the stream records still, and nothing would run on it.
+        """End a capture that ONNX Runtime left open when it gave up; otherwise nothing would run on the stream.
 
-        :returns: whether the recording was spoilt: cuBLAS and others say something else of it than CUDA
+        :returns: whether the recording was spoilt; for that, cuBLAS and others raise another error than CUDA
         """
         failed = import_cupy().cuda.runtime.CUDARuntimeError
         try:
@@ -210,7 +211,10 @@ class OnnxExecution:
 
 
 def _run_options(graph: str | None) -> Any:
-    """:param graph: which CUDA graph the run is, or NO_GRAPH; None where the session has none"""
+    """The options of a run.
+
+    :param graph: the CUDA graph that the run uses, or NO_GRAPH; None if the session has no graphs
+    """
     options = import_runtime().RunOptions()
     options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # a run returns when it is queued
     if graph is not None:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU."""
+"""The back end for OpenVINO on the CPU."""
 
 import sys
 import threading
@@ -30,7 +30,7 @@ def available() -> bool:
 
 
 def has_bf16() -> bool:
-    """Whether it is there, and this processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+    """Whether OpenVINO is installed, and this processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
     return available() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -42,7 +42,7 @@ def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> "Op
 
 
 def load_bf16(path: Path, contract: Contract, device: str, artifact: Artifact) -> "OpenVinoEngine":  # noqa: ARG001
-    """See `Backend`: of a graph in fp32, the encoder's large products in bf16; a graph in bf16 as it is."""
+    """See `Backend`. The large products of an encoder in fp32 are computed in bf16; a graph in bf16 runs as it is."""
     lowered = artifact.precision == "fp32" and path.name == artifact.encoder.file
     return OpenVinoEngine(path, contract, bf16=lowered, kept=_kept(path, artifact, lowered=lowered))
 
@@ -53,8 +53,8 @@ class OpenVinoEngine(HostEngine):
     A view's features are the same bits whatever else is in its batch, so an interrupted run resumes to the same digits.
 
     :param bf16: whether the large products of an encoder in fp32 are computed in bf16, as `openvino_bf16` says
-    :param kept: where what is compiled of an encoder whose large products have 8 or 16 bits is kept; of fp32, which
-        takes as long to read as to compile, nothing is
+    :param kept: where to keep an encoder that was compiled, if its large products have 8 or 16 bits; a graph in fp32 is
+        not kept, since reading it takes as long as compiling it
     :raises EngineError: OpenVINO is missing, or the graph is refused
     """
 
@@ -80,7 +80,7 @@ class OpenVinoEngine(HostEngine):
         self._requests = threading.local()  # which one thread at a time may use
 
     def run(self, batch: Array) -> list[Array]:
-        """:raises EngineError: the graph fails on this batch, or does not give what it should"""
+        """Run a batch. :raises EngineError: the graph fails on this batch, or its outputs have wrong shapes or types"""
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         try:
@@ -97,7 +97,7 @@ class OpenVinoEngine(HostEngine):
 
 
 def _import() -> Any:
-    """OpenVINO, which sends nothing home: its import would send an event, and keep a number for the machine.
+    """Import OpenVINO so that it sends no data: its import would send an event, and keep a number for the machine.
 
     :raises EngineError: it is not installed
     """
@@ -118,15 +118,15 @@ def _import() -> Any:
 def _core() -> Any:
     """The one Core of the process, which is never freed.
 
-    Each sets an alternate stack for signals, and puts the one before it back when it is freed. Of two that are freed in
-    the order in which they were made, the second puts back a stack that is unmapped by then: the next signal, such as
-    that of a child that ended, is written over whatever lies there.
+    A Core sets an alternate stack for signals, and restores the earlier stack when it is freed. If two are freed in the
+    order in which they were made, the second restores a stack that is unmapped by then: the next signal, such as that
+    of a child that ended, is written over whatever lies there.
     """
     return _import().Core()
 
 
 def _release() -> str:
-    """:raises EngineError: it is not installed"""
+    """The installed release. :raises EngineError: OpenVINO is not installed"""
     return str(_import().__version__).partition("-")[0]
 
 
@@ -135,7 +135,7 @@ def _processor() -> str:
 
 
 def _kept(path: Path, artifact: Artifact, *, lowered: bool = False) -> Compiled | None:
-    """Of an encoder alone: a head is compiled in no time.
+    """The place for what is compiled of an encoder; None for a head, which compiles in no time.
 
     :param lowered: whether `openvino_bf16` changes it
     """
@@ -148,7 +148,9 @@ def _kept(path: Path, artifact: Artifact, *, lowered: bool = False) -> Compiled 
 def _compiled(
     path: Path, contract: Contract, settings: Mapping[str, Any], kept: Compiled | None, *, bf16: bool
 ) -> tuple[Any, bool]:
-    """:returns: openvino.CompiledModel, and whether products are in bf16 that were in fp32
+    """Compile a graph, or load what was kept.
+
+    :returns: openvino.CompiledModel, and whether products that were in fp32 are in bf16
     :raises EngineError: the graph is refused
     """
     known = kept.load(_core(), settings) if kept is not None else None
@@ -169,7 +171,7 @@ def _compiled(
 
 
 def _read(path: Path) -> Any:
-    """The file as an ONNX graph, and as nothing else that OpenVINO reads."""
+    """Read the file as an ONNX graph, and as no other format that OpenVINO reads."""
     from openvino.frontend import FrontEndManager  # noqa: PLC0415
 
     onnx = FrontEndManager().load_by_framework("onnx")
@@ -180,8 +182,10 @@ def _read(path: Path) -> Any:
 
 
 def _check_contract(path: Path, model: Any, contract: Contract) -> None:
-    """:param model: an openvino.Model or CompiledModel
-    :raises EngineError: inputs or outputs are not those that detector.json implies"""
+    """Check inputs and outputs.
+
+    :param model: an openvino.Model or CompiledModel
+    :raises EngineError: they are not those that detector.json implies"""
     found = {value.any_name: value for value in (*model.inputs, *model.outputs)}
     for tensor in (contract.input, *contract.outputs):
         value = found.get(tensor.name)
@@ -193,7 +197,7 @@ def _check_contract(path: Path, model: Any, contract: Contract) -> None:
 
 
 def _fits(value: Any, tensor: Tensor) -> bool:
-    """What is dynamic in the contract must be dynamic in the graph, and what is fixed must be that number."""
+    """Whether dynamic axes of the contract are dynamic in the graph, and fixed axes have the contract's number."""
     axes = [None if axis.is_dynamic else axis.get_length() for axis in value.partial_shape]
     wanted = [axis if isinstance(axis, int) else None for axis in tensor.shape]
     return _DTYPES.get(value.element_type.get_type_name()) == tensor.dtype and axes == wanted
@@ -204,6 +208,6 @@ def _shown(value: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The last line that says something: those before name places in OpenVINO's source."""
+    """The last line of the message that says something; the lines before it name places in OpenVINO's source."""
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
     return excerpt(lines[-1] if lines else "it gives no reason")

@@ -1,10 +1,10 @@
-"""Which products of an encoder OpenVINO computes in bf16, on processors that multiply it fast.
+"""The choice of an encoder's products that OpenVINO computes in bf16, on processors that multiply bf16 fast.
 
-OpenVINO's own hint lowers the whole graph, the spectral filter and the statistics of tokens included, and moved a score
-of the demo detector by 0.06. Here a graph in fp32 gets types of its own, which OpenVINO keeps where it is asked to
-compute in fp32: bf16 are attention, MLP and projectors, each from its first product to its last. What the patch
-embedding's convolution depends on, every normalisation, the residual stream, and what depends on a reduction, which are
-statistics and spectral context, stay fp32, as they do in the graphs that spai-export writes in half precision.
+OpenVINO's own hint lowers the whole graph, with the spectral filter and the statistics of tokens, and moved a score of
+the demo detector by 0.06. Here a graph in fp32 gets types of its own, which OpenVINO keeps if it is asked to compute in
+fp32. Attention, MLP and projectors are in bf16, each from its first product to its last. These stay in fp32: what the
+patch embedding's convolution depends on, every normalisation, the residual stream, and what depends on a reduction,
+which are statistics and spectral context. They also do so in the graphs that spai-export writes in half precision.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,10 +35,10 @@ _BETWEEN = frozenset(
 
 
 def lower(model: Any) -> int:
-    """Gives the products of an encoder, and what lies between them, the type bf16, in place.
+    """Give the products of an encoder, and what lies between them, the type bf16, in place.
 
     :param model: an openvino.Model in fp32
-    :returns: how many products
+    :returns: how many products now have it
     """
     from openvino import Type, opset13  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def lower(model: Any) -> int:
 
 
 def _chosen(nodes: Sequence[Any], single: Any) -> set[str]:
-    """Names of the nodes that are to be in bf16.
+    """The names of the nodes that shall be in bf16.
 
     :param nodes: in topological order
     :param single: the type of fp32
@@ -92,7 +92,7 @@ def _before_convolutions(nodes: Sequence[Any]) -> set[str]:
 
 
 def _behind_reductions(nodes: Sequence[Any]) -> set[str]:
-    """The reductions, and all that depends on them; a normalisation is one node, MVN, and reduces nothing here."""
+    """The reductions, and all that depends on them; a normalisation is one node, MVN, and does not count as one."""
     found: set[str] = set()
     for node in nodes:
         if node.get_type_name().startswith("Reduce") or not found.isdisjoint(map(_name, _sources(node))):

@@ -1,4 +1,4 @@
-"""What OpenVINO compiled of a graph: kept in the user's cache, so that the next start neither reads nor compiles it."""
+"""Graphs that OpenVINO compiled: kept in the user's cache, so that the next start need not read and compile them."""
 
 import hashlib
 import io
@@ -15,20 +15,22 @@ log = logging.getLogger("spai_runtime")
 
 
 class Compiled:
-    """One graph on one processor, of one release.
+    """The compiled form of one graph, for one processor and one release.
 
-    :param graph: its sha256
-    :param machine: release of OpenVINO and processor
-    :param changed: what says how the graph was changed before it was compiled; "" if it was not
+    :param graph: the sha256 of the graph
+    :param machine: the release of OpenVINO and the processor
+    :param changed: a text that identifies how the graph was changed before it was compiled; "" if it was not
     """
 
     def __init__(self, graph: str, machine: str, changed: str) -> None:
         self._file = PrivateFile.of("openvino", graph, machine, changed)
 
     def load(self, core: Any, settings: Mapping[str, Any]) -> Any | None:
-        """:param core: openvino.Core
-        :param settings: of openvino.Core.compile_model
-        :returns: openvino.CompiledModel; None if nothing was kept, or it cannot be read any more
+        """Load what was kept.
+
+        :param core: openvino.Core
+        :param settings: the settings for openvino.Core.compile_model
+        :returns: openvino.CompiledModel; None if nothing was kept, or if it cannot be read any more
         """
         try:
             content = memoryview(self._file.read())
@@ -40,7 +42,7 @@ class Compiled:
         return None
 
     def save(self, compiled: Any) -> None:
-        """What cannot be kept is compiled again next time."""
+        """Keep a compiled graph; if that fails, the graph is compiled again next time."""
         model = compiled.export_model().getvalue()
         try:
             self._file.write(hashlib.sha256(model).digest() + model, MOST)

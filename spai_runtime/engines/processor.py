@@ -1,4 +1,4 @@
-"""What the processor has."""
+"""The instructions that the processor has."""
 
 import platform
 import sys
@@ -13,9 +13,9 @@ _BF16 = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def multiplies_int8() -> bool:
-    """Whether it has instructions for dot products of int8; without them int8 may be slower than fp32.
+    """Whether the processor has instructions for dot products of int8; without them int8 may be slower than fp32.
 
-    Where nothing tells, which is on Windows and on Intel Macs, it counts as having none. Every Mac of Apple's own has
+    On Windows and on Intel Macs nothing says so, and it counts as having none. Every Mac with Apple's own processor has
     them.
     """
     if sys.platform == "darwin":
@@ -24,12 +24,12 @@ def multiplies_int8() -> bool:
 
 
 def fast_flags() -> Sequence[str]:
-    """Names of the instructions for products of bf16 and int8 that it has, sorted."""
+    """The names of its instructions for products of bf16 and int8, sorted."""
     return sorted(flags() & (_INT8 | _BF16))
 
 
 def flags() -> frozenset[str]:
-    """Of the first processor, in Linux's names; none on other systems."""
+    """The flags of the first processor, with the names that Linux gives them; empty on other systems."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Several GPUs as one engine: a graph on each, which go on without one that stops working."""
+"""Several GPUs as one engine, with a graph on each; if one GPU stops working, the others go on."""
 
 import logging
 import threading
@@ -16,9 +16,9 @@ log = logging.getLogger("spai_runtime")
 
 
 class Replicas:
-    """See `DeviceEngine`. Arrays go through the first GPU; slots are those of its `replicas`.
+    """Several GPUs as one engine; see `DeviceEngine`. Arrays run on the first GPU; slots belong to its `replicas`.
 
-    :param engines: of the same graph, one a GPU
+    :param engines: engines of the same graph, one for each GPU
     """
 
     computes: Precision | None = None
@@ -42,7 +42,7 @@ class Replicas:
         return tuple(self._live)
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """See `DeviceEngine`: what one GPU fetches by itself, the others do too."""
+        """See `DeviceEngine`. Memory that one GPU fetches from by itself works for the others too."""
         return self.replicas[0].allocate(shape)
 
     def run(self, batch: Array) -> list[Array]:
@@ -61,11 +61,11 @@ class Replicas:
                 log.warning("%s; going on with %s", error, self.replicas[0].device)
 
     def acquire(self, capacity: int) -> Slot:
-        """Of the first GPU; who wants all of them asks each of the `replicas`."""
+        """A slot of the first GPU; to use all GPUs, ask each of the `replicas`."""
         return self.replicas[0].acquire(capacity)
 
     def release(self, slot: Slot) -> None:
-        """See `DeviceEngine`; the slot of a GPU that does not count any more is forgotten."""
+        """See `DeviceEngine`. A slot whose GPU was discarded is forgotten."""
         for engine in self.replicas:
             if engine.device == slot.device:
                 engine.release(slot)
@@ -85,7 +85,7 @@ class Replicas:
             engine.close()
 
     def _discard(self, device: str) -> bool:
-        """:returns: whether another GPU is left to go on with"""
+        """Discard a GPU. :returns: whether another GPU is left to go on with"""
         with self._lock:
             lost = [engine for engine in self._live if engine.device == device]
             if len(self._live) == 1:

@@ -1,6 +1,6 @@
-"""What TensorRT for RTX compiled for one GPU: kept in the user's cache folder, so that it is compiled once.
+"""A cache of what TensorRT for RTX compiled for one GPU, in the user's cache folder, so that it is compiled once.
 
-It is native code, and belongs to one plan, GPU, driver and release. So it never lies beside a plan that is handed on.
+It is native code for one plan, GPU, driver and release. So it never lies beside a plan that is handed on.
 """
 
 import logging
@@ -12,9 +12,9 @@ log = logging.getLogger("spai_runtime")
 
 
 class RuntimeCache:
-    """TensorRT for RTX's IRuntimeCache, in a file.
+    """The IRuntimeCache of TensorRT for RTX, in a file.
 
-    :ivar known: whether something was compiled before, by this process too
+    :ivar known: whether something was compiled before, also if this process did it
     """
 
     def __init__(self, file: PrivateFile) -> None:
@@ -22,22 +22,25 @@ class RuntimeCache:
 
     @classmethod
     def of(cls, plan: str, *machine: str) -> "RuntimeCache":
-        """That of a plan on a machine.
+        """The cache of a plan on a machine.
 
-        :param plan: its sha256
-        :param machine: release, GPU, compute capability and driver
+        :param plan: the sha256 of the plan
+        :param machine: the release, GPU, compute capability and driver
         """
         return cls(PrivateFile.of("tensorrt-rtx", plan, *machine))
 
     def attach(self, config: Any) -> None:
-        """:param config: TensorRT for RTX's IRuntimeConfig, whose contexts read it and add to it"""
+        """Let a plan use the cache.
+
+        :param config: TensorRT for RTX's IRuntimeConfig; its contexts read the cache and add to it
+        """
         cache, content = config.create_runtime_cache(), self._content()
         self.known = bool(content) and bool(cache.deserialize(content))  # False: of another driver, or damaged
         self._cache, self._saved = cache, content if self.known else b""
         config.set_runtime_cache(cache)
 
     def save(self) -> None:
-        """A cache that cannot be written costs time, never the run."""
+        """Write the cache to its file. If that fails, the run goes on; the next one has to compile again."""
         if self._cache is None:
             return
         content = bytes(self._cache.serialize())
@@ -51,7 +54,7 @@ class RuntimeCache:
             self._saved = content
 
     def _content(self) -> bytes:
-        """Of the file; nothing if there is none, or if others could have written it."""
+        """The content of the file; empty if there is none, or if others could have written it."""
         try:
             return self._file.read()
         except OSError as error:
@@ -59,6 +62,6 @@ class RuntimeCache:
             return b""
 
     def _give_up(self, what: str, error: OSError) -> None:
-        """Which is said once."""
+        """Warn once, and use no file from now on."""
         log.warning("%s %s: %s", what, self._file.folder, error.strerror or error)
         self._file = PrivateFile(None)

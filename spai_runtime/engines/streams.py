@@ -11,8 +11,8 @@ THREADS = 4  # of a stream, as OpenVINO has them itself where more than 16 proce
 class Share(NamedTuple):
     """How batches share the cores.
 
-    :param streams: batches that run at the same time
-    :param threads: of each
+    :param streams: the number of batches that run at the same time
+    :param threads: the threads of each batch
     """
 
     streams: int
@@ -20,12 +20,12 @@ class Share(NamedTuple):
 
 
 def share(available: int) -> Share:
-    """A stream's threads wait for each other at the end of every operator, and the more they are, the longer.
+    """Divide the cores among streams, since many threads of one stream wait long for each other after each operator.
 
-    On few cores one batch has them all. From 8 cores on a batch has 4 to 7 of them: as many as leave no core over, or
-    the fewest. What is left over decodes.
+    If there are few cores, one batch has them all. From 8 cores on, a batch has 4 to 7 of them: the number that leaves
+    the fewest cores over, and the smallest such number. The cores that are left decode.
 
-    :param available: cores, at least 1
+    :param available: the number of cores, at least 1
     """
     if available < 2 * THREADS:
         return Share(1, available)
@@ -36,7 +36,7 @@ def share(available: int) -> Share:
 def share_of(contract: Contract) -> Share:
     """How the batches of an engine share the cores that this process may use.
 
-    Batches of equal views run several at a time. A head, and an encoder that takes images whole, run alone: nobody
+    Several batches of equal views run at a time. A head, and an encoder that takes whole images, run alone: nobody
     gives them a second batch meanwhile, and two large images at once would need the memory of two.
     """
     equal = all(isinstance(axis, int) for axis in contract.input.shape[1:])

@@ -1,4 +1,4 @@
-"""TensorRT: a plan that was built for this very version and kind of GPU."""
+"""TensorRT: a plan that was built for exactly this version and kind of GPU."""
 
 from contextlib import suppress
 from importlib import import_module
@@ -22,7 +22,7 @@ def available() -> bool:
 
 
 def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> CudaEngine:
-    """See `Backend`. A plan is native code: whoever calls has checked its digest."""
+    """See `Backend`. A plan is native code; the caller must have checked its digest."""
     target = Target.of(path, artifact)
     trt, gpu = _import(path, target), Gpu.find(device)
     target.check_gpu(path, gpu)
@@ -33,13 +33,13 @@ def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> Cud
 
 
 def _remedy(target: Target) -> str:
-    """What to do where TensorRT refuses a plan."""
+    """What the user can do if TensorRT refuses a plan."""
     lean = f"pip install tensorrt-lean=={target.tensorrt}, or " if target.version_compatible else ""
     return f"{lean}export again on this machine"
 
 
 def _import(path: Path, target: Target) -> Any:
-    """TensorRT, or its lean runtime for a plan that is for it too, in a version that runs the plan."""
+    """Import TensorRT, or its lean runtime if the plan allows that, in a version that runs the plan."""
     found = []
     for name in ("tensorrt", "tensorrt_lean") if target.version_compatible else ("tensorrt",):
         with suppress(ImportError, OSError):  # OSError: a library that it loads itself

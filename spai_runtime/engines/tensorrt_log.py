@@ -1,4 +1,4 @@
-"""What TensorRT says: kept, where its own logger would print it."""
+"""TensorRT's messages: they are kept here, and not printed as its own logger does."""
 
 from functools import cache
 from typing import Any
@@ -10,9 +10,9 @@ from spai_runtime.text import sentence
 def log_of(trt: Any) -> Any:
     """A logger that keeps warnings and errors since its last `clear`.
 
-    One for the process: TensorRT uses the first that it was ever given, as long as it lives.
+    There is one logger for the process: TensorRT always uses the first one that it was given.
 
-    :param trt: the module, `tensorrt` or `tensorrt_lean`
+    :param trt: the module `tensorrt` or `tensorrt_lean`
     """
     grave = trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR
 
@@ -27,7 +27,7 @@ def log_of(trt: Any) -> Any:
 
         @property
         def last(self) -> str:
-            """The last error, which is where TensorRT says what it comes down to."""
+            """The last error, in which TensorRT sums up what went wrong."""
             return self.errors[-1] if self.errors else "it gives no reason"
 
         @property

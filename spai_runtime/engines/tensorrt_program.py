@@ -1,4 +1,4 @@
-"""A plan that TensorRT has deserialised, and its runs: as CUDA graphs where shape and addresses stay the same."""
+"""A plan that TensorRT has loaded, and its runs: as CUDA graphs if shape and addresses stay the same."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +16,9 @@ from spai_runtime.errors import EngineError
 class TensorRTProgram:
     """A plan on the current GPU; see `Program`.
 
-    :param remedy: what to do where TensorRT refuses the plan, for people
-    :param host_code: whether code of the host that the plan brings along may run
-    :ivar log: has TensorRT's last error
+    :param remedy: what the user can do if TensorRT refuses the plan
+    :param host_code: whether the plan may run the code for the host that it contains
+    :ivar log: the logger that has TensorRT's last error
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class TensorRTProgram:
         return TensorRTExecution(self, stream)
 
     def new_context(self) -> Any:
-        """Without memory of its own: that is a matter of the shape. :raises DeviceMemoryError: there is no room"""
+        """A context without memory, since that depends on the shape. :raises DeviceMemoryError: there is no room"""
         self.log.clear()
         context = self.engine.create_execution_context(self._config)
         if context is None:
@@ -54,22 +54,22 @@ class TensorRTProgram:
     # What another TensorRT does in its own way.
 
     def admit(self, path: Path, plan: bytes) -> None:
-        """Looks at a plan before it is deserialised. :raises EngineError: it does not run here"""
+        """Check a plan before it is deserialised. :raises EngineError: it does not run here"""
 
     def configure(self, config: Any) -> None:
-        """:param config: TensorRT's IRuntimeConfig, of all execution contexts"""
+        """Set options. :param config: TensorRT's IRuntimeConfig for all execution contexts"""
         config.set_execution_context_allocation_strategy(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
 
     def first_run(self) -> AbstractContextManager[None]:
-        """A block in which a shape is run for the first time."""
+        """A block around the first run of a shape."""
         return nullcontext()
 
     def can_record(self, context: Any, stream: Any) -> bool:  # noqa: ARG002
-        """Whether a run may be tried to record; what TensorRT cannot record, it says while it is recorded."""
+        """Whether to try to record a run; if TensorRT cannot record it, that shows during the recording."""
         return True
 
     def error(self) -> EngineError:
-        """What to raise after TensorRT refused something."""
+        """The error to raise after TensorRT refused something."""
         if self.log.out_of_memory:
             return self.gpu.full(self.log.last)
         return EngineError(f"TensorRT failed on {self.gpu.device}: {self.log.last}")
@@ -87,7 +87,7 @@ class TensorRTProgram:
 
 
 class TensorRTExecution:
-    """See `Execution`. All its contexts compute in one block of memory, which the order of the stream allows."""
+    """See `Execution`. All its contexts share one block of memory, since the stream runs one after the other."""
 
     def __init__(self, program: TensorRTProgram, stream: Any) -> None:
         self.stream = stream
@@ -129,7 +129,7 @@ class TensorRTExecution:
         self._recordings.clear()
 
     def _bind(self, context: Any, shape: Shape, source: int, targets: Sequence[int]) -> None:
-        """Shape first: the memory that a run takes follows from it."""
+        """Give a context its shape, memory and addresses. The shape comes first, since the memory depends on it."""
         contract, log = self._program.contract, self._program.log
         log.clear()
         if not context.set_input_shape(contract.input.name, shape) or context.infer_shapes():
@@ -141,7 +141,7 @@ class TensorRTExecution:
             context.set_tensor_address(name, pointer)
 
     def _reserve(self, nbytes: int) -> None:
-        """What is replaced may still be computed in: it goes back to its stream alone, behind that."""
+        """Take more memory if needed; queued runs may use the old block, so it goes back to its stream alone."""
         if self._memory is None or nbytes > self._nbytes:
             with self.stream:
                 self._memory, self._nbytes = import_cupy().cuda.alloc(max(nbytes, 1)), max(nbytes, 1)
@@ -153,7 +153,7 @@ class TensorRTExecution:
             raise self._program.error()
 
     def _record(self, context: Any) -> Any:
-        """A CUDA graph of a run, or None where TensorRT has a layer that cannot be recorded."""
+        """Record a run as a CUDA graph; None if TensorRT has a layer that cannot be recorded."""
         failed = import_cupy().cuda.runtime.CUDARuntimeError
         try:
             with RECORDINGS.alone():
@@ -183,7 +183,7 @@ def _content(path: Path) -> bytes:
 
 
 def _check_contract(path: Path, trt: Any, engine: Any, contract: Contract) -> None:
-    """:raises EngineError: inputs or outputs are not those that detector.json implies"""
+    """Check inputs and outputs. :raises EngineError: they are not those that detector.json implies"""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     wanted = {tensor.name: tensor for tensor in (contract.input, *contract.outputs)}
     for name, tensor in wanted.items():
@@ -199,7 +199,7 @@ def _check_contract(path: Path, trt: Any, engine: Any, contract: Contract) -> No
 
 
 def _largest(path: Path, engine: Any, tensor: Tensor) -> Sequence[int | None]:
-    """What the optimization profile allows of each dynamic axis, from 1 on."""
+    """The largest size of each dynamic axis that the optimization profile allows; sizes start at 1."""
     least, _, largest = engine.get_tensor_profile_shape(tensor.name, 0)
     for axis, low in zip(tensor.shape, least, strict=True):
         if isinstance(axis, str) and low > 1:

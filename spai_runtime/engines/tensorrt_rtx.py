@@ -1,4 +1,4 @@
-"""TensorRT for RTX: a plan for many kinds of GPU, of which the rest is compiled on the GPU that runs it."""
+"""TensorRT for RTX: a plan for many kinds of GPU; the GPU that runs it compiles the rest."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ def available() -> bool:
 
 
 def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> CudaEngine:
-    """See `Backend`. A plan is native code: whoever calls has checked its digest."""
+    """See `Backend`. A plan is native code; the caller must have checked its digest."""
     if not is_installed("cupy"):
         raise EngineError(f"CuPy is not installed: {_INSTALL}")
     target, trt, gpu = RtxTarget.of(path, artifact), import_rtx(), Gpu.find(device)
@@ -45,7 +45,7 @@ def load(path: Path, contract: Contract, device: str, artifact: Artifact) -> Cud
 class RtxProgram(TensorRTProgram):
     """A plan of TensorRT for RTX on the current GPU; see `TensorRTProgram`.
 
-    :param cache: of what is compiled for this GPU
+    :param cache: the cache for what is compiled for this GPU
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RtxProgram(TensorRTProgram):
         super().__init__(trt, gpu, path, contract, "export again")
 
     def admit(self, path: Path, plan: bytes) -> None:
-        """As the plan's header says. :raises EngineError: this release, GPU or driver does not run it"""
+        """Check the plan's header. :raises EngineError: this release, GPU or driver does not run the plan"""
         runtime, validity = self._runtime, self.trt.EngineValidity
         found, diagnostics = runtime.get_engine_validity(plan[: runtime.engine_header_size])
         causes = [text for bit, text in self._causes().items() if int(diagnostics) & int(bit)]
@@ -66,7 +66,7 @@ class RtxProgram(TensorRTProgram):
             log.warning("%s may be slow here: %s", path, reason)
 
     def configure(self, config: Any) -> None:
-        """Digits must not change between runs, as they do where kernels are swapped when better ones are compiled."""
+        """Set options so that digits are the same in every run: no kernel is replaced when a better one is compiled."""
         super().configure(config)
         trt = self.trt
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
@@ -75,7 +75,7 @@ class RtxProgram(TensorRTProgram):
 
     @contextmanager
     def first_run(self) -> Iterator[None]:
-        """What is compiled meanwhile is kept for the next time."""
+        """Keep what is compiled during the block for the next time."""
         started, known = time.perf_counter(), self._cache.known
         if not known:
             log.info("compiling %s for %s, once", self._path, self.gpu.name)
@@ -86,16 +86,16 @@ class RtxProgram(TensorRTProgram):
             log.info("compiled %s in %.0f s", self._path, time.perf_counter() - started)
 
     def can_record(self, context: Any, stream: Any) -> bool:
-        """See `TensorRTProgram`; here it can be asked."""
+        """See `TensorRTProgram`; TensorRT for RTX can answer this."""
         return bool(context.is_stream_capturable(stream.ptr))
 
     def close(self) -> None:
-        """See `Program`. Other batch sizes than those of `first_run` may have been compiled too."""
+        """See `Program`. The cache is saved again, since batch sizes after `first_run` may have been compiled too."""
         self._cache.save()
         super().close()
 
     def _causes(self) -> Mapping[Any, str]:
-        """A sentence for each of TensorRT for RTX's diagnostics, which are bits of a number."""
+        """A sentence for each diagnostic of TensorRT for RTX; the diagnostics are bits of a number."""
         target, gpu, found = self._target, self.gpu, self.trt.EngineInvalidityDiagnostics
         capabilities = ", ".join(target.compute_capabilities)
         return {
@@ -118,7 +118,7 @@ class RtxProgram(TensorRTProgram):
 
 
 def import_rtx() -> Any:
-    """The module. :raises EngineError: it is not there"""
+    """Import TensorRT for RTX. :raises EngineError: it is not installed"""
     try:
         import tensorrt_rtx  # noqa: PLC0415
     except (ImportError, OSError) as error:  # OSError: a library that it loads by itself

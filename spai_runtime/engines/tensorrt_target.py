@@ -1,4 +1,4 @@
-"""What a plan was built for, by TensorRT or by TensorRT for RTX."""
+"""The targets of plans: what TensorRT or TensorRT for RTX built them for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from spai_runtime.manifest import Artifact
 class Target:
     """What a plan was built for: the `target` of its artifact in detector.json.
 
-    :param tensorrt: version that built it
-    :param gpu: name of the GPU that it was tuned on
-    :param compute_capability: of that GPU, e.g. `9.0`
-    :param batch_size: views that the encoder was tuned for, and takes at most
-    :param version_compatible: whether TensorRT's lean runtime of the same release runs it too
-    :param lean_runtime: whether it brings a runtime of its version along, which is code
+    :param tensorrt: the version that built it
+    :param gpu: the name of the GPU that it was tuned on
+    :param compute_capability: that of this GPU, e.g. `9.0`
+    :param batch_size: the number of views that the encoder was tuned for; it takes no more
+    :param version_compatible: whether TensorRT's lean runtime of the same release also runs the plan
+    :param lean_runtime: whether the plan contains a runtime of its version, which is code
     """
 
     tensorrt: Annotated[str, Meta(max_length=64)]
@@ -33,11 +33,11 @@ class Target:
 
     @classmethod
     def of(cls, path: Path, artifact: Artifact) -> "Target":
-        """:raises EngineError: detector.json does not say it"""
+        """Read an artifact's target. :raises EngineError: detector.json does not say it"""
         return _converted(path, artifact, cls)
 
     def check_version(self, path: Path, installed: str) -> None:
-        """:raises EngineError: another TensorRT is installed than the one that runs it"""
+        """Check the version. :raises EngineError: the installed TensorRT is not the version that runs the plan"""
         later = self.version_compatible and _numbers(installed) > _numbers(self.tensorrt)
         if installed != self.tensorrt and not later:
             raise EngineError(
@@ -46,7 +46,7 @@ class Target:
             )
 
     def check_gpu(self, path: Path, gpu: Gpu) -> None:
-        """:raises EngineError: it is of another kind"""
+        """Check the GPU. :raises EngineError: it is of another kind than the plan's"""
         if self.compute_capability != gpu.capability:
             raise EngineError(
                 f"{path} was built for {self.gpu} ({self.compute_capability}), and {gpu.device} is {gpu.name} "
@@ -58,9 +58,9 @@ class Target:
 class RtxTarget:
     """What a plan of TensorRT for RTX was built for.
 
-    :param tensorrt_rtx: version that built it, and that alone runs it
-    :param compute_capabilities: of the GPUs that it runs on
-    :param batch_size: views that the encoder was tuned for, and takes at most
+    :param tensorrt_rtx: the version that built it; only this version runs it
+    :param compute_capabilities: those of the GPUs that it runs on
+    :param batch_size: the number of views that the encoder was tuned for; it takes no more
     """
 
     tensorrt_rtx: Annotated[str, Meta(max_length=64)]
@@ -69,7 +69,7 @@ class RtxTarget:
 
     @classmethod
     def of(cls, path: Path, artifact: Artifact) -> "RtxTarget":
-        """:raises EngineError: detector.json does not say it"""
+        """Read an artifact's target. :raises EngineError: detector.json does not say it"""
         return _converted(path, artifact, cls)
 
 

@@ -1,1 +1,1 @@
-"""Files and lists in, rows out."""
+"""Files and lists as inputs, and rows as outputs."""

@@ -1,4 +1,4 @@
-"""Files that appear under their name when they are whole."""
+"""Files that get their name only when they are complete."""
 
 import os
 import tempfile
@@ -11,12 +11,12 @@ from spai_runtime.files.locked import check_regular, open_locked, rename_locked
 
 @contextmanager
 def atomic_write(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """A file beside the path, which becomes it when the block ends without an error, and else goes.
+    """Give a file beside the path; it replaces the path if the block ends without an error, and is deleted otherwise.
 
     Two processes that write the same path do so one after the other.
 
-    :param sync: whether its content is on the disk before it has its name, which a power cut would else undo
-    :raises OutputError: its name, `<path>.partial`, is that of a link, a folder, a pipe or a device
+    :param sync: whether to put its content on the disk before it gets its name; else a power cut could lose the content
+    :raises OutputError: there is a link, a folder, a pipe or a device with its name, `<path>.partial`
     """
     part = path.with_name(path.name + ".partial")
     with open_locked(part, wait=True) as held:
@@ -40,10 +40,10 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic_directory(path: Path, last: str) -> Iterator[Path]:
-    """A folder whose files move into the directory `path` when the block ends without an error, and else go.
+    """Give a folder; its files move into the directory `path` if the block ends without an error, or are deleted.
 
-    Whoever reads the directory by the file `last`, which moves after all others, finds what it names. A directory that
-    was not there is made, and goes again after an error.
+    The file `last` moves after all others, so whoever reads the directory by it finds all that it names. A directory
+    that does not exist is made, and is removed again after an error.
 
     :raises OSError: the directory cannot be written
     """

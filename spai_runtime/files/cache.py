@@ -1,4 +1,4 @@
-"""The folder that keeps what can be made again, and costs time to make."""
+"""The folder for things that can be made again, but take time to make."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ _OURS = "spai-toolkit"
 
 
 def cache_folder() -> Path:
-    """What SPAI_CACHE names, else a folder of ours where the platform keeps its users' caches; it may not exist yet.
+    """The folder that SPAI_CACHE names, or one where the platform keeps its users' caches; it may not exist yet.
 
     :raises RuntimeError: there is no home folder
     """
@@ -25,7 +25,7 @@ def cache_folder() -> Path:
 
 
 def cached(kind: str, *belongs_to: str) -> Path:
-    """Where in that folder something of a kind lies that belongs to all of these; nothing may be there yet.
+    """The path in that folder for something of one kind that belongs to all these texts; it may not exist yet.
 
     :raises RuntimeError: there is no home folder
     """

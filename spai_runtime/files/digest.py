@@ -1,11 +1,13 @@
-"""The digest that files are known by."""
+"""The digest that identifies a file."""
 
 import hashlib
 from pathlib import Path
 
 
 def sha256_of(path: Path) -> str:
-    """:returns: the SHA-256 of a file's content, 64 hexadecimal digits
+    """Compute the digest of a file.
+
+    :returns: the SHA-256 of its content, 64 hexadecimal digits
     :raises OSError: it cannot be read
     """
     with path.open("rb") as file:

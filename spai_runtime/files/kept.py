@@ -1,4 +1,4 @@
-"""What was found here and is kept in the user's cache: a file of JSON for all that it belongs to."""
+"""Findings in the user's cache: each is a file of JSON, named after all that it belongs to."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,7 @@ Found = TypeVar("Found")
 
 
 def read(kind: str, belongs_to: tuple[str, ...], as_type: type[Found]) -> Found | None:
-    """:returns: None if nothing was kept, or it cannot be read any more"""
+    """Read a finding. :returns: None if nothing was kept, or if it cannot be read any more"""
     try:
         return msgspec.json.decode(_path(kind, belongs_to).read_bytes(), type=as_type)
     except (OSError, RuntimeError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -20,7 +20,10 @@ def read(kind: str, belongs_to: tuple[str, ...], as_type: type[Found]) -> Found 
 
 
 def write(kind: str, belongs_to: tuple[str, ...], found: object) -> None:
-    """:raises OSError, RuntimeError: the cache folder cannot be written; there is no home folder for it"""
+    """Write a finding.
+
+    :raises OSError, RuntimeError: the cache folder cannot be written; there is no home folder for it
+    """
     path = _path(kind, belongs_to)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:

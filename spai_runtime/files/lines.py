@@ -1,13 +1,13 @@
-"""Lines of a file as they are read, and the bytes that each row of them took."""
+"""Lines of a file while they are read, with the bytes that each row took."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
 
 
 class Lines:
-    """Lines of a binary file as text, with where the last one ended and whether it ended in a newline.
+    """The lines of a binary file as text; it knows where the last line ended, and whether it ended in a newline.
 
-    They end before one that is not UTF-8, which this package has not written.
+    The lines stop before the first one that is not UTF-8, which this package has not written.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -30,7 +30,7 @@ class Lines:
         return text
 
     def taken(self) -> bytes:
-        """The lines since this was called last."""
+        """The lines that were read since the last call."""
         taken = bytes(self._taken)
         self._taken.clear()
         return taken

@@ -1,4 +1,4 @@
-"""Files that one process writes at a time, and that are files: a link, a pipe or a device is not written through."""
+"""Regular files that one process writes at a time; a link, a pipe or a device is refused."""
 
 import os
 import stat
@@ -28,14 +28,14 @@ else:
     import fcntl
 
     def _lock(descriptor: int, *, wait: bool) -> None:
-        """:raises BlockingIOError: another process holds it"""
+        """Lock a file. :raises BlockingIOError: another process holds it"""
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A file to read and to write, as it is; made where there is none.
+    """Open a file to read and to write, with its content; it is made if it does not exist.
 
-    :raises OutputError: something else is there
+    :raises OutputError: there is something else than a file
     :raises OSError: it cannot be opened
     """
     check_regular(path)  # to open a device may do something already
@@ -47,9 +47,9 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def open_locked(path: Path, *, wait: bool = False) -> BinaryIO:
-    """As `open_regular`, and this process's alone until it is closed; on a file system without locks, everybody's.
+    """Open a file as `open_regular` does, and lock it until it is closed; some file systems have no locks.
 
-    :param wait: for another process that holds it, which is an error else
+    :param wait: whether to wait for another process that holds it; otherwise that is an error
     :raises OutputError: another process holds it, or it is no regular file
     :raises OSError: it cannot be opened
     """
@@ -66,7 +66,7 @@ def open_locked(path: Path, *, wait: bool = False) -> BinaryIO:
 
 
 def rename_locked(file: BinaryIO, path: Path, target: Path) -> None:
-    """Gives a file that is held another name, and lets go of it then."""
+    """Give a file that is locked another name, and then release it."""
     if sys.platform == "win32":  # which renames no open file
         file.close()
     path.replace(target)
@@ -74,7 +74,7 @@ def rename_locked(file: BinaryIO, path: Path, target: Path) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """:raises OutputError: something is there that is no regular file"""
+    """Check that a file can be written there. :raises OutputError: there is something that is not a regular file"""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The files that a run with `--output` writes, and what must not be among them."""
+"""The files that a run with `--output` writes, and a check that no input is among them."""
 
 import os
 from collections.abc import Iterable
@@ -12,43 +12,45 @@ from spai_runtime.files.sources import printable
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """The files of a run; while it goes on, each of them is a `partial`.
+    """The files of a run; while the run goes on, each of them has the name that `partial` gives.
 
-    :param rows: as `--output` names it
+    :param rows: the path that `--output` names
     """
 
     rows: Path
 
     @property
     def record(self) -> Path:
-        """What was run: JSON."""
+        """The record of the run, in JSON."""
         return Path(f"{self.rows}.run.json")
 
     @property
     def stamps(self) -> Path:
-        """What `--resume` needs to know of each row."""
+        """The stamps, which `--resume` needs to know of each row."""
         return Path(f"{self.rows}.resume")
 
     def check(self) -> None:
-        """:raises OutputError: a name that the run would write is taken by what is no regular file"""
+        """Check the files' names. :raises OutputError: something with such a name is no regular file"""
         for path in self.all():
             check_regular(path)
 
     def all(self) -> list[Path]:
-        """Whatever the run may write, finished or not."""
+        """All files that the run may write, finished or not."""
         finished = [self.rows, self.record, self.stamps]
         return [*finished, *map(partial, finished)]
 
 
 def partial(path: Path) -> Path:
-    """Where a file is until its run is complete."""
+    """The path of a file until its run is complete."""
     return Path(f"{path}.partial")
 
 
 def refuse_inputs(written: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
-    """:param written: files that a run would replace
-    :param option: that names another one
-    :raises OutputError: one of the inputs is among them, under whatever name
+    """Check that no input would be replaced.
+
+    :param written: files that a run would replace
+    :param option: the option that names another file
+    :raises OutputError: one of the inputs is among them, under any name
     """
     ours = {identity: path for path in written if (identity := _identity(path))}
     if not ours:
@@ -62,7 +64,7 @@ def refuse_inputs(written: Iterable[Path], inputs: Iterable[Path], option: str) 
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What all names of a file have in common."""
+    """An identity that all names of a file share; None if there is no file."""
     try:
         status = os.stat(path)  # noqa: PTH116  for every image of a run
     except (OSError, ValueError):  # a name with a zero byte in it

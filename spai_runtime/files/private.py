@@ -15,9 +15,9 @@ _PRIVATE = 0o700
 
 
 class PrivateFile:
-    """What was made once and is read from nowhere that another user could have written to.
+    """A file that was made once, and is only read if no other user could have written it.
 
-    :param folder: that is the user's alone, made if it is not there; None keeps nothing
+    :param folder: a folder of the user's alone, made if it does not exist; None keeps nothing
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -25,14 +25,14 @@ class PrivateFile:
 
     @classmethod
     def of(cls, kind: str, *belongs_to: str) -> Self:
-        """In the user's cache, if there is one: what is of a kind and belongs to all of these."""
+        """The file in the user's cache, if there is one, for something of one kind that belongs to all these texts."""
         try:
             return cls(cached(kind, *belongs_to))
         except RuntimeError:  # no home folder
             return cls(None)
 
     def read(self) -> bytes:
-        """What was kept; nothing if nothing was.
+        """Read what was kept; it is empty if nothing was.
 
         :raises OSError: it cannot be read, or others could have written it
         """
@@ -48,7 +48,9 @@ class PrivateFile:
         return content
 
     def write(self, content: bytes, most: int | None = None) -> None:
-        """:param most: of its kind that are kept; those that were used longest ago go. None keeps all
+        """Write what to keep.
+
+        :param most: how many files of its kind to keep; those that were used longest ago are removed. None keeps all
         :raises OSError: it cannot be written, or others could write there
         """
         if self.folder is None:
@@ -62,7 +64,7 @@ class PrivateFile:
 
 
 def _forget(folder: Path, most: int) -> None:
-    """Removes what was used longest ago beside this folder, and never itself."""
+    """Remove the folders beside this one that were used longest ago, and never this one."""
     others = [other for other in folder.parent.iterdir() if other != folder]
     others.sort(key=lambda other: other.lstat().st_mtime, reverse=True)
     for other in others[most - 1 :]:
@@ -70,7 +72,7 @@ def _forget(folder: Path, most: int) -> None:
 
 
 def _check_private(folder: Path) -> None:
-    """:raises OSError: it is a link, another user's, or others may look or write into it"""
+    """Check a folder. :raises OSError: it is a link, another user's, or others may look or write into it"""
     found = folder.lstat()
     if not hasattr(os, "getuid"):  # Windows keeps users apart by the folder that it lies in
         return

@@ -1,7 +1,7 @@
-"""A result file: it has its final name only when it is complete, and a run that was cut off goes on where it ended.
+"""Result files: they get their final name when they are complete, and a run that was interrupted can go on.
 
-While a run goes on, rows are in `<output>.partial`, what run they belong to in `<output>.run.json.partial`, and what
-each row was made from in `<output>.resume.partial`. An interrupted run leaves all three.
+While a run goes on, `<output>.partial` holds the rows, `<output>.run.json.partial` the run that they belong to, and
+`<output>.resume.partial` what each row was made from. An interrupted run leaves all three.
 """
 
 import json
@@ -26,12 +26,13 @@ from spai_runtime.results import Result
 
 
 class ResultFile(Sink):
-    """Rows to a file that appears under its name when the `with` block ends without an error.
+    """Writes rows to a file that gets its name when the `with` block ends without an error.
 
-    :param path: `.csv` or `.jsonl`; beside it come `<path>.run.json`, the record of the run, and `<path>.resume`
-    :param columns: of the rows
+    :param path: ends in `.csv` or `.jsonl`; `<path>.run.json`, the record of the run, and `<path>.resume` come beside
+        it
+    :param columns: the columns of the rows
     :param run: what the rows depend on (detectors, thresholds); rows of another run are never resumed
-    :param resume: whether to go on with what an earlier run of the same kind has left or finished
+    :param resume: whether to go on after the rows that an earlier run of the same kind left or finished
     :raises OutputError: the file cannot be written, or another run is writing it
     """
 
@@ -54,12 +55,12 @@ class ResultFile(Sink):
         self.replaces = path.exists()
 
     def skip(self, items: Iterator[Item], kept: Kept = forget) -> tuple[Iterator[Item], Counter[str]]:
-        """Keeps the rows of an earlier run as far as they agree with the items, from the first on.
+        """Keep the rows of an earlier run as far as they agree with the items, beginning with the first.
 
-        Rows after one that does not agree are cut off: a file was added, taken away or changed, or the run was killed
-        within a row. Rows without stamps agree with nothing.
+        All rows from the first one that does not agree are cut off: a file was added, removed or changed, or the run
+        was killed within a row. Rows without stamps never agree.
 
-        :returns: the items still to do, and how many rows of which label (or `error`) were kept
+        :returns: the items still to do, and for each label (or `error`) how many rows were kept
         :raises OutputError: the file cannot be written
         """
         if not self._resume:
@@ -78,7 +79,7 @@ class ResultFile(Sink):
         return left, labels
 
     def write(self, result: Result) -> None:
-        """One row, handed to the system at once: a killed process loses none."""
+        """Write one row and hand it to the system at once, so that a killed process loses none."""
         row = self._format.encode(self.columns.row_of(result)).encode()
         try:
             self._stamps.write(result.stamp, row)  # first, so that every row has one whenever the process is killed
@@ -89,7 +90,7 @@ class ResultFile(Sink):
             raise OutputError(f"cannot write {where}: {error.strerror}; --resume goes on from here") from error
 
     def finish(self, **record: Any) -> None:
-        """See `Sink`: gives the files their names, the rows last, whose lock keeps other runs away until then."""
+        """See `Sink`. The files get their names, the rows last, since their lock keeps other runs away until then."""
         files = self._files
         try:
             for file in (self._file, self._stamps.file):
@@ -104,12 +105,12 @@ class ResultFile(Sink):
             raise OutputError(f"cannot finish {files.rows}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Ends an interrupted run, too."""
+        """Close the files; an interrupted run ends here too."""
         with suppress(OSError):  # on a full disk it would fail again, and hide the error that says so
             self._opened.close()
 
     def _keep_agreeing(self, items: Iterator[Item], kept: Kept) -> tuple[Iterator[Item], Counter[str]]:
-        """See `skip`, of the rows and stamps that lie in the partial files."""
+        """Keep the rows and stamps in the partial files that agree; see `skip`."""
         self._file.seek(0)
         lines, stamps = Lines(self._file), self._stamps.kept()
         rows = self._format.decode(lines, self.columns.names)
@@ -129,13 +130,13 @@ class ResultFile(Sink):
         return items, labels
 
     def _agrees(self, row: Mapping[str, Any], written: bytes, stamped: tuple[Stamp, bytes] | None, item: Item) -> bool:
-        """Whether a row is the item's, and its image is what it was."""
+        """Whether a row belongs to the item, and the item's image has not changed since."""
         if stamped is None or not self._stamps.fits(stamped[1], written):
             return False
         return self.columns.is_row_of(row, item) and stamped[0] == Stamp.of(item.path)
 
     def _keep(self, end: int, rows: int) -> None:
-        """Cuts off what comes after so many bytes, which are so many rows."""
+        """Keep this many bytes, which are this many rows, and cut off the rest."""
         self._file.seek(end)
         self._file.truncate()
         self._stamps.cut(rows)
@@ -150,7 +151,7 @@ class ResultFile(Sink):
 
 
 def _copy(source: Path, target: BinaryIO) -> bool:
-    """Whether there was something to copy."""
+    """Copy a file. :returns: whether there was one"""
     try:
         with source.open("rb") as file:
             target.seek(0)

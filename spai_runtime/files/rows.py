@@ -23,15 +23,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a run: what its inputs bring along, then what it says of each image.
+    """The columns of a run: first those of its inputs, then what the run says of each image.
 
-    One detector has RESULT_COLUMNS. Several have OF_A_DETECTOR each under its name, `fusion_score` and `fusion_label`
-    where they are fused, and no `views`, of which each has a number of its own.
+    One detector has RESULT_COLUMNS. Several detectors have no `views`, since each has its own number of views. Each has
+    OF_A_DETECTOR under its name; if they are fused, `fusion_score` and `fusion_label` follow.
 
-    :param own: own columns of all inputs; one that is named like a result or like another one becomes `input_<name>`
-    :param detectors: names of several, in the order of `Result.scores`; () is one detector
-    :param fusion: of several
-    :param spreadsheet: whether names and cells of text are guarded, so that no spreadsheet runs them
+    :param own: the inputs' own columns; one that is named like a result or like another one becomes `input_<name>`
+    :param detectors: the names of several, in the order of `Result.scores`; () if there is one detector
+    :param fusion: the fusion of several detectors, if they are fused
+    :param spreadsheet: whether to guard names and cells of text, so that no spreadsheet runs them
     """
 
     own: Sequence[str]
@@ -45,12 +45,12 @@ class Columns:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of all columns, each different."""
+        """The names of all columns, all different."""
         return [*self._own_names, *self._result_names]
 
     @cached_property
     def detector_names(self) -> list[str]:
-        """Of several detectors, as columns have them: letters, digits, `-` and `_`, each different."""
+        """The names of several detectors as the columns have them: letters, digits, `-` and `_`, all different."""
         names: list[str] = []
         for detector in self.detectors:
             name = self._cell("".join(c if c.isalnum() or c in "-_" else "_" for c in detector) or "detector")
@@ -60,23 +60,23 @@ class Columns:
         return names
 
     def row_of(self, result: Result) -> Row:
-        """A result as a row; None is an empty cell."""
+        """Make a row of a result; None is an empty cell."""
         return {**self._own_cells(result.item), **self._result_cells(result)}
 
     def is_row_of(self, row: Mapping[str, Any], item: Item) -> bool:
-        """Whether a row read back is this item's."""
+        """Whether a row that was read back belongs to this item."""
         expected = {**self._own_cells(item), "path": self._cell(item.name)}
         return all((row[name] or "") == (value or "") for name, value in expected.items())
 
     def label_of(self, result: Result) -> str:
-        """What an image counts as: `error` where anything is wrong with it, else what fusion says.
+        """The label that an image counts as: `error` if anything is wrong with it, otherwise the label of the fusion.
 
-        Without fusion it is `real` where no detector says anything else.
+        Without fusion it is `real`, unless a detector says something else.
         """
         return self.label_in(self._result_cells(result))
 
     def label_in(self, row: Mapping[str, Any]) -> str:
-        """As `label_of`, of a row read back."""
+        """The label that an image counts as, like `label_of`, from a row that was read back."""
         if row["error"]:
             return "error"
         labels = (row[name] for name in self._label_names)
@@ -102,7 +102,7 @@ class Columns:
 
     @cached_property
     def _label_names(self) -> list[str]:
-        """What decides how an image is counted."""
+        """The names of the columns that decide how an image is counted."""
         if self.fusion:
             return ["fusion_label"]
         return [f"{detector}_label" for detector in self.detector_names] or ["label"]
@@ -122,7 +122,7 @@ class Columns:
         return guarded(value) if self.spreadsheet and isinstance(value, str) else value
 
     def _fused_cells(self, scores: Sequence[Score | None]) -> tuple[float | str | None, ...]:
-        """None where one of the detectors has no score: what the others say together is another number."""
+        """The fused score and label; None if a detector has no score, since that of the others is another number."""
         if self.fusion is None:
             return ()
         log_odds = [score.log_odds for score in scores if score]
@@ -137,7 +137,7 @@ def _score_cells(score: Score | None) -> tuple[float | str | None, ...]:
 
 
 class Format(Protocol):
-    """How rows are written."""
+    """A format in which rows are written."""
 
     def header(self, names: Sequence[str]) -> str: ...
 
@@ -145,14 +145,14 @@ class Format(Protocol):
 
 
 class FileFormat(Format, Protocol):
-    """How rows are written to a file, and read back to resume."""
+    """A format in which rows are written to a file, and read back to resume."""
 
     def decode(self, lines: Iterator[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-        """Rows, consuming no more lines than each of them takes; ends at the first that is not whole."""
+        """Read rows, each from no more lines than it takes; stop at the first row that is not complete."""
 
 
 class Csv:
-    """RFC 4180 quoting, UTF-8, lines ending in a newline alone, numbers as they are, an empty cell for None."""
+    """CSV: RFC 4180 quoting, UTF-8, a newline alone after each line, numbers unquoted, an empty cell for None."""
 
     def header(self, names: Sequence[str]) -> str:
         return _csv_line(names)
@@ -175,7 +175,7 @@ class Csv:
 
 
 class JsonLines:
-    """One JSON object a line, null for None."""
+    """JSON Lines: one JSON object on each line, null for None."""
 
     def header(self, names: Sequence[str]) -> str:  # noqa: ARG002
         return ""
@@ -199,7 +199,7 @@ FILE_FORMATS: dict[str, FileFormat] = {"csv": Csv(), "jsonl": JsonLines()}
 
 
 def format_of(path: Path) -> FileFormat:
-    """:raises OutputError: a suffix that is neither .csv nor .jsonl"""
+    """The format for a file's suffix. :raises OutputError: the suffix is neither .csv nor .jsonl"""
     try:
         return FILE_FORMATS[path.suffix.lower().removeprefix(".")]
     except KeyError:

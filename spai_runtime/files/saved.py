@@ -1,4 +1,4 @@
-"""Saved rows: what an earlier run has written with `--output`, with its record and the stamps of its images."""
+"""Saved rows: what an earlier run wrote with `--output`, with its record and the stamps of its images."""
 
 import csv
 import json
@@ -18,12 +18,12 @@ from spai_runtime.files.stamps import Stamp, StampFile
 
 
 class SavedRows:
-    """The rows of a finished run, as often as they are iterated, each with the stamp of its image's file.
+    """The rows of a finished run, each with the stamp of its image's file; they can be iterated several times.
 
-    A stamp is None where there is none that belongs to the row.
+    A stamp is None if no stamp belongs to the row.
 
-    :param path: `.csv` or `.jsonl`
-    :raises SourceError: it cannot be read, or is not a whole file of rows
+    :param path: ends in `.csv` or `.jsonl`
+    :raises SourceError: the file cannot be read, or is not a complete file of rows
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class SavedRows:
 
     @property
     def run(self) -> Mapping[str, Any]:
-        """What the rows depend on; {} where the record is not there, or is that of other rows."""
+        """What the rows depend on; {} if there is no record, or if it belongs to other rows."""
         run = self.record.get("run", {})
         return run if isinstance(run, dict) else {}
 

@@ -1,4 +1,4 @@
-"""Sinks: where results go, and a stream as one."""
+"""Sinks: the places that results go to; a stream can be one."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,49 +14,52 @@ Kept = Callable[[Mapping[str, Any], Item], None]  # is given each row that an ea
 
 
 def forget(_row: Mapping[str, Any], _item: Item) -> None:
-    """For whom rows of an earlier run need nothing more."""
+    """Do nothing with a row that an earlier run has left."""
 
 
 class Sink(Closing, Protocol):
-    """Where rows go. Use it in a `with`.
+    """A place that rows go to. Use it in a `with`.
 
-    :param replaces: whether there is a finished file, of which rows go when all of this run's are written
+    :param replaces: whether there is a finished file whose rows are lost when all rows of this run are written
     """
 
     columns: Columns
     replaces: bool = False
 
     def skip(self, items: Iterator[Item], kept: Kept = forget) -> tuple[Iterator[Item], Counter[str]]:
-        """:param kept: is called for each row that an earlier run has left
-        :returns: the items still to do, and how many rows of which label (or `error`) an earlier run has left"""
+        """Skip the items that an earlier run has done.
+
+        :param kept: called for each row that an earlier run has left
+        :returns: the items still to do, and for each label (or `error`) how many rows an earlier run has left
+        """
 
     def write(self, result: Result) -> None:
-        """One row, handed to the system at once: a killed process loses none."""
+        """Write one row and hand it to the system at once, so that a killed process loses none."""
 
     def finish(self, **record: Any) -> None:
-        """All rows are written. :param record: what the record of the run says beside what its rows depend on"""
+        """Finish after all rows. :param record: what the record of the run says beside what its rows depend on"""
 
 
 class Stream(Sink):
-    """Rows to a stream, as they come."""
+    """A sink that writes rows to a stream as they come."""
 
     def __init__(self, stream: IO[str], form: Format, columns: Columns) -> None:
         self._stream, self._format, self.columns = stream, form, columns
         self._write(form.header(columns.names))
 
     def skip(self, items: Iterator[Item], kept: Kept = forget) -> tuple[Iterator[Item], Counter[str]]:  # noqa: ARG002
-        """See `ResultFile`: a stream has no rows of an earlier run."""
+        """See `ResultFile`. A stream has no rows of an earlier run, so nothing is skipped."""
         return items, Counter()
 
     def write(self, result: Result) -> None:
-        """One row."""
+        """Write one row."""
         self._write(self._format.encode(self.columns.row_of(result)))
 
     def finish(self, **record: Any) -> None:
-        """See `Sink`: a stream keeps no record."""
+        """See `Sink`. A stream keeps no record."""
 
     def close(self) -> None:
-        """It is the caller's."""
+        """Leave the stream open, since it belongs to the caller."""
 
     def _write(self, text: str) -> None:
         try:

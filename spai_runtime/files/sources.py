@@ -1,6 +1,6 @@
-"""Sources: what INPUT names → items to score, in a fixed order, found as they are needed.
+"""Sources turn what INPUT names into items to score, in a fixed order, and find them as they are needed.
 
-Nothing is held but the names in one folder, so a tree of millions costs no memory; who needs a count iterates twice.
+Only the names in one folder are held, so a tree of millions costs no memory; whoever needs a count iterates twice.
 """
 
 import csv
@@ -23,9 +23,9 @@ IMAGE_COLUMNS = ("image", "filename")  # SPAI's CSVs, GRIP's CSVs
 class Item:
     """One image to score.
 
-    :param path: that is opened
-    :param name: that the result's `path` column says: as the user would write it, always encodable as UTF-8
-    :param columns: a CSV input's own columns
+    :param path: the path that is opened
+    :param name: the text in the result's `path` column: as the user would write it, always encodable as UTF-8
+    :param columns: the cells that a CSV input has for it in its own columns
     """
 
     path: Path
@@ -34,11 +34,11 @@ class Item:
 
 
 class Sources:
-    """The items of all inputs, in the order of the inputs; folders in order of names.
+    """The items of all inputs, in the order of the inputs; the items of a folder are in order of their names.
 
     :param inputs: files, folders, globs, `.csv` and `.txt` lists
-    :param split: keeps the rows of a CSV whose `split` column says so
-    :raises SourceError: an input that names nothing, or a list that cannot be read
+    :param split: keeps only the rows of a CSV whose `split` column has this value
+    :raises SourceError: an input names nothing, or a list cannot be read
     """
 
     def __init__(self, inputs: Sequence[str], split: str | None = None) -> None:
@@ -61,14 +61,14 @@ class Sources:
                 yield _item(path)
 
     def files(self) -> Iterator[Path]:
-        """Every file that is read: the lists, and the items."""
+        """Give every file that is read: the lists and the items."""
         yield from self._paths
         yield from (item.path for item in self)
 
     def count(self) -> int:
-        """How many items there are now.
+        """The number of items that there are now.
 
-        :raises SourceError: none
+        :raises SourceError: there are none
         """
         count = sum(1 for _ in self)
         if not count:
@@ -100,7 +100,7 @@ def _expand(name: str) -> list[Path]:
 
 
 def _is_meant(path: Path, pattern: str) -> bool:
-    """What a folder would be searched for, or what the pattern spells out: `photos/*` means no notes.txt in it."""
+    """Whether it is an image, or the pattern spells out its suffix: `photos/*` does not mean notes.txt in it."""
     return path.suffix.lower() in EXTENSIONS or (path.suffix != "" and pattern.endswith(path.suffix))
 
 
@@ -109,7 +109,7 @@ def _item(path: Path) -> Item:
 
 
 def _walk(top: Path) -> Iterator[Item]:
-    """Images below a folder, links followed; a folder that is reached twice is walked once. However deep it is, each
+    """Give the images below a folder and follow links, but walk each folder only once. However deep the tree is, each
     folder on the way down costs the names in it and no more."""
     visited = set[tuple[int, int]]()
     levels: list[Iterator[tuple[Path, bool]]] = [iter([(top, True)])]
@@ -129,9 +129,9 @@ def _walk(top: Path) -> Iterator[Item]:
 
 
 def _entries(folder: Path, visited: set[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
-    """The folders and images in a folder, in the order of their names, and which are folders; none on a second visit.
+    """The folders and images in a folder, in order of their names, with which are folders; none on a second visit.
 
-    :raises OSError: it cannot be entered; a path may be too long for the system, for one
+    :raises OSError: the folder cannot be entered, for example because its path is too long for the system
     """
     status = folder.stat()
     if (status.st_dev, status.st_ino) in visited:
@@ -147,7 +147,7 @@ def _is_named_image(name: str) -> bool:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """A link in a loop is taken for a file: its row will say why."""
+    """Whether an entry is a folder. A link in a loop counts as a file: its row will say what is wrong."""
     try:
         return entry.is_dir()
     except OSError:
@@ -159,7 +159,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _header(path: Path) -> list[str]:
-    """:raises SourceError: no column names an image"""
+    """The header of a CSV. :raises SourceError: no column names an image"""
     with opened(path) as file:
         columns = [printable(name) for name in next(csv.reader(file), [])]
     if not any(name in columns for name in IMAGE_COLUMNS):
@@ -187,7 +187,7 @@ def _lines(path: Path) -> Iterator[Item]:
 
 @contextmanager
 def opened(path: Path, failure: type[UserError] = SourceError) -> Iterator[TextIO]:
-    """A list file as text; :raises UserError: of the kind `failure`, where it cannot be read as one"""
+    """Open a list file as text. :raises UserError: an error of the class `failure` if it cannot be read as text"""
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             yield file

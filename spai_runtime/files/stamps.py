@@ -1,4 +1,4 @@
-"""Stamps: what each row of a result file was made from, so that a resumed run keeps none of an image that changed."""
+"""Stamps: what each row of a result file was made from, so that a resumed run drops the rows of changed images."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ _64_BITS = (1 << 64) - 1  # years beyond 2554 would not fit
 class Stamp:
     """What tells whether a file is still the same one.
 
-    :param size: in bytes; −1 where there is none
-    :param modified: when it was written last, in nanoseconds since 1970
+    :param size: in bytes; −1 if there is no file
+    :param modified: when it was last written, in nanoseconds since 1970
     """
 
     size: int = -1
@@ -25,7 +25,7 @@ class Stamp:
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> "Stamp":
-        """The file as it is now."""
+        """The stamp of a file as it is now."""
         try:
             status = os.stat(path)  # noqa: PTH116  for every image of a run
         except (OSError, ValueError):  # a name with a zero byte in it
@@ -39,9 +39,9 @@ NO_FILE = Stamp()
 class StampFile:
     """The stamps of the rows of a result file, in their order, each with a digest of its row.
 
-    The digest is of what the rows depend on, too: a stamp beside rows of another run fits none of them.
+    The digest covers what the rows depend on too, so a stamp never fits the rows of another run.
 
-    :param file: open to read and write
+    :param file: opened for reading and writing
     :param run: what the rows depend on
     """
 
@@ -50,7 +50,7 @@ class StampFile:
         self._key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).digest()
 
     def write(self, stamp: Stamp, row: bytes) -> None:
-        """The stamp of the next row, handed to the system at once.
+        """Write the stamp of the next row, and hand it to the system at once.
 
         :raises OSError: it cannot be written
         """
@@ -58,18 +58,18 @@ class StampFile:
         self.file.flush()
 
     def kept(self) -> Iterator[tuple[Stamp, bytes]]:
-        """From the first on, each with the digest that its row must have; ends at one that was cut."""
+        """Read the stamps from the first on, each with the digest that its row must have; stop at an incomplete one."""
         self.file.seek(0)
         while len(record := self.file.read(_RECORD.size)) == _RECORD.size:
             size, modified, digest = _RECORD.unpack(record)
             yield Stamp(size, modified), digest
 
     def fits(self, digest: bytes, row: bytes) -> bool:
-        """Whether a row is the one that a stamp was written for, of this run."""
+        """Whether a stamp's digest belongs to this row, and to this run."""
         return digest == self._digest(row)
 
     def cut(self, rows: int) -> None:
-        """Keeps those of the first rows, and goes on behind them."""
+        """Keep the stamps of the first rows, and go on after them."""
         self.file.seek(rows * _RECORD.size)
         self.file.truncate()
 

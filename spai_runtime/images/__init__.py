@@ -1,4 +1,4 @@
-"""Images: a path or bytes → pixels, or one clear ImageError."""
+"""Images: a path or bytes become pixels, or one clear ImageError."""
 
 from spai_runtime.images.formats import EXTENSIONS, FORMATS, UNTRUSTED_FORMATS, Format
 from spai_runtime.images.opening import Source

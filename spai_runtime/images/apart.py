@@ -1,7 +1,7 @@
-"""Decoding apart: images of formats whose decoders are dangerous become pixels in a child process with limits.
+"""Decoding apart: a child process with limits decodes images of formats whose decoders are dangerous.
 
-The child decodes; the parent fetches the pixels band by band, so that neither holds them twice. What a file that stops
-its decoder, or never ends, brings down is the child, and the file has an error of one sentence.
+The child decodes; the parent fetches the pixels band by band, so that neither holds them twice. A file that crashes its
+decoder, or never ends, stops only the child; the file then has an error of one sentence.
 """
 
 import os
@@ -34,9 +34,9 @@ _ATTEMPTS = 100  # to start a child, PAUSE apart, while other threads close thei
 def decoded(source: Source, image: Image.Image, nbytes: int) -> Image.Image:
     """The pixels of an image as L or RGB.
 
-    :param source: what it was opened from
-    :param image: of which only the header has been read
-    :param nbytes: memory that its decoder may take
+    :param source: what the image was opened from
+    :param image: the image, of which only the header has been read
+    :param nbytes: the memory that its decoder may take
     :raises ImageError: it cannot be decoded, or not within the limits
     """
     mode, seconds = modes.plain(image.mode), CPU_SECONDS + CPU_SECONDS_PER_MB * compressed_nbytes(source) / 1e6
@@ -75,7 +75,7 @@ def _fetched(child: Child, mode: str, width: int, height: int) -> Image.Image:
 
 
 def _checked(band: NDArray[np.uint8], image: Image.Image, rows: int) -> NDArray[np.uint8]:
-    """:raises ChildError: it is not what was asked for"""
+    """Check a band of pixels. :raises ChildError: it is not what was asked for"""
     shape = (rows, image.width) if image.mode == "L" else (rows, image.width, 3)
     if band.shape != shape or band.dtype != np.uint8:
         raise ChildError(f"its process gives pixels {band.shape} {band.dtype} for {shape} uint8")
@@ -83,11 +83,11 @@ def _checked(band: NDArray[np.uint8], image: Image.Image, rows: int) -> NDArray[
 
 
 class _Children:
-    """Children that decode, started when they are needed and kept for the next image.
+    """The children that decode; they are started when they are needed, and kept for the next image.
 
-    Where the system starts no further one (few open files are left, for example), those that there are have to do.
+    If the system cannot start another one (for example because few open files are left), the existing ones must do.
 
-    :param most: at a time
+    :param most: how many there may be at a time
     """
 
     def __init__(self, most: int) -> None:
@@ -95,13 +95,13 @@ class _Children:
         self.forget()
 
     def forget(self) -> None:
-        """Begins anew: a process that was forked leaves the children to its parent, which goes on talking to them."""
+        """Begin with no children. After a fork they belong to the parent process, which still talks to them."""
         self.idle: list[Child] = []
         self._busy, self._changed = 0, threading.Condition()
 
     @contextmanager
     def borrowed(self) -> Iterator[Child]:
-        """A child for one image. :raises ChildStartError: there is none, and none can be started"""
+        """Lend a child for one image. :raises ChildStartError: there is none, and none can be started"""
         child = self._taken()
         try:
             yield child
@@ -136,7 +136,7 @@ class _Children:
                 return child
 
     def _fewer(self) -> bool:
-        """Whether there are others to wait for."""
+        """Whether there are other children to wait for."""
         with self._changed:
             self._most = max(1, self._busy)
             return self._busy > 0 or bool(self.idle)

@@ -1,4 +1,4 @@
-"""The child's side of decoding apart: one image after the other, each within limits of its own."""
+"""The child's side of decoding apart: one image after the other, each within its own limits."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from spai_runtime.images.opening import as_image_error, opened
 
 
 def decoder(_settings: Any) -> Handler:
-    """See `Service`. A request is an image to decode, then bands of its rows, then nothing, which lets go of it."""
+    """See `Service`. The requests are an image to decode, bands of its rows, and None to release the image."""
     return _Decoder().answer
 
 
@@ -48,7 +48,7 @@ def _decoded(
     cpu_seconds: float,
     memory: int,
 ) -> Image.Image:
-    """:param format, size, mode: that the parent has read in the header"""
+    """Decode an image. :param format, size, mode: as the parent has read them in the header"""
     limits = Limits(memory, cpu_seconds, seconds=0)
     limits.hold()
     limits.arm()

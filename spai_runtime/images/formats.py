@@ -1,7 +1,7 @@
 """The table of image formats: what a folder is searched for, and what a decoder costs beside the pixels.
 
 A header says how many pixels there will be before they are decoded; a row of the table says what else the decoder then
-allocates. Both together are what a budget of memory grants, so that a file cannot take more than it was granted.
+allocates. A budget of memory grants the sum of both, so that a file cannot take more than it was granted.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 class Format:
     """A row of the table.
 
-    :param extensions: that a folder is searched for
-    :param working_bytes: that decoding takes at most beside the pixels themselves, per pixel. JPEG's are counted for
-        each file (`spai_runtime.images.jpeg`)
+    :param extensions: the file extensions that a folder is searched for
+    :param working_bytes: bytes per pixel that decoding takes at most beside the pixels themselves. Those of a JPEG are
+        counted for each file (`spai_runtime.images.jpeg`)
     :param reads_whole: whether Pillow takes the compressed file into memory
-    :param apart: whether it is decoded in a process of its own, with limits on memory and on time: its decoder is
-        large, has had more than its share of bugs, and how long it takes cannot be told from the header
-    :param trusted: whether it is opened under `--untrusted`. What is not is rare on the web and popular with attackers;
-        libvips blocks most of these formats, too (`vips_block_untrusted_set`)
+    :param apart: whether it is decoded in a process of its own, with limits on memory and time: its decoder is large,
+        has had more bugs than most, and the header does not tell how long it takes
+    :param trusted: whether it is opened under `--untrusted`. Formats that are not are rare on the web and popular with
+        attackers; libvips blocks most of them too (`vips_block_untrusted_set`)
     """
 
     extensions: tuple[str, ...]

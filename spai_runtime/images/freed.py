@@ -1,4 +1,4 @@
-"""Memory that decoders have freed, back to the system."""
+"""Gives memory that decoders have freed back to the system."""
 
 import ctypes
 import sys
@@ -7,7 +7,7 @@ from functools import cache
 
 
 def give_back() -> None:
-    """Where glibc allocates, freed memory stays with the thread that had it, up to 64 MB in each; then it goes."""
+    """Give freed memory back to the system; with glibc, each thread would otherwise keep up to 64 MB of it."""
     trim = _trim()
     if trim is not None:
         trim(0)

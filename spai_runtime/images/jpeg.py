@@ -1,8 +1,8 @@
-"""What a JPEG costs to decode, which its header does not say: coefficients that are kept, and scans.
+"""The cost of decoding a JPEG, which its header does not say: coefficients that are kept, and scans.
 
-A baseline JPEG is decoded row by row. One whose coefficients come in several scans (progressive ones, and those that
-keep a scan for each colour) keeps them all, 2 bytes each, and goes through them once a scan, however short the scan is
-(libjpeg-turbo, `jdcoefct.c`): a megabyte may hold thousands.
+A baseline JPEG is decoded row by row. A JPEG whose coefficients come in several scans (a progressive one, or one with a
+scan for each colour) keeps them all, 2 bytes each, and goes through them once for each scan, however short the scan is
+(libjpeg-turbo, `jdcoefct.c`): a megabyte may hold thousands of scans.
 """
 
 import math
@@ -24,18 +24,18 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # not those t
 
 
 class Bytes(Protocol):
-    """`bytes` or an `mmap`."""
+    """A type that `bytes` and `mmap` both have."""
 
     def __getitem__(self, index: slice, /) -> bytes: ...
 
 
 def kept_bytes(content: Bytes, size: tuple[int, int], sampling: Sequence[tuple[int, int]]) -> int:
-    """Memory that a decoder keeps coefficients in; 0 of a JPEG that is decoded row by row.
+    """The memory in which a decoder keeps coefficients; 0 for a JPEG that is decoded row by row.
 
-    :param content: of the file
+    :param content: the content of the file
     :param size: width and height in pixels
     :param sampling: horizontal and vertical factors of the components
-    :raises ImageError: more than MOST_SCANS scans
+    :raises ImageError: the file has more than MOST_SCANS scans
     """
     frame, scans = 0, 0
     for marker, position in _markers(content):
@@ -54,7 +54,7 @@ def kept_bytes(content: Bytes, size: tuple[int, int], sampling: Sequence[tuple[i
 
 
 def _markers(content: Bytes) -> Iterator[tuple[int, int]]:
-    """Markers up to the end of the image, and where the segments begin that follow them."""
+    """Find the markers up to the end of the image, each with the position where its segment begins."""
     position = 0
     while found := _MARKER.search(content, position):  # type: ignore[call-overload]
         marker, position = content[found.start() + 1 : found.end()][0], found.end()

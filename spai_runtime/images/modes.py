@@ -1,4 +1,4 @@
-"""Modes: how Pillow keeps pixels, and what becomes of each as 8-bit RGB."""
+"""Modes: how Pillow stores pixels, and how each mode becomes 8-bit RGB."""
 
 import warnings
 from typing import Literal
@@ -12,13 +12,13 @@ _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "
 
 
 def check(mode: str) -> None:
-    """:raises ImageError: a mode without a defined range"""
+    """Check a mode. :raises ImageError: it has no defined range"""
     if mode in ("I", "F", "LAB", "La", "RGBa"):
         raise ImageError(f"pixels of mode {mode} have no defined 8-bit range; convert the file to 8 or 16 bits RGB")
 
 
 def bytes_per_pixel(mode: str) -> int:
-    """That Pillow keeps a pixel in."""
+    """The number of bytes in which Pillow stores a pixel."""
     return _BYTES_PER_PIXEL.get(mode, 4)
 
 
@@ -28,7 +28,7 @@ def plain(mode: str) -> Literal["L", "RGB"]:
 
 
 def as_plain(image: Image.Image) -> Image.Image:
-    """In the mode that `plain` names."""
+    """Convert an image to the mode that `plain` names."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # the high byte, as Pillow reads 16-bit RGB
     wanted = plain(image.mode)
@@ -38,6 +38,6 @@ def as_plain(image: Image.Image) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """In RGB; itself where it is."""
+    """Convert an image to RGB; an RGB image is returned as it is."""
     found = as_plain(image)
     return found if found.mode == "RGB" else found.convert("RGB")

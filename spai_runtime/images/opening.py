@@ -1,4 +1,4 @@
-"""Opening files that may be anything: what is refused before Pillow sees it, and what Pillow says as one ImageError."""
+"""Opening files that may be anything: some are refused before Pillow reads them; all errors become ImageErrors."""
 
 import errno
 import io
@@ -27,14 +27,14 @@ Source = str | os.PathLike[str] | bytes  # a path, or the bytes of a file
 
 
 def opened(source: Source, formats: Collection[str]) -> Image.Image:
-    """:returns: with its header read, and its pixels not decoded"""
+    """Open an image. :returns: an image whose header is read, and whose pixels are not decoded"""
     Image.init()
     known = [name for name in formats if name in Image.OPEN]
     return patiently(lambda: Image.open(_readable(source), formats=known))
 
 
 def compressed_nbytes(source: Source) -> int:
-    """Of the file."""
+    """The size of the file in bytes."""
     return len(source) if isinstance(source, bytes) else Path(source).stat().st_size
 
 
@@ -42,7 +42,7 @@ def compressed_nbytes(source: Source) -> int:
 def mapped(source: Source, image: Image.Image) -> Iterator[bytes | mmap.mmap]:
     """The content of a file, which costs no memory until it is read.
 
-    :param image: that was opened from the source and holds its file
+    :param image: the image that was opened from the source and holds its file
     """
     if isinstance(source, bytes):
         yield source
@@ -53,7 +53,7 @@ def mapped(source: Source, image: Image.Image) -> Iterator[bytes | mmap.mmap]:
 
 
 def patiently(open_file: Callable[[], Opened]) -> Opened:
-    """What opens a file, tried again for PATIENCE where too many are open: other threads will close theirs."""
+    """Open a file; while too many are open, try again for PATIENCE, since other threads will close theirs."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -66,9 +66,9 @@ def patiently(open_file: Callable[[], Opened]) -> Opened:
 
 @contextmanager
 def as_image_error(formats: Collection[str] = FORMATS) -> Iterator[None]:
-    """Decoders raise whatever their format makes them trip over; all of it is this one image's error.
+    """Turn every error into an ImageError, since decoders raise whatever their format makes them fail with.
 
-    :param formats: that were tried
+    :param formats: the formats that were tried
     """
     try:
         yield
@@ -87,7 +87,7 @@ def as_image_error(formats: Collection[str] = FORMATS) -> Iterator[None]:
 
 
 def _readable(source: Source) -> BinaryIO | Path:
-    """Refuses what would block (a pipe) or is no file, and gives Pillow the rest."""
+    """Give Pillow what it can read; refuse what would block (a pipe) or is no file."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
     size = size_of_regular(Path(source))
@@ -97,10 +97,10 @@ def _readable(source: Source) -> BinaryIO | Path:
 
 
 def size_of_regular(path: Path) -> int:
-    """In bytes, of a file that has content and that reading does not wait for.
+    """The size in bytes of a regular file with content; reading such a file does not wait for anything.
 
-    :raises ImageError: not a regular file, or empty
-    :raises OSError, ValueError: not there, or no name that a file could have
+    :raises ImageError: it is not a regular file, or is empty
+    :raises OSError, ValueError: it does not exist, or no file could have this name
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -111,7 +111,7 @@ def size_of_regular(path: Path) -> int:
 
 
 def _is_read_whole(path: Path) -> bool:
-    """By the first bytes: Pillow takes all of a WebP or an AVIF into memory to read its header."""
+    """Whether the first bytes are a WebP's or an AVIF's; Pillow reads the whole file to get their header."""
     with path.open("rb") as file:
         start = file.read(12)
     return start[8:] == b"WEBP" or start[4:8] == b"ftyp"

@@ -1,6 +1,6 @@
-"""One image: opened, then decoded, then cropped.
+"""A picture is one image: it is opened, then decoded, then cropped.
 
-Pixels are what upstream sees: Pillow's RGB, alpha dropped, EXIF rotation not applied, first frame. A picture stays in
+Pixels are the same as upstream: Pillow's RGB, alpha dropped, EXIF rotation not applied, first frame. A picture stays in
 the mode it was decoded to and is converted crop by crop, so an image costs its decoded pixels once.
 """
 
@@ -31,10 +31,10 @@ _RGB = [ord(component) for component in "RGB"]  # names of a JPEG's components w
 
 
 class Picture:
-    """One image, opened (its size is known) and perhaps not decoded yet.
+    """One image that is open, so its size is known; it may not be decoded yet.
 
     :param image: as Pillow opened it
-    :raises ImageError: a mode without a defined range, or more pixels than Pillow's decompression-bomb limit
+    :raises ImageError: its mode has no defined range, or it has more pixels than Pillow's decompression-bomb limit
     """
 
     _file: Source | None = None  # what it was opened from
@@ -48,10 +48,10 @@ class Picture:
 
     @classmethod
     def open(cls, source: Source, formats: Collection[str] = FORMATS) -> "Picture":
-        """Reads the header alone; `load` decodes.
+        """Open an image and read only its header; `load` decodes it.
 
-        :param formats: of FORMATS, that may be decoded; UNTRUSTED_FORMATS are those for files from strangers
-        :raises ImageError: not a readable regular file, or not an image of one of the formats
+        :param formats: those of FORMATS that may be decoded; UNTRUSTED_FORMATS are those for files from strangers
+        :raises ImageError: it is not a readable regular file, or not an image of one of the formats
         """
         with as_image_error(formats):
             picture = cls(opened(source, formats))
@@ -61,24 +61,24 @@ class Picture:
 
     @classmethod
     def from_array(cls, pixels: NDArray[np.uint8]) -> "Picture":
-        """:param pixels: (H, W, 3) uint8 RGB"""
+        """Make a picture from an array. :param pixels: (H, W, 3) uint8 RGB"""
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
             raise ImageError(f"an array of (height, width, 3) uint8 is wanted, not {pixels.shape} {pixels.dtype}")
         return cls(Image.fromarray(pixels))
 
     @property
     def nbytes(self) -> int:
-        """Memory of the decoded pixels in bytes."""
+        """The memory of the decoded pixels in bytes."""
         mode = modes.plain(self._image.mode) if self._apart else self._image.mode
         return self.width * self.height * modes.bytes_per_pixel(mode)
 
     @property
     def decoding_nbytes(self) -> int:
-        """Memory in bytes that `load` takes at most, the pixels included."""
+        """The memory in bytes that `load` takes at most, with the pixels."""
         return self.nbytes + self._working
 
     def load(self) -> "Picture":
-        """Decodes. :raises ImageError: truncated or corrupt data"""
+        """Decode the image. :raises ImageError: its data is truncated or corrupt"""
         with as_image_error():
             if self._apart:
                 self._image = self._decoded_apart()
@@ -94,11 +94,11 @@ class Picture:
         return np.asarray(modes.as_rgb(self._pixels.crop((left, top, right, bottom))))
 
     def array(self) -> NDArray[np.uint8]:
-        """All pixels, (H, W, 3) uint8 RGB: a copy."""
+        """A copy of all pixels, (H, W, 3) uint8 RGB."""
         return self.crop(0, 0, self.height, self.width)
 
     def copy_into(self, out: NDArray[np.uint8]) -> None:
-        """Writes all pixels of a decoded picture into `out`, (H, W, 3) uint8 RGB, band by band."""
+        """Write all pixels of a decoded picture into `out`, (H, W, 3) uint8 RGB, band by band."""
         assert out.shape == (self.height, self.width, 3)
         rows = max(1, BAND_BYTES // (3 * self.width))
         for top in range(0, self.height, rows):
@@ -106,22 +106,23 @@ class Picture:
             out[top:bottom] = self.crop(top, 0, bottom, self.width)
 
     def resized(self, height: int, width: int, filter: Filter) -> "Picture":  # noqa: A002  Pillow's word
-        """A picture in RGB of its own pixels, as Pillow's `Image.resize` makes them of this one's RGB.
+        """A new picture in RGB: this one in another size, with the pixels of Pillow's `Image.resize`.
 
-        At the size that it has, they are copied. While it runs, a picture that is not RGB is also there in RGB, at 4
-        bytes a pixel.
+        If the size does not change, the pixels are copied. While this runs, a picture that is not RGB is also held in
+        RGB, at 4 bytes a pixel.
 
-        :raises ImageError: truncated or corrupt data, or too little memory
+        :raises ImageError: the data is truncated or corrupt, or there is too little memory
         """
         with as_image_error():
             return Picture(modes.as_rgb(self._pixels).resize((width, height), Image.Resampling[filter.upper()]))
 
     def reduced(self, side: int) -> "Picture":
-        """A picture in RGB of at most `side` pixels a side, as people look at it; this one is spent.
+        """A picture in RGB with at most `side` pixels a side, for people to look at; this picture cannot be used again.
 
-        Of a JPEG that is not decoded yet, no more is decoded than that needs, so its pixels differ from `resized`.
+        A JPEG that is not decoded yet is decoded only as far as that needs, so its pixels differ from those of
+        `resized`.
 
-        :raises ImageError: truncated or corrupt data, or too little memory
+        :raises ImageError: the data is truncated or corrupt, or there is too little memory
         """
         scale = min(1.0, side / max(self.width, self.height))
         size = max(1, round(scale * self.width)), max(1, round(scale * self.height))
@@ -133,9 +134,9 @@ class Picture:
 
     @property
     def orientation(self) -> int:
-        """What EXIF says, once the picture is decoded: 1 (as it is stored) to 8; 1 where it says nothing.
+        """The orientation in EXIF, known once the picture is decoded: 1 (as stored) to 8; 1 if there is none.
 
-        No detector looks at it: scores and layouts are of the pixels as they are stored.
+        Detectors do not use it: scores and layouts are those of the pixels as they are stored.
         """
         with suppress(Exception):  # whatever a parser trips over in a header that nothing depends on
             found = self._image.getexif().get(Base.Orientation, 1)
@@ -143,13 +144,13 @@ class Picture:
         return 1
 
     def close(self) -> None:
-        """Lets go of the file and of the decoded pixels."""
+        """Release the file and the decoded pixels."""
         self._image.close()
 
     def jpeg(self) -> bytes | None:
-        """The file, where it is a whole JPEG of grey or YCbCr, which every decoder reads alike; None of all others.
+        """The file, if it is a complete JPEG in grey or YCbCr, which all decoders read alike; None for all others.
 
-        Half a file, which Pillow calls truncated, is grey from there on to some.
+        If half of a file is missing, some decoders fill the rest with grey; Pillow calls it truncated.
         """
         image = self._image
         components = [component for component, *_ in getattr(image, "layer", [])]
@@ -189,13 +190,13 @@ class Picture:
 
 
 def pixel_limit() -> float:
-    """How many pixels an image may have: above it, Pillow takes a file for a decompression bomb."""
+    """The number of pixels that an image may have; Pillow takes a file with more for a decompression bomb."""
     return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else math.inf
 
 
 def read_image(source: Source) -> NDArray[np.uint8]:
-    """A path or the bytes of a file → (H, W, 3) uint8 RGB.
+    """Read an image from a path or from the bytes of a file, as (H, W, 3) uint8 RGB.
 
-    :raises ImageError: whatever is wrong with it, in one sentence
+    :raises ImageError: it cannot be read; the message says why, in one sentence
     """
     return Picture.open(source).load().array()

@@ -1,4 +1,4 @@
-"""The card of a detector: what somebody who reads a score must know of who gave it."""
+"""The card of a detector: what a reader of a score must know about the detector that gave it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from spai_runtime.manifest import Sha256
 class Card:
     """A detector as a report shows it. What is not known is "" or None.
 
-    :param name: of the detector; `method` is what it is, e.g. `spai`
-    :param checkpoint: name of the file that it was exported from, and `checkpoint_sha256` of it
-    :param encoder_sha256: of the graph or the plan that ran
-    :param engine: what ran it, in words, and `precision`, that it computed in
-    :param threshold: that labels are decided by, and `threshold_source`, where it came from
+    :param name: the name of the detector; `method` is what it is, e.g. `spai`
+    :param checkpoint: the name of the file that it was exported from; `checkpoint_sha256` is that file's digest
+    :param encoder_sha256: the digest of the graph or the plan that ran
+    :param engine: what ran it, in words; `precision` is the one that it computed in
+    :param threshold: the threshold that decides labels; `threshold_source` says where it came from
     :param positive: the label of a score above it
-    :param calibration: method, and where it came from
-    :param code_licence, weights_licence: of what the authors of the method have published
+    :param calibration: its method, and where it came from
+    :param code_licence, weights_licence: the licences of what the authors of the method have published
     :param notice: what must be read before a score is trusted
-    :param attention: whether it says how much it looked at each view
+    :param attention: whether the head says how much it looked at each view
     """
 
     name: str
@@ -44,7 +44,7 @@ class Card:
 
     @classmethod
     def of(cls, detector: Detector) -> Self:
-        """Of a detector that is loaded."""
+        """The card of a detector that is loaded."""
         manifest, artifact, calibration = detector.manifest, detector.artifact, detector.manifest.calibration
         made = _Provenance.read(manifest.provenance)
         return cls(
@@ -78,9 +78,9 @@ class Fused:
 def cards_of(record: Mapping[str, Any], names: Sequence[str]) -> Sequence[Card]:
     """The cards of an earlier run.
 
-    :param record: what lies beside its rows as `.run.json`; {} where nothing does
-    :param names: of the detectors, as the columns of the rows have them; [""] of one alone
-    :returns: a card for each name, which says no more than the name where nothing else is known
+    :param record: the content of the `.run.json` beside the run's rows; {} if there is none
+    :param names: the detectors' names in the columns of the rows; [""] if there is one detector
+    :returns: a card for each name; it has only the name if nothing else is known
     """
     try:
         cards = msgspec.convert(record.get("cards", []), list[Card])

@@ -1,4 +1,4 @@
-"""Entries: what a report says of one image, and many of them, kept on the disk until a page is written."""
+"""Entries: what a report says of one image; many of them are kept on the disk until a page is written."""
 
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,14 +21,14 @@ OWN_COLUMNS = 20  # of a CSV input that a page shows of each image
 class Entry:
     """One image of a report.
 
-    :param number: its place in the run, from 1
-    :param name: its path, as the row has it
-    :param verdicts: of each detector
-    :param together: what its label is decided by
-    :param own: cells of the CSV that named it
-    :param error: why there is no score, or no score of one of the detectors
-    :param thumbnail: None where there is none, and `missing` then says why
-    :param heats: of each detector; () of rows whose attention is not known any more
+    :param number: its place in the run, counted from 1
+    :param name: its path, as in the row
+    :param verdicts: the verdict of each detector
+    :param together: the verdict that decides its label
+    :param own: the cells of the CSV that named it
+    :param error: the reason why there is no score, or why one of the detectors has no score
+    :param thumbnail: None if there is none; then `missing` says why
+    :param heats: the heat map of each detector; () for rows whose attention is not known any more
     """
 
     number: int
@@ -46,7 +46,7 @@ class Entry:
 
     @classmethod
     def of(cls, number_: int, row: Mapping[str, Any], roles: Roles) -> Self:
-        """Of a row, as it was made or as it was read back; without pictures.
+        """The entry of a row of this run or of an earlier one, without pictures.
 
         :raises SourceError: it is not a row that spai-run has written
         """
@@ -65,7 +65,7 @@ class Entry:
 
     @property
     def file(self) -> str:
-        """The last part of its path; `folder` is what stands before."""
+        """The last part of its path; `folder` is the part before it."""
         return self.name.rpartition("/")[2] or self.name
 
     @property
@@ -74,12 +74,12 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """As a run counts it: `error` where anything is wrong."""
+        """The label that a run counts it as: `error` if anything is wrong with it."""
         return ERROR if self.error else self.together.label
 
     @property
     def kind(self) -> str:
-        """Which of three kinds of labels it has: `real`, `error`, or `flagged`."""
+        """The kind of its label: `real`, `error`, or `flagged` for any other."""
         return self.label if self.label in (REAL, ERROR) else "flagged"
 
     @property
@@ -94,10 +94,10 @@ class Entry:
 
 
 class Spool(Closing):
-    """Entries on the disk, in an unnamed file that goes with the process.
+    """Entries on the disk, in an unnamed file that is deleted when the process ends.
 
-    :param folder: where there is room for it
-    :raises OSError: it cannot be made there
+    :param folder: a folder with room for the file
+    :raises OSError: the file cannot be made there
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,12 +105,12 @@ class Spool(Closing):
         self.count = 0
 
     def write(self, entry: Entry) -> None:
-        """:raises OSError: there is no room"""
+        """Write an entry. :raises OSError: there is no room"""
         self._file.write(msgspec.json.encode(entry) + b"\n")
         self.count += 1
 
     def read(self, numbers: Collection[int]) -> Iterator[Entry]:
-        """The entries whose place in the run is one of these."""
+        """Read the entries with these places in the run."""
         self._file.seek(0)
         decoder = msgspec.json.Decoder(Entry)
         for place, line in enumerate(self._file, 1):
@@ -118,5 +118,5 @@ class Spool(Closing):
                 yield decoder.decode(line)
 
     def close(self) -> None:
-        """Frees the disk."""
+        """Free the space on the disk."""
         self._file.close()

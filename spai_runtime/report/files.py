@@ -8,9 +8,9 @@ SUFFIXES = (".html", ".htm")
 
 
 def page_files(path: Path, images: int) -> Sequence[Path]:
-    """The pages of a report of so many images: `report.html`, then `report-2.html` and so on.
+    """The paths of the pages for so many images: `report.html`, then `report-2.html` and so on.
 
-    :param path: of the first
+    :param path: the path of the first page
     """
     further = range(2, -(-images // PAGE_IMAGES) + 1)
     return [path, *(path.with_name(f"{path.stem}-{number}{path.suffix}") for number in further)]

@@ -1,4 +1,4 @@
-"""Heat maps: how much a head looked at each tile, as an image of one pixel a tile that is laid over the picture."""
+"""Heat maps: how much a head looked at each tile, as an image with one pixel for each tile, shown over the picture."""
 
 import io
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ DENSEST = 200  # of 255: the picture shows through a tile however much it was lo
 class Heat:
     """Attention over the tiles of an image.
 
-    :param png: RGBA, a pixel a tile, at r / (1 + r) of the densest colour, where r is its share of the attention over
-        the mean share: half for a tile that is looked at as much as the others, and never more than all
-    :param left, top, width, height: what the tiles cover, in pixels of the image
+    :param png: RGBA, one pixel for each tile. Its density is r / (1 + r) of the densest colour, where r is the tile's
+        share of the attention over the mean share: one half for a tile with the mean share, and always below 1
+    :param left, top, width, height: the area that the tiles cover, in pixels of the image
     """
 
     png: bytes
@@ -29,8 +29,10 @@ class Heat:
 
     @classmethod
     def of(cls, score: Score | None, width: int, height: int) -> "Heat | None":
-        """:param width, height: of the image in pixels
-        :returns: None where there is no score, no attention, or no grid of tiles
+        """The heat map of a score.
+
+        :param width, height: those of the image in pixels
+        :returns: None if there is no score, no attention, or no grid of tiles
         """
         if score is None or (grid := score.attention_grid) is None:
             return None

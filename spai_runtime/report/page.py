@@ -1,7 +1,7 @@
-"""Pages: HTML that asks for nothing else, runs nothing but its own script, and shows what others wrote as text.
+"""Pages: HTML that loads nothing, runs only its own script, and shows what others wrote as plain text.
 
-Every text goes through jinja2's escaping, and the page's content security policy lets nothing run or load but the style
-and the script whose digests it names, so a file's name or a CSV's cell stays text whatever it says.
+Every text is escaped by jinja2, and the page's content security policy allows only the style and the script whose
+digests it names. So a file's name or a CSV's cell stays text, whatever it says.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _TURNS = {
 
 
 def write_page(file: IO[str], template: str, *folders: Path, **context: Any) -> None:
-    """Writes a page piece by piece, so that iterators in its context are never in memory at once.
+    """Write a page piece by piece, so that its context's iterators are never in memory as a whole.
 
     :param template: a file in one of the folders, or in this package's; it extends `base.html`
     :raises OSError: the file cannot be written
@@ -64,7 +64,7 @@ def _environment(folders: Sequence[Path]) -> Environment:
 
 
 def _part(environment: Environment, name: str, context: dict[str, Any]) -> str:
-    """Style or script, which hold nothing that others wrote."""
+    """Render the style or the script; neither holds anything that others wrote."""
     return environment.get_template(name).render(**context)
 
 
@@ -73,12 +73,12 @@ def _digest(text: str) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Whatever a template shows: text of others cannot turn the direction of writing, nor fill the page."""
+    """Clean a value that a template shows: strangers' text cannot turn the direction of writing, nor fill the page."""
     return visible(value[:LONGEST]) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _data(content: bytes, kind: str) -> Markup:
-    """An image as an address that holds it."""
+    """The address (data URL) that holds an image."""
     return Markup(f"data:image/{kind};base64,{b64encode(content).decode()}")
 
 
@@ -87,7 +87,7 @@ def _turn(orientation: int, width: int, height: int) -> str:
 
 
 def _score(value: float | None) -> str:
-    """Four digits; what is not quite 0 or 1 does not look as if it were."""
+    """A score with four digits; one that is not exactly 0 or 1 is never shown as 0 or 1."""
     if value is None:
         return "—"
     if 0 < value < 5e-5:

@@ -1,4 +1,4 @@
-"""A report: rows go in as they come, and pages come out when all are there."""
+"""A report takes rows as they come, and writes its pages when all rows are there."""
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -32,16 +32,16 @@ _AHEAD = 16  # images whose thumbnails may be waited for
 class Report(Closing):
     """The pages of a run. Use it in a `with`; `finish` writes them.
 
-    Thumbnails are made in a thread, of the files themselves, while other images are scored.
+    Thumbnails are made in a thread, from the files themselves, while other images are scored.
 
-    :param path: of the first page
-    :param columns: names of all columns of the rows
-    :param cards: of the detectors, in the order of the columns
-    :param total: images that there will be; on how many there are depends how large each is shown
-    :param fused: None of one detector
-    :param inputs: what the user has named
-    :param formats: that may be decoded to be shown
-    :raises OutputError: its folder cannot be written
+    :param path: the path of the first page
+    :param columns: the names of all columns of the rows
+    :param cards: the cards of the detectors, in the order of the columns
+    :param total: the number of images in the run; the size of thumbnails depends on it
+    :param fused: how scores became one; None if there is one detector
+    :param inputs: the inputs that the user named
+    :param formats: the formats that may be decoded to be shown
+    :raises OutputError: the report's folder cannot be written
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class Report(Closing):
         stamp: Stamp | None = None,
         scores: Sequence[Score | None] = (),
     ) -> None:
-        """One image more.
+        """Add one image.
 
-        :param row: its cells by the columns' names
+        :param row: its cells, by the names of the columns
         :param image: its file
-        :param stamp: of the file when it was scored; None where that is not known
-        :param scores: of each detector, for heat maps
+        :param stamp: the stamp of the file when it was scored; None if that is not known
+        :param scores: the score of each detector, for heat maps
         :raises OutputError: the disk is full
         """
         entry = Entry.of(self._tally.images + len(self._waiting) + 1, row, self._roles)
@@ -94,14 +94,14 @@ class Report(Closing):
             self._settle()
 
     def add_kept(self, row: Mapping[str, Any], item: Item) -> None:
-        """As `add`, of a row that an earlier run has left, of an image that has not changed since."""
+        """Add a row that an earlier run has left, whose image has not changed since; see `add`."""
         self.add(row, item.path)
 
     def finish(self) -> Sequence[Path]:
-        """Writes the pages, the first one last.
+        """Write the pages; the first page is written last.
 
-        :returns: all of them
-        :raises OutputError: one cannot be written
+        :returns: the paths of all pages
+        :raises OutputError: a page cannot be written
         """
         while self._waiting:
             self._settle()
@@ -115,12 +115,12 @@ class Report(Closing):
         return pages
 
     def close(self) -> None:
-        """Ends an interrupted run, too, without a page."""
+        """Stop; an interrupted run ends here too, without a page."""
         self._thumbnails.shutdown(wait=False, cancel_futures=True)
         self._opened.close()
 
     def _settle(self) -> None:
-        """The image that has waited longest gets its thumbnail, or the reason why it has none."""
+        """Give the image that has waited longest its thumbnail, or the reason why it has none."""
         entry, future = self._waiting.popleft()
         try:
             entry = replace(entry, thumbnail=future.result())

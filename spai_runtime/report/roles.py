@@ -1,4 +1,4 @@
-"""Roles: which column of a row says what, found by the columns' names alone, as earlier runs have written them."""
+"""Roles: what each column of a row means, found only from the columns' names, which earlier runs also wrote."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ FUSED = "fusion"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a detector, or several together, say of an image.
+    """What one detector, or several together, say of an image.
 
-    :param score: in [0, 1]; None where there is none
-    :param logit: None of several together
+    :param score: in [0, 1]; None if there is no score
+    :param logit: None for several detectors together
     """
 
     score: float | None
@@ -27,11 +27,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns of a run.
+    """The columns of a run, by what they mean.
 
-    :param own: of its CSV inputs
-    :param detectors: what stands before `_score` of each of several; [""] of one alone
-    :param fused: whether several have a score together
+    :param own: the columns of its CSV inputs
+    :param detectors: for several detectors, the text before `_score` of each; [""] for one detector
+    :param fused: whether several detectors have a score together
     """
 
     own: Sequence[str]
@@ -40,7 +40,9 @@ class Roles:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "Roles":
-        """:param names: of all columns, in their order
+        """Find the roles.
+
+        :param names: the names of all columns, in their order
         :raises SourceError: they are not those of rows that spai-run writes
         """
         own, _, results = _partition(names, "path")
@@ -57,9 +59,9 @@ class Roles:
         return cls(own, groups, fused=f"{FUSED}_score" in results)
 
     def verdicts(self, row: Mapping[str, Any]) -> Sequence[Verdict]:
-        """Of each detector, in the order of the columns.
+        """The verdict of each detector, in the order of the columns.
 
-        :raises SourceError: a cell that should be a number is none
+        :raises SourceError: a cell that should be a number is not one
         """
         names = [f"{detector}_" if detector else "" for detector in self.detectors]
         return [
@@ -68,7 +70,7 @@ class Roles:
         ]
 
     def together(self, row: Mapping[str, Any]) -> Verdict:
-        """Of the fusion; else of the one detector, or of the first that does not say `real`."""
+        """The verdict of the fusion; or else of the one detector, or of the first that does not say `real`."""
         if self.fused:
             return Verdict(number(row[f"{FUSED}_score"]), None, _label(row[f"{FUSED}_label"]))
         said = self.verdicts(row)
@@ -76,8 +78,10 @@ class Roles:
 
 
 def number(cell: Any) -> float | None:
-    """:param cell: a number, or its text; None or "" is none
-    :raises SourceError: anything else
+    """Read a number.
+
+    :param cell: a number or its text; None or "" gives None
+    :raises SourceError: the cell holds anything else
     """
     if cell is None or cell == "":
         return None

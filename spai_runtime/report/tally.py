@@ -12,9 +12,9 @@ BINS = 20  # of a histogram, each 0.05 wide
 
 @dataclass
 class Histogram:
-    """Scores of one detector, or of several together.
+    """The scores of one detector, or of several together, as a histogram.
 
-    :param counts: of images in each of BINS equal bins of [0, 1]; a score of 1 lies in the last
+    :param counts: number of images in each of BINS equal bins of [0, 1]; a score of 1 belongs to the last
     """
 
     title: str
@@ -22,20 +22,20 @@ class Histogram:
     counts: list[int] = field(default_factory=lambda: [0] * BINS)
 
     def add(self, verdict: Verdict) -> None:
-        """A score, where there is one."""
+        """Count a verdict's score, if it has one."""
         if verdict.score is not None:
             self.counts[min(BINS - 1, max(0, int(verdict.score * BINS)))] += 1
 
     @property
     def most(self) -> int:
-        """In the fullest bin, at least 1."""
+        """The number of images in the fullest bin, but at least 1."""
         return max(1, *self.counts)
 
 
 class Tally:
     """Counts entries as they come.
 
-    :param histograms: of each detector; and of all together, where they have a score
+    :param histograms: one for each detector; and one for all together, if they have a score
     """
 
     def __init__(self, histograms: Sequence[Histogram], *, fused: bool) -> None:
@@ -44,7 +44,7 @@ class Tally:
         self.disagreements = 0
 
     def add(self, entry: Entry) -> None:
-        """One image more."""
+        """Count one image."""
         self.labels[entry.label] += 1
         self.disagreements += entry.disagree
         verdicts = [*entry.verdicts, entry.together] if self._fused else entry.verdicts
@@ -53,5 +53,5 @@ class Tally:
 
     @property
     def images(self) -> int:
-        """All of them."""
+        """The number of images."""
         return self.labels.total()

@@ -1,4 +1,4 @@
-"""Thumbnails: an image file → a small WebP, of no more bytes than a page has for it."""
+"""Thumbnails: an image file becomes a small WebP, which has no more bytes than a page has room for."""
 
 import io
 from collections.abc import Collection
@@ -16,10 +16,10 @@ QUALITIES = (80, 50, 25, 0)  # of WebP, the next where the one before takes too 
 
 @dataclass(frozen=True)
 class Detail:
-    """How large the thumbnails of a report are: its file must not grow without bounds.
+    """The size of the thumbnails of a report, which is limited so that the page's file is too.
 
-    :param side: longer side in pixels at most
-    :param nbytes: of a WebP at most
+    :param side: the longer side in pixels, at most
+    :param nbytes: the bytes of a WebP, at most
     """
 
     side: int
@@ -27,7 +27,7 @@ class Detail:
 
     @classmethod
     def of(cls, images: int) -> "Detail":
-        """:param images: of the whole report"""
+        """The detail for a report. :param images: the number of images in the whole report"""
         return next(detail for most, detail in _DETAILS if images <= most)
 
 
@@ -43,8 +43,8 @@ _DETAILS = (
 class Thumbnail:
     """A small picture of an image.
 
-    :param webp: its file, of the pixels as the image stores them
-    :param orientation: in which a person wants to see them, as EXIF says: 1 to 8
+    :param webp: the file's content, with the pixels in the order in which the image stores them
+    :param orientation: how to turn it for people, as EXIF says: 1 to 8
     """
 
     webp: bytes
@@ -54,9 +54,11 @@ class Thumbnail:
     def of(
         cls, path: Path, detail: Detail, formats: Collection[str] = FORMATS, scored: Stamp | None = None
     ) -> "Thumbnail":
-        """:param formats: that are decoded
-        :param scored: of the file that was scored; None where that is not known
-        :raises ImageError: the file is not there, is none, or is no longer the one that was scored
+        """Make the thumbnail of a file.
+
+        :param formats: the formats that are decoded
+        :param scored: the stamp of the file that was scored; None if it is not known
+        :raises ImageError: the file is missing, is no image, or has changed since it was scored
         """
         if scored is not None and Stamp.of(path) != scored:
             raise ImageError("the file has changed since it was scored")
@@ -64,8 +66,10 @@ class Thumbnail:
 
     @classmethod
     def of_picture(cls, picture: Picture, detail: Detail) -> "Thumbnail":
-        """:param picture: opened, and spent afterwards
-        :raises ImageError: it cannot be decoded
+        """Make the thumbnail of a picture.
+
+        :param picture: an open picture; it cannot be used afterwards
+        :raises ImageError: the picture cannot be decoded
         """
         small = picture.reduced(detail.side)
         orientation = picture.orientation
@@ -74,7 +78,7 @@ class Thumbnail:
 
 
 def _webp(image: Image.Image, most: int) -> bytes:
-    """:param most: bytes; noise gets fewer pixels where no quality is low enough"""
+    """Encode an image. :param most: bytes at most; noise gets fewer pixels if no quality makes it small enough"""
     while True:
         for quality in QUALITIES:
             file = io.BytesIO()

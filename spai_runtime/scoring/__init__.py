@@ -1,1 +1,1 @@
-"""Many images through detectors: decoded ahead, batched across images, scored in order, in bounded memory."""
+"""Scoring many images: they are decoded ahead, batched across images, and scored in order, in bounded memory."""

@@ -1,4 +1,4 @@
-"""Batchers: views of many images gathered into full batches of one encoder."""
+"""Batchers gather the views of many images into full batches for one encoder."""
 
 from typing import Protocol
 
@@ -17,37 +17,37 @@ from spai_runtime.views import Window
 class Batcher(Closing, Protocol):
     """Gathers the views of many encodings into batches. Use it in a `with`, or `close` it.
 
-    One thread calls it. Images are decoded by others, ahead of it.
+    One thread calls it; other threads decode images ahead of it.
     """
 
     @property
     def allocate(self) -> Allocate | None:
-        """Memory that it wants an image's pixels in; None where Pillow's own will do."""
+        """What allocates the memory for an image's pixels; None if Pillow's own memory will do."""
 
     def ready(self) -> None:
-        """Makes what batches will need, for who has many images; else it is made when it is needed.
+        """Make what batches need before many images come; otherwise it is made when it is needed.
 
         :raises EngineError: the encoder takes no batches of that size
         """
 
     def add(self, encoding: Encoding) -> None:
-        """Takes all views of an image that is decoded; full batches run on the way."""
+        """Take all views of an image that is decoded; batches run as they become full."""
 
     def advance(self) -> bool:
-        """Takes the features of the batch that runs longest, waiting for them; False where none holds pixels."""
+        """Wait for the oldest batch and take its features; False if no batch that runs holds pixels."""
 
     def flush(self) -> None:
-        """Runs what is left: every encoding that was added is done."""
+        """Run the views that are left; afterwards every encoding that was added is done."""
 
     def close(self) -> None:
-        """Lets go of what it holds, encodings that are not done included."""
+        """Release what it holds, also encodings that are not done."""
 
 
 class HostBatcher(Batcher):
     """Crops views into one reused buffer and runs the encoder whenever it is full.
 
     :param shape: height and width of a view
-    :param batch_size: views in a full batch
+    :param batch_size: number of views in a full batch
     :raises EngineError: there is no memory for that many
     """
 
@@ -59,10 +59,10 @@ class HostBatcher(Batcher):
         self._views: list[tuple[Encoding, int]] = []  # whose view lies at each place of the buffer
 
     def ready(self) -> None:
-        """See `Batcher`: it needs nothing more."""
+        """See `Batcher`. Nothing more is needed."""
 
     def add(self, encoding: Encoding) -> None:
-        """See `Batcher`; pixels are not needed afterwards, though some of the views may wait in the buffer."""
+        """See `Batcher`. The pixels are not needed afterwards, though some views may wait in the buffer."""
         layout, picture = encoding.layout, encoding.plane.picture
         assert picture is not None, "not decoded"
         for index in range(len(layout)):
@@ -73,7 +73,7 @@ class HostBatcher(Batcher):
         encoding.release()
 
     def advance(self) -> bool:
-        """See `Batcher`: a batch has ended when `add` returns."""
+        """See `Batcher`. Every batch has ended when `add` returns."""
         return False
 
     def flush(self) -> None:
@@ -86,7 +86,7 @@ class HostBatcher(Batcher):
         self._views.clear()
 
     def close(self) -> None:
-        """See `Batcher`; it holds no pixels but those in its buffer."""
+        """See `Batcher`. It holds no pixels but those in its buffer."""
 
 
 class WholeImageBatcher(Batcher):
@@ -98,10 +98,10 @@ class WholeImageBatcher(Batcher):
         self._encoder = encoder
 
     def ready(self) -> None:
-        """See `Batcher`: it needs nothing."""
+        """See `Batcher`. Nothing is needed."""
 
     def add(self, encoding: Encoding) -> None:
-        """See `Batcher`; the features are there when it returns, or why an image of this size has none."""
+        """See `Batcher`. When it returns, the features are there, or the reason why an image of this size has none."""
         layout, picture = encoding.layout, encoding.plane.picture
         assert picture is not None, "not decoded"
         try:
@@ -120,17 +120,17 @@ class WholeImageBatcher(Batcher):
             encoding.receive(0, features)
 
     def advance(self) -> bool:
-        """See `Batcher`: nothing runs."""
+        """See `Batcher`. Nothing runs."""
         return False
 
     def flush(self) -> None:
-        """See `Batcher`: nothing is left."""
+        """See `Batcher`. Nothing is left."""
 
     def close(self) -> None:
-        """See `Batcher`: it holds nothing."""
+        """See `Batcher`. It holds nothing."""
 
     def _in_windows(self, picture: Picture, window: Window, width: int) -> NDArray[np.float32]:
-        """The mean over the cells of the whole image, (D,), from one window after the other."""
+        """The mean over the cells of the whole image, (D,), computed window by window."""
         total = np.zeros(width, np.float64)
         for down, across in window.pieces(picture.height, picture.width):
             views = picture.crop(down.start, across.start, down.stop, across.stop)[None].copy()  # torch takes no others
@@ -141,7 +141,7 @@ class WholeImageBatcher(Batcher):
 
 
 def batch_buffer(batch_size: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """(batch_size, H, W, 3), not initialised. :raises EngineError: there is no memory for it"""
+    """A buffer (batch_size, H, W, 3), not initialised. :raises EngineError: there is no memory for it"""
     try:
         return np.empty((batch_size, *shape, 3), np.uint8)
     except (MemoryError, OverflowError, ValueError) as error:  # what NumPy raises of sizes beyond 64 bits

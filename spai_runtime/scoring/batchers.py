@@ -1,4 +1,4 @@
-"""Which batcher gathers the views of an encoder, and one image through it."""
+"""The choice of the batcher that gathers an encoder's views; and a way for one image through an encoder."""
 
 import math
 
@@ -15,8 +15,8 @@ from spai_runtime.views import ViewShape
 def batcher_of(encoder: Engine, shape: ViewShape, batch_size: int | None = None) -> Batcher:
     """The batcher that suits a detector's views and the engine of its encoder.
 
-    :param shape: height and width of a view, None where every image has its own
-    :param batch_size: views; None is what the engine is fastest with
+    :param shape: height and width of a view; None if every image has its own
+    :param batch_size: number of views in a batch; None is the number with which the engine is fastest
     """
     height, width = shape
     batch_size = batch_size or encoder.batch_size
@@ -32,7 +32,7 @@ def batcher_of(encoder: Engine, shape: ViewShape, batch_size: int | None = None)
 
 
 def encode(encoder: Engine, manifest: Manifest, picture: Picture) -> Encoding:
-    """One image alone, in the smallest batches that hold its views, or as many as the engine runs at the same time.
+    """Encode one image alone, in the smallest batches that hold its views, or in as many as the engine runs together.
 
     :raises ImageError: it cannot be decoded, or would be too large
     """
@@ -47,7 +47,7 @@ def encode(encoder: Engine, manifest: Manifest, picture: Picture) -> Encoding:
 
 
 def _batch_size(encoder: Engine, views: int) -> int:
-    """Of an image's batches, when nothing else runs."""
+    """The size of an image's batches if nothing else runs."""
     size = min(encoder.batch_size, math.ceil(views / encoder.streams))
     if encoder.as_device_engine is None:
         return size

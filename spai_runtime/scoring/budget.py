@@ -1,4 +1,4 @@
-"""The budget: how many bytes of pixels may be in memory at once."""
+"""The budget limits how many bytes of pixels may be in memory at once."""
 
 import threading
 from collections.abc import Iterator
@@ -12,13 +12,14 @@ PIXEL_BYTES = 128 << 20  # decoded pixels, and what their decoders take, at once
 class Budget:
     """Bytes of pixels in flight, granted in the order of the tickets.
 
-    In that order, because results leave in order too: if later images could take all there is, the one that everything
-    waits for would never get its share. An image larger than the limit is granted when nothing else is in flight.
+    They are granted in that order because results leave in order too: if later images could take all there is, the
+    image that everything waits for would never get its share. An image above the limit is granted when no other is in
+    flight.
 
-    Whoever consumes images in the order of the tickets never waits forever. Be ticket k the next it consumes, and not
-    granted yet: then all bytes in use are those of images before k, which it has. A batcher that holds some of them
-    until their features are there is told by `starves` to get them done, and with nothing in use k is granted. If k is
-    granted, only its decoder is waited for, which waits for nobody.
+    Whoever consumes images in the order of the tickets never waits forever. Let ticket k be the next one, and not
+    granted yet. Then all bytes in use belong to images before k, which the consumer already has. If a batcher holds
+    some of them until their features are there, `starves` tells the consumer to finish these batches; once nothing is
+    in use, k is granted. If k is granted, the consumer only waits for its decoder, which waits for nobody.
     """
 
     def __init__(self, limit: int) -> None:
@@ -27,7 +28,7 @@ class Budget:
         self._changed = threading.Condition()
 
     def take(self, ticket: int, nbytes: int) -> None:
-        """Waits for the ticket's turn and for room; every ticket must come, with 0 if it needs none."""
+        """Wait for the ticket's turn and for room; every ticket must come, with 0 if it needs none."""
         with self._changed:
             self._asked[ticket] = nbytes
             self._changed.notify_all()
@@ -38,14 +39,14 @@ class Budget:
             self._changed.notify_all()
 
     def give(self, nbytes: int) -> None:
-        """Takes back what a ticket had, or a part of it."""
+        """Take back all or a part of what a ticket had."""
         with self._changed:
             self._used -= nbytes
             self._changed.notify_all()
 
     @contextmanager
     def held(self, ticket: int, nbytes: int) -> Iterator[None]:
-        """Waits as `take` does, and gives all of it back at the end of the block."""
+        """Wait as `take` does, and give everything back at the end of the block."""
         self.take(ticket, nbytes)
         try:
             yield
@@ -53,22 +54,22 @@ class Budget:
             self.give(nbytes)
 
     def watch(self, future: Future[Any]) -> None:
-        """Lets `starves` see it end."""
+        """Watch a future, so that `starves` learns when it ends."""
         future.add_done_callback(lambda _: self._notify())
 
     def starves(self, future: Future[Any]) -> bool:
-        """Waits until the future, which is watched, is done: False; or until a ticket finds no room: True."""
+        """Wait until the future, which must be watched, is done: False; or until a ticket finds no room: True."""
         with self._changed:
             self._changed.wait_for(lambda: future.done() or not self._fits(self._asked.get(self._next, 0)))
             return not future.done()
 
     def granted(self, ticket: int) -> bool:
-        """Whether it has its share, or had it."""
+        """Whether the ticket has been given its share, even if it has returned it."""
         with self._changed:
             return ticket < self._next
 
     def close(self) -> None:
-        """Lets every waiting thread go, for a run that ends early."""
+        """Let every waiting thread go, for a run that ends early."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

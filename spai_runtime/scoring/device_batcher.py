@@ -1,8 +1,8 @@
-"""Batches on GPUs, which take whole images and crop the views themselves: several in flight, none lost with its GPU.
+"""Batches on GPUs that take whole images and crop the views: several run at once, and none is lost with its GPU.
 
-What the host knows of a batch is the list of its views, so a batch that fails is recovered by putting its views back
-among those that wait. Batches run at one size, the last one too: at one size a view's features are the same to the
-last digit, whatever its neighbours, and an interrupted run resumes to the same rows.
+The host knows the list of views of each batch, so if a batch fails, its views are put back among those that wait. All
+batches run at one size, the last one too: then a view's features are the same to the last digit, whatever its
+neighbours, and an interrupted run resumes to the same rows.
 """
 
 import logging
@@ -25,12 +25,12 @@ log = logging.getLogger("spai_runtime")
 
 
 class DeviceBatcher(Batcher):
-    """See `Batcher`; `add` waits only where all slots are busy.
+    """A batcher for GPUs; see `Batcher`. `add` waits only if all slots are busy.
 
-    Where memory does not suffice, batches get smaller for good; where a GPU stops working, the others take over.
+    If memory runs out, batches stay smaller from then on; if a GPU stops working, the others take over.
 
-    :param batch_size: views in a full batch
-    :raises DeviceLostError: from any method: no GPU is left, and the encodings that are not done say so
+    :param batch_size: number of views in a full batch
+    :raises DeviceLostError: from any method: no GPU is left; the encodings that are not done have this as their error
     :raises DeviceMemoryError: from any method: not even one view fits
     """
 
@@ -49,7 +49,8 @@ class DeviceBatcher(Batcher):
     def ready(self) -> None:
         """See `Batcher`. Slots record CUDA graphs, which an allocation in a decoding thread would spoil.
 
-        What fails here for want of memory or of a GPU fails once more, and is recovered from, when it is needed.
+        A failure here for lack of memory or of a GPU occurs again when the batches are needed, and is recovered from
+        then.
         """
         with suppress(DeviceMemoryError, DeviceLostError):
             while home := self._short_of_batches():
@@ -83,7 +84,7 @@ class DeviceBatcher(Batcher):
         assert not self._open
 
     def close(self) -> None:
-        """See `Batcher`; the slots go back to the engine once nothing reads or writes what they hold."""
+        """See `Batcher`. The slots go back to the engine once nothing reads or writes what they hold."""
         for batch in self._running:
             with suppress(DeviceMemoryError, DeviceLostError):
                 batch.slot.wait()
@@ -96,7 +97,7 @@ class DeviceBatcher(Batcher):
             held.clear()
 
     def _launch(self) -> None:
-        """Sends off the views that have waited longest. Where something fails, they wait still when it returns."""
+        """Launch the views that have waited longest; if something fails, they still wait when it returns."""
         batch = self._free_batch()
         if batch is None:
             return
@@ -107,7 +108,7 @@ class DeviceBatcher(Batcher):
             self._running.append(batch)
 
     def _free_batch(self) -> BatchInFlight | None:
-        """One that is idle, or new, or the first to be done; None where that failed, or nothing is left to launch."""
+        """A batch that is idle, new, or the first to be done; None if that failed, or if nothing is left to launch."""
         if not self._idle and (home := self._short_of_batches()):
             with self._recovering(home.device, self._size):
                 self._open_batch(home)
@@ -119,13 +120,13 @@ class DeviceBatcher(Batcher):
         self._idle.append(BatchInFlight(home, home.acquire(self._size), self._size))
 
     def _short_of_batches(self) -> DeviceEngine | None:
-        """The GPU with the fewest batches, unless all have their share."""
+        """The GPU with the fewest batches; None if all have their share."""
         counts = Counter(batch.device for batch in (*self._running, *self._idle))
         home = min(self._engine.replicas, key=lambda replica: counts[replica.device])
         return home if counts[home.device] < BATCHES_IN_FLIGHT else None
 
     def _receive(self, batch: BatchInFlight) -> None:
-        """Waits for a batch; an encoding that has all its features then needs no pixels any more."""
+        """Wait for a batch; an encoding that then has all its features no longer needs pixels."""
         self._running.remove(batch)
         with self._recovering(batch.device, batch.size, batch):
             for encoding in batch.receive():
@@ -135,9 +136,9 @@ class DeviceBatcher(Batcher):
 
     @contextmanager
     def _recovering(self, device: str, size: int, batch: BatchInFlight | None = None) -> Iterator[None]:
-        """Recovers from what fails inside, on a device, with batches of a size.
+        """Recover from failures inside the block, on this device, with batches of this size.
 
-        :param batch: which is given up then, and whose views wait again, before all others
+        :param batch: the batch to give up after a failure; its views then wait again, before all others
         """
         try:
             yield
@@ -152,7 +153,7 @@ class DeviceBatcher(Batcher):
             self._shrink(device, size, error)
 
     def _shrink(self, device: str, size: int, error: DeviceMemoryError) -> None:
-        """Frees all slots, and goes on with smaller ones, unless batches of that size have been given up already."""
+        """Free all slots and go on with smaller ones, unless batches of that size have been given up already."""
         alone = not (self._running or self._idle)
         self._free_all()
         if size == self._size > 1:
@@ -163,7 +164,7 @@ class DeviceBatcher(Batcher):
             self._give_up_image(device, error)
 
     def _free_all(self) -> None:
-        """What still runs is waited for first. Slots that earlier runs have left behind are freed, too."""
+        """Free all slots, after what still runs was waited for; also the slots that earlier runs have left behind."""
         while self._running:
             self._receive(self._running[0])
         while self._idle:
@@ -172,9 +173,9 @@ class DeviceBatcher(Batcher):
             replica.free_unused()
 
     def _give_up_image(self, device: str, error: DeviceMemoryError) -> None:
-        """Not even one view fits, and nothing else is in its way: it is its image that is too large, or it is hopeless.
+        """Give up an image whose single view does not fit, if it is the image that takes the room.
 
-        :raises DeviceMemoryError: it is hopeless: there is no room without the image either
+        :raises DeviceMemoryError: there is no room without the image either, so going on is hopeless
         """
         encoding = self._waiting[0][0]
         for other in self._open:
@@ -196,7 +197,7 @@ class DeviceBatcher(Batcher):
         self._size = self._full_size  # it was not the batch that was too large
 
     def _drop_gpu(self, lost: DeviceLostError) -> None:
-        """Goes on without a GPU. :raises DeviceLostError: it was the last"""
+        """Go on without a GPU. :raises DeviceLostError: it was the last one"""
         for batches in (self._running, self._idle):
             for batch in [batch for batch in batches if batch.device == lost.device]:
                 batches.remove(batch)

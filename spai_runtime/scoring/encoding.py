@@ -1,4 +1,4 @@
-"""What one detector makes of one image: its views, and their features as batches bring them."""
+"""Encodings: the views of one image for one detector, and their features as batches bring them."""
 
 from dataclasses import dataclass, field
 
@@ -13,11 +13,11 @@ from spai_runtime.views import Layout
 class Encoding:
     """An image on its way through one encoder.
 
-    :param image: which it tells when it needs the pixels no more
-    :param plane: that its views are cropped from
-    :param width: D, of `features`
-    :param features: (V, D) float32, filled batch by batch; `missing` counts the views still to come
-    :param error: why it will never have them, in a sentence
+    :param image: the image; it is told when its pixels are no longer needed
+    :param plane: the plane that its views are cropped from
+    :param width: the width D of `features`
+    :param features: (V, D) float32, filled batch by batch; `missing` counts the views that are not encoded yet
+    :param error: the reason why it will never have all of them, in one sentence
     """
 
     image: ImageState
@@ -39,19 +39,19 @@ class Encoding:
         return self.missing == 0 or bool(self.error)
 
     def receive(self, index: int, features: NDArray[np.float32]) -> None:
-        """Takes the features (D,) of one view."""
+        """Take the features (D,) of one view."""
         assert not self.done
         self.features[index] = features
         self.missing -= 1
 
     def fail(self, error: str) -> None:
-        """Gives it up. :param error: one sentence, which its row will say"""
+        """Give up. :param error: one sentence, for the image's row"""
         assert not self.done and error
         self.error = error
         self.release()
 
     def release(self) -> None:
-        """It needs the pixels no more."""
+        """Tell the image that this encoding no longer needs the pixels."""
         if not self._released:
             self._released = True
             self.image.release(self.plane)

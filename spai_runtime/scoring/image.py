@@ -1,4 +1,4 @@
-"""What an image is, for all detectors that look at it: decoded once, resized once for each size, uploaded once."""
+"""The state of an image for all detectors: it is decoded once, resized once for each size, and uploaded once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ Decode = Callable[[Picture], DeviceImage | None]
 
 @dataclass(eq=False)
 class Plane:
-    """The pixels that views are cropped from: an image as it is, or as some detectors resize it.
+    """Pixels that views are cropped from: those of an image as it is, or as some detectors resize it.
 
     :param height, width: in pixels
-    :param picture: in Pillow's memory, from which the host crops
+    :param picture: the pixels in Pillow's memory, from which the host crops
     :param pixels: (H, W, 3) uint8, from which GPUs fetch
-    :param copies: on each GPU that needs them, by its name
-    :param users: encodings that still need them
+    :param copies: the copy on each GPU that needs one, by the GPU's name
+    :param users: the number of encodings that still need the pixels
     """
 
     height: int
@@ -35,30 +35,30 @@ class Plane:
 
     @property
     def nbytes(self) -> int:
-        """Memory that they take now; what lies on a GPU counts as what the host would have to send."""
+        """The memory that the pixels take now; a copy on a GPU counts as what the host would have to send."""
         fetched = 3 * self.height * self.width if self.pixels is not None or self.copies else 0
         return fetched + (self.picture.nbytes if self.picture else 0)
 
     @property
     def held(self) -> bool:
-        """Whether they are there."""
+        """Whether the pixels are there."""
         return self.picture is not None or self.pixels is not None or bool(self.copies)
 
     def drop(self) -> None:
-        """Lets go of them, wherever they lie."""
+        """Release the pixels, wherever they are."""
         self.picture = self.pixels = None
         self.copies.clear()
 
 
 @dataclass(eq=False)
 class ImageState:
-    """One image from its header on, and the bytes that it holds of the budget.
+    """One image from its header on, and the bytes of the budget that it holds.
 
-    :param width, height: in pixels, as stored; None until the header could be read
-    :param error: why nothing can be said of it, in a sentence
-    :param planes: by the resize that makes them; None is the image as it is
-    :param allocates: which planes a GPU shall fetch, and what gives memory for that
-    :param cropped: which planes the host crops from
+    :param width, height: in pixels, as stored; None until the header was read
+    :param error: the reason why there is no score, in one sentence
+    :param planes: the planes, by the resize that makes them; None is the image as it is
+    :param allocates: for each plane that a GPU will fetch, what allocates its memory
+    :param cropped: the planes that the host crops from
     """
 
     width: int | None = None
@@ -71,10 +71,10 @@ class ImageState:
     _taken: int = 0
 
     def use(self, resize: Resize | None, height: int, width: int, allocate: Allocate | None) -> Plane:
-        """The plane that one more encoding looks at.
+        """The plane for one more encoding.
 
-        :param height, width: of the plane
-        :param allocate: memory that a GPU fetches pixels from; None where the host crops them
+        :param height, width: those of the plane
+        :param allocate: allocates memory that a GPU fetches pixels from; None if the host crops them
         """
         plane = self.planes.setdefault(resize, Plane(height, width))
         plane.users += 1
@@ -85,7 +85,7 @@ class ImageState:
         return plane
 
     def cost(self, picture: Picture) -> int:
-        """Bytes that `decode` takes at most, in the decoder or afterwards.
+        """The bytes that `decode` takes at most, in the decoder or afterwards.
 
         Before it is resized, a picture may have to be turned into RGB.
         """
@@ -95,11 +95,11 @@ class ImageState:
         return max(picture.decoding_nbytes, picture.nbytes + resized + fetched)
 
     def decode(self, picture: Picture, decode_on_gpu: Decode | None) -> None:
-        """Fills the planes.
+        """Fill the planes.
 
         :param picture: opened, not decoded
-        :param decode_on_gpu: of JPEGs; gives None for what is left to Pillow
-        :raises ImageError: truncated or corrupt data
+        :param decode_on_gpu: decodes JPEGs; it returns None for those that Pillow should decode
+        :raises ImageError: the data is truncated or corrupt
         """
         original = self.planes.get(None)
         if original and decode_on_gpu and None not in self.cropped:
@@ -115,19 +115,19 @@ class ImageState:
             picture.close()
 
     def take(self, budget: Budget, ticket: int, nbytes: int) -> None:
-        """Waits for room; every ticket must come, with 0 if it needs none."""
+        """Wait for room; every ticket must come, with 0 if it needs none."""
         budget.take(ticket, nbytes)
         self._budget, self._taken = budget, nbytes
 
     def settle(self) -> None:
-        """Gives back what it had of the budget for pixels that it no longer holds."""
+        """Give back what it had of the budget for pixels that it no longer holds."""
         nbytes = sum(plane.nbytes for plane in self.planes.values())
         if self._budget is not None and nbytes != self._taken:
             self._budget.give(self._taken - nbytes)
         self._taken = nbytes
 
     def release(self, plane: Plane) -> None:
-        """One encoding less needs the plane; without any, its pixels go."""
+        """Count one encoding less for the plane; after the last one, its pixels are released."""
         plane.users -= 1
         assert plane.users >= 0
         if plane.users == 0:

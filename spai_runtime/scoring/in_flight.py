@@ -1,4 +1,4 @@
-"""Batches in flight: the ways of batches through GPUs, as the host sees them."""
+"""Batches in flight: the batches on their way through GPUs, as the host sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ View = tuple[Encoding, int]  # of an image, by its index in the layout
 class BatchInFlight:
     """A slot of a GPU, and the batch in it.
 
-    :param home: that the slot was acquired from
-    :param size: that its batch runs at
+    :param home: the engine that the slot was acquired from
+    :param size: the size at which its batch runs
     """
 
     home: DeviceEngine
@@ -36,18 +36,18 @@ class BatchInFlight:
             return True
 
     def launch(self, views: Sequence[View]) -> None:
-        """Sends off a batch, and before it those of its images that do not lie on the GPU yet.
+        """Launch a batch; before that, send those of its images that are not on the GPU yet.
 
         :param views: at most `size`
-        :raises DeviceMemoryError, DeviceLostError: then it has them all the same, to be taken back
+        :raises DeviceMemoryError, DeviceLostError: the batch then still holds the views, which can be taken back
         """
         self.views = list(views)
         self.slot.launch([self._crop(encoding, index) for encoding, index in self.views], self.size)
 
     def receive(self) -> list[Encoding]:
-        """Waits for the batch and gives the encodings their features; :returns: those that have all now
+        """Wait for the batch and give the encodings their features. :returns: the encodings that now have all
 
-        :raises DeviceMemoryError, DeviceLostError: then no encoding was given any
+        :raises DeviceMemoryError, DeviceLostError: no encoding was given any features then
         """
         done = []
         for (encoding, index), features in zip(self.views, self.slot.wait(), strict=True):
@@ -58,7 +58,7 @@ class BatchInFlight:
         return done
 
     def take_back(self) -> list[View]:
-        """The views that it failed to bring through."""
+        """Take back the views of a batch that failed."""
         views, self.views = self.views, []
         return views
 

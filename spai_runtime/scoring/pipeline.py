@@ -1,4 +1,4 @@
-"""Many images: decoded ahead in threads, batched across images, scored in order, in bounded memory."""
+"""The pipeline for many images: decoded ahead in threads, batched across images, scored in order, in bounded memory."""
 
 import os
 from collections import deque
@@ -35,11 +35,11 @@ def score_all(
     batch_size: int | None = None,
     formats: Collection[str] = FORMATS,
 ) -> Generator[Result]:
-    """Scores many images; what fails is a Result with an error.
+    """Score many images; an image that fails gives a Result with an error.
 
-    :param detector: one, or several, all of which look at every image
-    :param formats: that are decoded; UNTRUSTED_FORMATS are those for files from strangers
-    :returns: results in the order of the paths, as they get ready
+    :param detector: one detector or several, all of which look at every image
+    :param formats: the formats that are decoded; UNTRUSTED_FORMATS are those for files from strangers
+    :returns: results in the order of the paths, as they are ready
     :raises EngineError: see `score_items`
     """
     items = (Item(Path(path), printable(path)) for path in paths)
@@ -47,7 +47,7 @@ def score_all(
 
 
 def open_file(item: Item, formats: Collection[str] = FORMATS) -> Picture:
-    """The picture of an item that is a file, its header read."""
+    """Open an item that is a file. :returns: its picture, with the header read"""
     return Picture.open(item.path, formats)
 
 
@@ -62,13 +62,14 @@ def score_items(
 ) -> Generator[Result]:
     """The pipeline behind `spai-run`: an image is decoded once, however many detectors look at it.
 
-    :param detector: one, or several
-    :param batch_size: views that an encoder is given at once; None is what its engine is fastest with
-    :param workers: decoding threads; None is one a core, WORKERS at most
-    :param open_item: an item → its picture, not decoded yet; called in a decoding thread, may raise ImageError
-    :param decode_on_gpu: of JPEGs, on the encoders' GPU; None is Pillow
-    :raises DeviceLostError: the last GPU stopped working; the images that were on it are results that say so, and those
-        after them are still to do
+    :param detector: one detector or several
+    :param batch_size: the number of views that an encoder gets at once; None is what its engine is fastest with
+    :param workers: the number of decoding threads; None is one for each core, WORKERS at most
+    :param open_item: an item → its picture, not decoded yet; it is called in a decoding thread, and may raise
+        ImageError
+    :param decode_on_gpu: decodes JPEGs on the encoders' GPU; None is Pillow
+    :raises DeviceLostError: the last GPU stopped working; the images that were on it have results that say so, and
+        those after them are still to do
     :raises EngineError: an encoder cannot run
     """
     detectors = [detector] if isinstance(detector, Detector) else detector
@@ -105,17 +106,17 @@ def score_items(
 
 
 def _rest(detectors: Sequence[Detector], pending: deque[ReadImage]) -> Iterator[Result]:
-    """What is done where a run ends early."""
+    """The results of images that have all their features when a run ends early."""
     for done in _done(pending):
         scores = [detector.score_features(*_features(done, of)) for of, detector in enumerate(detectors)]
         yield from _results(detectors, done, scores)
 
 
 def _done(pending: deque[ReadImage]) -> Iterator[Sequence[ReadImage]]:
-    """From the front what has all its features, in portions, which leave when the next is asked for.
+    """Give the images at the front that are done, in portions; a portion is removed when the next one is asked for.
 
-    Results keep the order of the items: what is done behind an image that is not has no pixels any more, and waits with
-    its features alone.
+    Results keep the order of the items: an image that is done behind one that is not has released its pixels, and only
+    its features wait.
     """
     while front := list(islice(takewhile(lambda image: image.done, pending), SCORED_AT_ONCE)):
         yield front
@@ -124,7 +125,7 @@ def _done(pending: deque[ReadImage]) -> Iterator[Sequence[ReadImage]]:
 
 
 def _features(images: Sequence[ReadImage], index: int) -> tuple[Sequence[Array], Sequence[Layout]]:
-    """What one detector's encoder has made of images, but for those that it could not look at."""
+    """The features and layouts that one detector's encoder made of images, without those that it could not look at."""
     encodings = [image.encodings[index] for image in images if image.encodings]
     whole = [one for one in encodings if isinstance(one, Encoding) and not one.error]
     return [one.features for one in whole], [one.layout for one in whole]
@@ -133,14 +134,14 @@ def _features(images: Sequence[ReadImage], index: int) -> tuple[Sequence[Array],
 def _results(
     detectors: Sequence[Detector], images: Sequence[ReadImage], scores: Sequence[Sequence[Score | UserError]]
 ) -> Iterator[Result]:
-    """:param scores: of each detector, of the images that it looked at"""
+    """Make the results. :param scores: for each detector, the scores of the images that it looked at"""
     left = [iter(of_detector) for of_detector in scores]
     for image in images:
         yield _result(detectors, image, [_said(*pair) for pair in zip(image.encodings, left, strict=False)])
 
 
 def _said(encoding: Encoding | ImageError, scores: Iterator[Score | UserError]) -> Score | UserError:
-    """A detector's score of an image, or why it has none."""
+    """A detector's score of an image, or the reason why it has none."""
     if isinstance(encoding, ImageError):
         return encoding
     return ImageError(encoding.error) if encoding.error else next(scores)
@@ -149,7 +150,7 @@ def _said(encoding: Encoding | ImageError, scores: Iterator[Score | UserError]) 
 def _result(
     detectors: Sequence[Detector], image: ReadImage, said: Sequence[Score | UserError], error: str = ""
 ) -> Result:
-    """:param said: by each detector; () where the image could not be read, or `error` says why there is nothing"""
+    """Make a result. :param said: by each detector; () if the image was not read, or `error` says what is wrong"""
     names = [f"{detector.manifest.name}: " if len(detectors) > 1 else "" for detector in detectors]
     refused = "; ".join(f"{name}{one}" for name, one in zip(names, said, strict=False) if isinstance(one, UserError))
     scores = tuple(one if isinstance(one, Score) else None for one in said)
@@ -158,7 +159,7 @@ def _result(
 
 
 def _last(detectors: Sequence[Detector], pending: deque[ReadImage], lost: str) -> Iterator[Result]:
-    """What is done, and then what went with the last GPU."""
+    """The results of images that are done, and then those of images that were lost with the last GPU."""
     with suppress(DeviceLostError):  # the heads', too
         yield from _rest(detectors, pending)
     for image in pending:
@@ -167,11 +168,11 @@ def _last(detectors: Sequence[Detector], pending: deque[ReadImage], lost: str) -
 
 
 def _workers() -> int:
-    """One a core, beside an engine that computes on all of them.
+    """The number of decoding threads: one for each core, although the engine computes on all cores too.
 
     A decoder that is far enough ahead sleeps, so decoding takes the processor time that it needs, however many threads
-    there are. For SPAI that is a hundredth of the encoder's, and 1, 2 or 4 threads on two cores make no difference; a
-    fast detector of one view an image needs them all.
+    there are. For SPAI that is a hundredth of the encoder's time, and 1, 2 or 4 threads on two cores make no
+    difference; a fast detector with one view for each image needs all of them.
     """
     return min(WORKERS, cores())
 
@@ -182,6 +183,6 @@ def _pixel_bytes(detectors: Sequence[Detector], workers: int) -> int:
 
 
 def _gpus(detectors: Sequence[Detector]) -> set[str]:
-    """That whole images go to."""
+    """The GPUs that get whole images."""
     engines = [detector.encoder.as_device_engine for detector in detectors]
     return {replica.device for engine in engines if engine for replica in engine.replicas}

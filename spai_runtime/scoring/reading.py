@@ -25,10 +25,10 @@ POOL_BLOCKS = 64  # of 16 MiB, that Pillow keeps for the next image: more than t
 
 @dataclass
 class ReadImage:
-    """An item whose image has been read, or why it could not be.
+    """An item whose image has been read, or the reason why it could not be.
 
-    :param stamp: of its file, before it was opened
-    :param encodings: one of each detector; where a detector cannot lay out its views, why not. () after an error
+    :param stamp: the stamp of its file, before it was opened
+    :param encodings: one for each detector, or the reason why that detector cannot lay out its views. () after an error
     """
 
     item: Item
@@ -38,16 +38,16 @@ class ReadImage:
 
     @property
     def done(self) -> bool:
-        """Whether what becomes of it is known, but for the heads."""
+        """Whether the image is done, except for the heads."""
         return all(isinstance(encoding, ImageError) or encoding.done for encoding in self.encodings)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads one image after the other, in as many threads as call it.
+    """Reads images, one after the other in each thread that calls it.
 
-    :param open_item: an item → its picture, not decoded yet; may raise ImageError
-    :param decode_on_gpu: of JPEGs; None is Pillow
+    :param open_item: an item → its picture, not decoded yet; it may raise ImageError
+    :param decode_on_gpu: decodes JPEGs; None is Pillow
     """
 
     detectors: Sequence[Detector]
@@ -57,7 +57,7 @@ class Reader:
     decode_on_gpu: Decode | None = None
 
     def read(self, item: Item, ticket: int) -> ReadImage:
-        """The header tells what the pixels will cost; they are decoded when the budget has room."""
+        """Read an image. The header says what the pixels will cost; they are decoded when the budget has room."""
         read = ReadImage(item, Stamp.of(item.path))
         picture, nbytes = self._open(read), 0
         if picture is not None:
@@ -69,7 +69,7 @@ class Reader:
         return read
 
     def _open(self, read: ReadImage) -> Picture | None:
-        """None where there is nothing to decode."""
+        """Open the item's image. :returns: None if there is nothing to decode"""
         try:
             picture = self.open_item(read.item)
         except ImageError as error:
@@ -101,7 +101,7 @@ class Reader:
 
 @contextmanager
 def read_ahead(reader: Reader, items: Iterable[Item], workers: int) -> Iterator[Iterator[ReadImage]]:
-    """Images in the order of the items, decoded in threads ahead of whoever iterates."""
+    """Give images in the order of the items; threads decode them ahead of whoever iterates."""
     # Else the malloc arena of every thread holds on to what its largest image took.
     Image.core.set_blocks_max(POOL_BLOCKS)  # type: ignore[attr-defined]
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -125,10 +125,10 @@ def read_ahead(reader: Reader, items: Iterable[Item], workers: int) -> Iterator[
 
 
 def _arrived(ticket: int, future: Future[ReadImage], reader: Reader) -> ReadImage:
-    """Waits until an image is read. A decoder that finds no room gets that of the batches that run.
+    """Wait until an image is read. If a decoder finds no room, batches that run are finished to make room.
 
-    Only where there are none, and it is this very image that finds none, are batches run that are not full: what has
-    been added so far is all that holds room then.
+    If no batches run, and it is this image that finds no room, batches are run that are not full: only what was added
+    to them so far holds room then.
     """
     budget, batchers = reader.budget, reader.batchers
     while budget.starves(future):

@@ -1,4 +1,4 @@
-"""Several batches at the same time through an engine on the CPU, each in a thread of its own."""
+"""A batcher that runs several batches at a time through an engine on the CPU, each in a thread of its own."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +17,7 @@ BATCHES_OF_A_STREAM = 2  # one runs while the next is full and waits: batches do
 
 @dataclass(eq=False)
 class _Batch:
-    """:param pixels: that views are cropped into, (batch size, H, W, 3)"""
+    """A batch. :param pixels: the buffer that views are cropped into, (batch size, H, W, 3)"""
 
     pixels: NDArray[np.uint8]
     views: list[tuple[Encoding, int]] = field(default_factory=list)  # whose view lies at each place
@@ -34,11 +34,11 @@ class _Batch:
 class StreamBatcher(Batcher):
     """Crops views into reused buffers, and has the encoder run as many batches at once as it has streams.
 
-    `add` waits only where BATCHES_OF_A_STREAM batches are under way for each stream. Features are taken in the order of
-    the batches: where one fails, those before it have ended, as they would have one by one.
+    `add` waits only if BATCHES_OF_A_STREAM batches are under way for each stream. Features are taken in the order of
+    the batches: if one fails, those before it have ended, as if they had run one by one.
 
     :param shape: height and width of a view
-    :param batch_size: views in a full batch
+    :param batch_size: number of views in a full batch
     :raises EngineError: from `add` and `flush`: a batch failed, or there is no memory for that many views
     """
 
@@ -53,10 +53,10 @@ class StreamBatcher(Batcher):
         self._idle = [self._new_batch()]
 
     def ready(self) -> None:
-        """See `Batcher`: it needs nothing more."""
+        """See `Batcher`. Nothing more is needed."""
 
     def add(self, encoding: Encoding) -> None:
-        """See `Batcher`; pixels are not needed afterwards, though some of the views may wait in a buffer."""
+        """See `Batcher`. The pixels are not needed afterwards, though some views may wait in a buffer."""
         layout, picture = encoding.layout, encoding.plane.picture
         assert picture is not None, "not decoded"
         for index in range(len(layout)):
@@ -70,7 +70,7 @@ class StreamBatcher(Batcher):
             self._receive()
 
     def advance(self) -> bool:
-        """See `Batcher`: batches that run hold nothing but their buffers."""
+        """See `Batcher`. Batches that run hold nothing but their buffers."""
         return False
 
     def flush(self) -> None:
@@ -80,7 +80,7 @@ class StreamBatcher(Batcher):
             self._receive()
 
     def close(self) -> None:
-        """See `Batcher`; waits for the batches that run, whose buffers the engine reads."""
+        """See `Batcher`. It waits for the batches that run, because the engine reads their buffers."""
         self._pool.shutdown(cancel_futures=True)
         self._running.clear()
         self._idle.clear()
@@ -92,7 +92,7 @@ class StreamBatcher(Batcher):
             self._filling = None
 
     def _free_batch(self) -> _Batch:
-        """One that is idle, or new, or the oldest, once it is done."""
+        """A batch that is idle or new, or the oldest batch once it is done."""
         if not self._idle and len(self._running) < self._most:
             return self._new_batch()
         if not self._idle:
@@ -100,7 +100,7 @@ class StreamBatcher(Batcher):
         return self._idle.pop()
 
     def _receive(self) -> None:
-        """Waits for the oldest batch."""
+        """Wait for the oldest batch, and take its features."""
         batch, ran = self._running.popleft()
         (features,) = ran.result()
         for (encoding, index), row in zip(batch.views, features, strict=True):

@@ -1,4 +1,4 @@
-"""Layouts: where in an image the views of a detector lie, and their pixels, cropped when a batch needs them.
+"""Layouts: where the views of a detector lie in an image, and how their pixels are cropped when a batch needs them.
 
 Training and deployment share this module, so both see the same pixels.
 """
@@ -19,20 +19,20 @@ class Source(Protocol):
     """Pixels that views are cropped from; a `Picture` is one."""
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
-        """The pixels of a box inside, (bottom − top, right − left, 3) uint8 RGB."""
+        """Crop a box inside the image. :returns: its pixels, (bottom − top, right − left, 3) uint8 RGB"""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
     """The views of one image.
 
-    :param height, width: of what views are cropped from, in pixels: the image after the policy's resize
+    :param height, width: those of what views are cropped from, in pixels: the image after the policy's resize
     :param shape: height and width of a view, in pixels
-    :param origins: (V, 2), top and left of each view in pixels of the image, which it may lie outside of
-    :param grid: rows and columns of the tiles, or None for crops that are no grid
+    :param origins: (V, 2), top and left of each view in pixels of the image; they may lie outside it
+    :param grid: rows and columns of the tiles; None for crops, which form no grid
     :param flips: (V,), or one for all: whether a view is mirrored, left to right, after it was cropped
     :param padding: what a view shows outside the image
-    :param window: in which an encoder may look at the one view that there is, piece by piece; None is all of it at once
+    :param window: how an encoder may look at the only view piece by piece; None if it looks at all of it at once
     """
 
     height: int
@@ -51,9 +51,9 @@ class Layout:
         return len(self.origins)
 
     def crop(self, source: Source, index: int, out: NDArray[np.uint8]) -> None:
-        """Writes one view into `out`, (*shape, 3) uint8; no more than a view is allocated on the way.
+        """Write one view into `out`, (*shape, 3) uint8; this allocates no more than one view.
 
-        :param source: of the layout's height and width
+        :param source: pixels with the layout's height and width
         """
         (top, left), (height, width) = map(int, self.origins[index]), self.shape
         view = out[:, ::-1] if self.flips[index] else out
@@ -72,7 +72,7 @@ class Layout:
 
 
 def _copy(source: Source, top: int, left: int, view: NDArray[np.uint8]) -> None:
-    """Fills a view that lies inside, band by band, since it may be a whole image."""
+    """Fill a view that lies inside, band by band, because it may be a whole image."""
     height, width, _ = view.shape
     rows = max(1, BAND_BYTES // (3 * width))
     for start in range(0, height, rows):
@@ -81,7 +81,7 @@ def _copy(source: Source, top: int, left: int, view: NDArray[np.uint8]) -> None:
 
 
 def _gather(source: Source, rows: Indices, columns: Indices, view: NDArray[np.uint8]) -> None:
-    """Fills a view that shows the pixels of these rows and columns."""
+    """Fill a view that shows the pixels of these rows and columns."""
     view[:] = 0
     for down in _runs(rows):
         for across in _runs(columns):
@@ -91,10 +91,10 @@ def _gather(source: Source, rows: Indices, columns: Indices, view: NDArray[np.ui
 
 
 def _runs(indices: Indices) -> Iterator[slice]:
-    """The stretches of a view that each show a run of neighbours of the image, no longer than the stretch.
+    """Give the stretches of a view that each show one run of neighbours of the image, no longer than the stretch.
 
-    Reflected, there is one, and so where the view shows all of the side; a wrapped view may show its two ends, each in
-    one stretch, since it passes the edge once.
+    With reflection there is one run, and also if the view shows the whole side. A view that wraps may show both ends of
+    the side, each in one stretch, since it passes the edge once.
     """
     shown = np.unique(indices[indices >= 0])
     for run in np.split(shown, np.flatnonzero(np.diff(shown) > 1) + 1):

@@ -1,4 +1,4 @@
-"""Padding: which pixel of an image a view shows where it lies outside of it.
+"""Padding: which pixel of an image a view shows at a place outside the image.
 
 Each function takes a stretch of coordinates along one side and gives the pixel to show at each of them. The CUDA
 kernel of `spai_runtime.engines.cuda.crop` computes the same.
@@ -17,7 +17,7 @@ BLACK = -1  # in place of an index, where no pixel of the image is shown
 
 
 def reflect(start: int, length: int, side: int) -> Indices:
-    """Indices start … start + length − 1 folded into 0 … side − 1 without repeating the edge (numpy's `reflect`)."""
+    """Fold the indices start … start + length − 1 into 0 … side − 1 without repeating the edge (numpy's `reflect`)."""
     if side == 1:
         return np.zeros(length, np.int64)
     period = 2 * (side - 1)
@@ -26,13 +26,13 @@ def reflect(start: int, length: int, side: int) -> Indices:
 
 
 def zero(start: int, length: int, side: int) -> Indices:
-    """Indices start … start + length − 1; those outside 0 … side − 1 are BLACK (numpy's `constant` of 0)."""
+    """The indices start … start + length − 1, with BLACK for those outside 0 … side − 1 (numpy's `constant` of 0)."""
     indices = np.arange(start, start + length)
     return np.where((indices >= 0) & (indices < side), indices, BLACK)
 
 
 def wrap(start: int, length: int, side: int) -> Indices:
-    """Indices start … start + length − 1, counted from 0 again after side − 1 (numpy's `wrap`)."""
+    """Count the indices start … start + length − 1 from 0 again after side − 1 (numpy's `wrap`)."""
     return np.arange(start, start + length) % side
 
 

@@ -31,12 +31,12 @@ _AT_MOST = f" and at most {LARGEST_SIDE}"
 
 
 class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
-    """SPAI's views (upstream `patchify_image`, `five_crop`): every tile, or five crops of an image with few of them.
+    """The views of SPAI (upstream `patchify_image`, `five_crop`): all tiles, or five crops of an image with few tiles.
 
-    :param size: side S of a view in pixels
-    :param stride: between tiles, in pixels
+    :param size: the side S of a view in pixels
+    :param stride: the distance between tiles in pixels
     :param minimum: an image with fewer tiles is looked at in five crops (4 in the published configuration)
-    :param padding: of a side shorter than a view
+    :param padding: how a side that is shorter than a view is padded
     """
 
     size: int = 224
@@ -52,16 +52,16 @@ class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
 
     @property
     def shape(self) -> ViewShape:
-        """(S, S)"""
+        """The shape of a view: (S, S)."""
         return self.size, self.size
 
     def layout(self, height: int, width: int) -> Layout:
-        """Where the views of an image of this size lie.
+        """Say where the views of an image of this size lie.
 
-        Tiles are in row-major order; what is left over at the right and the bottom is not looked at. Five crops are
-        top-left, top-right, bottom-left, bottom-right, centre.
+        Tiles are in row-major order; pixels that are left over at the right and the bottom are not looked at. Five
+        crops are top-left, top-right, bottom-left, bottom-right, centre.
 
-        :raises ImageError: resized or padded, it would have too many pixels; it has more than MOST_VIEWS tiles
+        :raises ImageError: resized or padded, it would have too many pixels; or it has more than MOST_VIEWS tiles
         """
         plane = _plane(self, height, width)
         room, before = _margins(plane, self.size)
@@ -81,8 +81,8 @@ class Tiles(msgspec.Struct, frozen=True, tag_field="policy", tag="tiles"):
 class _Squares(msgspec.Struct, frozen=True):
     """Crops of one size.
 
-    :param size: side S of a view in pixels
-    :param padding: of a side shorter than a view; torchvision's is `zero`
+    :param size: the side S of a view in pixels
+    :param padding: how a side that is shorter than a view is padded; torchvision's is `zero`
     """
 
     size: int
@@ -96,7 +96,7 @@ class _Squares(msgspec.Struct, frozen=True):
 
     @property
     def shape(self) -> ViewShape:
-        """(S, S)"""
+        """The shape of a view: (S, S)."""
         return self.size, self.size
 
 
@@ -104,7 +104,7 @@ class CentreCrop(_Squares, frozen=True, tag_field="policy", tag="centre_crop"):
     """One view from the middle: torchvision's `center_crop`."""
 
     def layout(self, height: int, width: int) -> Layout:
-        """:raises ImageError: resized or padded, it would have too many pixels"""
+        """Say where the view lies. :raises ImageError: resized or padded, the image would have too many pixels"""
         plane = _plane(self, height, width)
         room, before = _margins(plane, self.size)
         return Layout(*plane, (self.size, self.size), _five_crop(*room)[4:] - before, None, padding=self.padding)
@@ -114,7 +114,7 @@ class TenCrop(_Squares, frozen=True, tag_field="policy", tag="ten_crop"):
     """torchvision's `ten_crop`: five crops of the image, padded where it is short, and five of that image mirrored."""
 
     def layout(self, height: int, width: int) -> Layout:
-        """Top-left, top-right, bottom-left, bottom-right, centre; then the same of the mirrored image.
+        """The views: top-left, top-right, bottom-left, bottom-right, centre; then the same of the mirrored image.
 
         :raises ImageError: resized or padded, it would have too many pixels
         """
@@ -127,9 +127,9 @@ class TenCrop(_Squares, frozen=True, tag_field="policy", tag="ten_crop"):
 
 
 class WholeImage(msgspec.Struct, frozen=True, tag_field="policy", tag="whole"):
-    """One view: all of the image.
+    """One view that is the whole image.
 
-    :param window: in which the encoder may look at it; None is all of it at once
+    :param window: how the encoder may look at it piece by piece; None if it looks at all of it at once
     """
 
     resize: Resize | None = None
@@ -137,11 +137,14 @@ class WholeImage(msgspec.Struct, frozen=True, tag_field="policy", tag="whole"):
 
     @property
     def shape(self) -> ViewShape:
-        """(H, W) of a view; None where it depends on the image."""
+        """The shape of a view, (H, W); None if it depends on the image."""
         return (self.resize.side,) * 2 if self.resize and self.resize.rule == "square" else (None, None)
 
     def layout(self, height: int, width: int) -> Layout:
-        """:raises ImageError: resized, it would have too many pixels; it has more than MOST_VIEWS windows"""
+        """Say where the view lies.
+
+        :raises ImageError: resized, the image would have too many pixels; or it has more than MOST_VIEWS windows
+        """
         plane = _plane(self, height, width)
         if self.window and (count := self.window.count(*plane)) > MOST_VIEWS:
             raise ImageError(
@@ -154,9 +157,9 @@ ViewPolicy = Tiles | CentreCrop | TenCrop | WholeImage
 
 
 def _plane(policy: ViewPolicy, height: int, width: int) -> tuple[int, int]:
-    """Height and width of what views are cropped from: the image after the resize.
+    """The height and width of what views are cropped from: the image after the resize.
 
-    :raises ImageError: padded to the side of a view, it would pass the limit of decompression bombs
+    :raises ImageError: padded to the side of a view, it would pass the limit for decompression bombs
     """
     plane = policy.resize.size(height, width) if policy.resize else (height, width)
     limit = pixel_limit()
@@ -167,11 +170,11 @@ def _plane(policy: ViewPolicy, height: int, width: int) -> tuple[int, int]:
 
 
 def _margins(plane: tuple[int, int], size: int) -> tuple[tuple[int, int], Origins]:
-    """How far down and right a view may lie in the padded image, and where in that the image itself begins."""
+    """How far down and right a view may lie in the padded image, and where the image itself begins in it."""
     bottom, right = (max(0, side - size) for side in plane)
     return (bottom, right), np.array([max(0, size - side) // 2 for side in plane])
 
 
 def _five_crop(bottom: int, right: int) -> Origins:
-    """torchvision's `five_crop`: the centre's offset is rounded, halves to even."""
+    """The origins of torchvision's `five_crop`: the centre's offset is rounded, and halves to even."""
     return np.array([(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))])

@@ -12,9 +12,9 @@ LARGEST_SIDE = 8192  # of a view or after a resize, in pixels: a square of that 
 class Resize(msgspec.Struct, frozen=True):
     """What torchvision's `Resize` does to PIL images: `Picture.resized` to `size`.
 
-    :param side: in pixels
-    :param rule: what gets that side: the `shorter` one, and the other follows; or both, to a `square`
-    :param filter: Pillow's resampling
+    :param side: the wanted length in pixels
+    :param rule: which side gets that length: the `shorter` one, and the other one follows; or both, to a `square`
+    :param filter: the filter of Pillow's resampling
     """
 
     side: int
@@ -26,7 +26,7 @@ class Resize(msgspec.Struct, frozen=True):
             raise ValueError(f"a resize to a side of {self.side}: it must be at least 1 and at most {LARGEST_SIDE}")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width after it (torchvision's `_compute_resized_output_size`, which cuts off fractions)."""
+        """The height and width after it (torchvision's `_compute_resized_output_size`, which cuts off fractions)."""
         if self.rule == "square":
             return self.side, self.side
         longer = int(self.side * max(height, width) / min(height, width))

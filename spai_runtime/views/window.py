@@ -1,4 +1,4 @@
-"""Windows: an encoder of whole images run piece by piece, so that memory does not grow with the image."""
+"""Windows: an encoder of whole images runs piece by piece, so that its memory does not grow with the image."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ class Stretch(NamedTuple):
     """A window along one side of the image.
 
     :param start, stop: in pixels of the image
-    :param kept: which of its patches are those of the whole image, and of no other window
+    :param kept: the patches whose features are taken from this window, and from no other window
     """
 
     start: int
@@ -25,15 +25,15 @@ class Stretch(NamedTuple):
 class Window(msgspec.Struct, frozen=True):
     """How an encoder gives features of an image's patches, and in which windows it may look at the image.
 
-    What it gives of a patch is the sum of the network's cells in it, divided by the cells of a full patch. A patch at
-    the right or the bottom may lie partly outside the image, and has fewer. Their sum over the image makes the mean
-    over all cells. Since the network pads every layer with zeros, a window gives other features of the patches beside
-    an edge that is not the image's; the next window, which overlaps it, gives the right ones.
+    The features of a patch are the sum of the network's cells in it, divided by the number of cells in a full patch. A
+    patch at the right or the bottom may lie partly outside the image, and has fewer cells. The mean over all cells
+    follows from the sum over all patches. Because the network pads every layer with zeros, a window gives other
+    features for patches at an edge that is not the image's; the next window overlaps it and gives the right ones.
 
-    :param side: of a window in pixels, a multiple of `patch` and more than two halos
-    :param halo: pixels around a patch that its features depend on, rounded up to a multiple of `patch`
+    :param side: side of a window in pixels, a multiple of `patch` and more than two halos
+    :param halo: number of pixels around a patch that its features depend on, rounded up to a multiple of `patch`
     :param patch: side of a patch in pixels, a multiple of `stride`
-    :param stride: pixels from one cell of the network's last map to the next
+    :param stride: the distance in pixels between two cells of the network's last map
     """
 
     side: int
@@ -54,22 +54,22 @@ class Window(msgspec.Struct, frozen=True):
             )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the patches of so many pixels."""
+        """The rows and columns of patches in an image of this size."""
         return math.ceil(height / self.patch), math.ceil(width / self.patch)
 
     def share(self, height: int, width: int) -> float:
-        """What the sum of an image's patches is multiplied with to be the mean over its cells."""
+        """The factor that turns the sum over an image's patches into the mean over its cells."""
         cells = math.ceil(height / self.stride) * math.ceil(width / self.stride)
         return (self.patch // self.stride) ** 2 / cells
 
     def count(self, height: int, width: int) -> int:
-        """How many windows an image has."""
+        """The number of windows of an image."""
         step = self.side - 2 * self.halo
         down, across = (1 + math.ceil(max(0, length - self.side) / step) for length in (height, width))
         return down * across
 
     def pieces(self, height: int, width: int) -> Iterator[tuple[Stretch, Stretch]]:
-        """The windows of an image, row-major: each where it lies down and across. Every patch is kept once."""
+        """The windows of an image, row-major: each is a stretch down and a stretch across. Every patch is kept once."""
         return product(self._stretches(height), self._stretches(width))
 
     def _stretches(self, length: int) -> Iterator[Stretch]:

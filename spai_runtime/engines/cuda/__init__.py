@@ -1,1 +1,1 @@
-"""What the engines on NVIDIA GPUs share: streams, buffers, the kernel that crops views. No run on a CPU imports it."""
+"""The common part of engines on NVIDIA GPUs: streams, buffers, a kernel that crops views. CPU runs do not import it."""

@@ -1,7 +1,7 @@
-"""Cropping views on the GPU: one kernel for a whole batch, whose views lie in any number of images.
+"""Cropping views on the GPU: one kernel call for a whole batch, whose views may lie in different images.
 
-Its input is a table with a row for each view. What a view shows outside its image is what the functions of
-`spai_runtime.views.padding` say, so that it is bit for bit what `Layout.crop` makes of the same image.
+Its input is a table with a row for each view. The functions of `spai_runtime.views.padding` decide what a view shows
+outside its image, so each view is bit for bit what `Layout.crop` makes of the same image.
 """
 
 from collections.abc import Iterable, Mapping
@@ -55,9 +55,9 @@ _CROP = f"""
 
 
 def crop_kernel() -> Any:
-    """`kernel(table, rows, columns, views)`: fills `views` (bucket, rows, columns, 3) uint8.
+    """The kernel: `kernel(table, rows, columns, views)` fills `views` (bucket, rows, columns, 3) uint8.
 
-    `table` is (bucket, COLUMNS) int64, a `Row` for each view.
+    `table` is (bucket, COLUMNS) int64, with a `Row` for each view.
 
     :raises EngineError: CuPy cannot compile it
     """
@@ -76,14 +76,14 @@ def crop_kernel() -> Any:
 
 
 def fill(table: NDArray[np.int64], rows: Iterable[Row]) -> None:
-    """Writes the rows of the table (bucket, COLUMNS); the last is repeated, since a run is always of a full bucket."""
+    """Write the rows of the table (bucket, COLUMNS); the last row is repeated, since a run takes a full bucket."""
     filled = np.array(list(rows), np.int64)
     table[: len(filled)] = filled
     table[len(filled) :] = filled[-1]
 
 
 def _try_out(kernel: Any) -> None:
-    """Compiles it, on an image of one pixel."""
+    """Compile the kernel by running it on an image of one pixel."""
     cupy = import_cupy()
     with cupy.cuda.Stream(non_blocking=True) as stream:
         pixel, view = cupy.empty((1, 1, 3), np.uint8), cupy.empty((1, 1, 1, 3), np.uint8)

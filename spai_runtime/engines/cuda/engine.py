@@ -1,4 +1,4 @@
-"""An engine on one GPU, whoever runs the graph there: arrays straight through it, and slots for views of images."""
+"""An engine on one GPU, for any back end that runs the graph: arrays as they are, and slots for views of images."""
 
 import threading
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ SLOTS_KEPT = 4  # two batches in flight of two sizes, so that runs of either in 
 
 
 class CudaEngine:
-    """See `DeviceEngine`. Any thread may use it.
+    """An engine on one GPU; see `DeviceEngine`. Any thread may use it.
 
-    :param label: of the back end, e.g. `TensorRT 11.4.0.106`
-    :param batch_size: views at once that it is fastest with
+    :param label: name of the back end, e.g. `TensorRT 11.4.0.106`
+    :param batch_size: the number of views in a batch with which it is fastest
     """
 
     computes: Precision | None = None  # a plan says itself what it computes in
@@ -61,9 +61,9 @@ class CudaEngine:
 
     @retried
     def run_all(self, batches: Sequence[Array]) -> list[list[Array]]:
-        """See `Engine`. A batch that has more rows than the graph takes is run in parts.
+        """See `Engine`. A batch that has more rows than the graph takes is split into parts.
 
-        :raises EngineError: another axis is longer than the graph takes; then nothing was run
+        :raises EngineError: another axis is longer than the graph takes; nothing was run then
         """
         for batch in batches:
             self._check(batch.shape[1:], first=1)
@@ -109,7 +109,7 @@ class CudaEngine:
                 self._gpu.free_unused()
 
     def discard(self, device: str) -> None:
-        """See `DeviceEngine`: it is the last."""
+        """See `DeviceEngine`: this is the last GPU, so it stays."""
 
     def close(self) -> None:
         """See `Engine`. Closing it again does nothing."""
@@ -134,7 +134,7 @@ class CudaEngine:
         return [batch[start : start + most] for start in range(0, len(batch), most)]
 
     def _check(self, sizes: Sequence[int], first: int = 0) -> None:
-        """:param sizes: of the input's axes from `first` on"""
+        """Check the sizes of the input's axes. :param sizes: those of the axes from `first` on"""
         names, limits = self._contract.input.shape[first:], self._program.largest[first:]
         for name, size, limit in zip(names, sizes, limits, strict=False):
             if limit is not None and size > limit:
@@ -145,9 +145,9 @@ class CudaEngine:
 
 
 class _Run:
-    """One run of the graph on an array, all of it queued.
+    """One run of the graph on an array, with all its steps queued.
 
-    :param outputs: on the host, valid once the stream is through
+    :param outputs: arrays on the host, valid once the stream has finished
     """
 
     def __init__(self, execution: Execution, contract: Contract, batch: Array) -> None:

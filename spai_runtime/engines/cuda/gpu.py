@@ -1,4 +1,4 @@
-"""A GPU as CuPy sees it: which there are, and what goes wrong on one, as the errors that an engine knows."""
+"""GPUs as CuPy sees them: which ones there are, and CuPy's errors as errors that an engine knows."""
 
 import threading
 from contextlib import suppress
@@ -23,11 +23,11 @@ _entered = threading.local()  # the GPU that was the current one before each `wi
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. In a `with`, it is the thread's current one, and CuPy's errors become an engine's.
+    """One GPU. In a `with`, it is the thread's current GPU, and CuPy's errors become an engine's errors.
 
-    :param name: as its maker calls it, e.g. `NVIDIA H200`
+    :param name: the name that its maker gave it, e.g. `NVIDIA H200`
     :param capability: its compute capability, e.g. `9.0`
-    :raises DeviceMemoryError, DeviceLostError, DeviceBusyError: from within the `with`
+    :raises DeviceMemoryError, DeviceLostError, DeviceBusyError: from inside the `with`
     """
 
     index: int
@@ -36,7 +36,7 @@ class Gpu:
 
     @classmethod
     def find(cls, device: str) -> "Gpu":
-        """:param device: `cuda:<index>`
+        """Find a GPU. :param device: `cuda:<index>`
         :raises EngineError: CuPy, the driver or that GPU is missing
         """
         chosen = gpus(device)
@@ -56,13 +56,13 @@ class Gpu:
         return f"cuda:{self.index}"
 
     def free_unused(self) -> None:
-        """Gives back what CuPy keeps for later, which other libraries cannot use."""
+        """Give back the memory that CuPy keeps for later and that other libraries cannot use."""
         cupy = import_cupy()
         cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def full(self, reason: object) -> DeviceMemoryError:
-        """What to raise when something does not fit."""
+        """The error to raise when something does not fit into the GPU's memory."""
         said = sentence(str(reason))
         return DeviceMemoryError(f"{self.device} has too little memory, give a smaller --batch-size: {said}")
 
@@ -89,7 +89,7 @@ class Gpu:
             RECORDINGS.leave()
 
     def _translate(self, error: BaseException) -> None:
-        """Raises what an engine knows instead of what CuPy says; other errors pass."""
+        """Raise an engine's error in place of CuPy's; other errors pass through."""
         status = getattr(error, "status", None) if isinstance(error, failures()) else None
         if status == _OUT_OF_MEMORY or isinstance(error, import_cupy().cuda.memory.OutOfMemoryError):
             with suppress(*failures()):
@@ -102,13 +102,13 @@ class Gpu:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """CUDA's errors in CuPy, which have a `status`: of its runtime, and of its driver, which launches kernels."""
+    """CuPy's classes of CUDA errors, which have a `status`: one for CUDA's runtime, one for the driver (kernels)."""
     cuda = import_cupy().cuda
     return cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError
 
 
 def import_cupy() -> Any:
-    """:raises EngineError: it is not installed, or a library that it needs is missing"""
+    """Import CuPy. :raises EngineError: it is not installed, or a library that it needs is missing"""
     try:
         import cupy  # noqa: PLC0415
     except ImportError as error:

@@ -1,9 +1,9 @@
-"""JPEGs decoded on the GPU by nvImageCodec, for runs that decoding on the host would hold up.
+"""JPEGs decoded on the GPU by nvImageCodec, for runs in which decoding on the host would take the longest.
 
-It is told to interpolate chroma as libjpeg does; without that, levels of usual photographs are off by tens at
-coloured edges. What remains is the rounding of another inverse cosine transform, and a detector that looks at the
-faintest frequencies sees it: tests/gpu/test_decode.py says how much it moves scores. The GPU's own JPEG engine is left
-out, since how that one interpolates is not documented.
+nvImageCodec is told to interpolate chroma as libjpeg does; without that, levels of usual photographs are off by tens at
+coloured edges. The rounding of another inverse cosine transform remains, and a detector that looks at the faintest
+frequencies sees it: tests/gpu/test_decode.py says how much it moves scores. The GPU's own JPEG engine is not used,
+since it is not documented how that one interpolates.
 """
 
 import io
@@ -30,10 +30,10 @@ _INSTALL = f"{install('nvimgcodec')}, or leave --decode out"
 
 
 class JpegDecoder:
-    """nvImageCodec on the GPU of an encoder. Any thread may use it, and it must outlive the images that it gives.
+    """A decoder of JPEGs on the GPU of an encoder. Any thread may use it, and it must live longer than its images.
 
     :param device: `cuda:<index>`, exactly one: an image that is decoded on one GPU cannot be looked at on another
-    :raises EngineError: it is not; or nvImageCodec is missing, or cannot decode there
+    :raises EngineError: `device` is not one GPU; or nvImageCodec is missing, or cannot decode there
     """
 
     def __init__(self, device: str) -> None:
@@ -46,8 +46,11 @@ class JpegDecoder:
             raise EngineError(f"nvImageCodec decodes no JPEG on {device}: {_INSTALL}")
 
     def decode(self, picture: Picture) -> DeviceImage | None:
-        """:param picture: opened, not decoded
-        :returns: None where it is no JPEG that it knows to decode as Pillow does, or it fails: Pillow's turn
+        """Decode a JPEG.
+
+        :param picture: opened, not decoded
+        :returns: None if it is no JPEG that nvImageCodec decodes as Pillow does, or if decoding fails; Pillow then
+            decodes it
         """
         content = picture.jpeg()
         if content is None:
@@ -61,7 +64,7 @@ class JpegDecoder:
         return None
 
     def _taken(self) -> "_Decoder":
-        """One that no other thread uses: nvImageCodec's serve one at a time."""
+        """A decoder that no other thread uses: one of nvImageCodec's decoders serves one thread at a time."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -69,7 +72,7 @@ class JpegDecoder:
 
 
 class _Decoder:
-    """One of nvImageCodec's decoders, with a stream in whose order its images are made and freed."""
+    """One of nvImageCodec's decoders, with the stream on which its images are made and freed."""
 
     def __init__(self, codec: Any, gpu: Gpu) -> None:
         self._codec, self._gpu = codec, gpu
@@ -79,7 +82,7 @@ class _Decoder:
             self._decoder = codec.Decoder(gpu.index, max_num_cpu_threads=1, backends=backends, options=OPTIONS)
 
     def decode(self, content: bytes, picture: Picture) -> DeviceImage | None:
-        """:returns: pixels that are there; None where it refuses the file"""
+        """Decode a file. :returns: the finished pixels; None if the decoder refuses the file"""
         cupy, source = import_cupy(), self._codec.CodeStream(content)
         with self._gpu:
             decoded = self._decoder.decode(source, params=parameters(self._codec), cuda_stream=self._stream.ptr)
@@ -93,12 +96,12 @@ class _Decoder:
 
 
 def parameters(codec: Any) -> Any:
-    """Of every decoding: RGB, not rotated, as `Picture` has it."""
+    """The parameters of every decoding: RGB and not rotated, as in `Picture`."""
     return codec.DecodeParams(apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB)
 
 
 def import_nvimgcodec() -> Any:
-    """:raises EngineError: it is not installed"""
+    """Import nvImageCodec. :raises EngineError: it is not installed"""
     os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # on stderr, it would remark upon what it refuses
     try:
         from nvidia import nvimgcodec  # noqa: PLC0415
@@ -108,7 +111,7 @@ def import_nvimgcodec() -> Any:
 
 
 def _sample() -> bytes:
-    """A small JPEG, its chroma subsampled as that of most."""
+    """A small JPEG whose chroma is subsampled, as in most JPEGs."""
     file = io.BytesIO()
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(file, "JPEG", subsampling=2)
     return file.getvalue()

@@ -14,9 +14,9 @@ PINNED_BYTES = 128 << 20
 
 
 def pinned_pixels(gpu: Gpu, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Memory for pixels, pinned where that can be had; where it cannot, an upload takes a moment of the host's time.
+    """Memory for pixels, pinned if possible; from other memory, an upload takes some of the host's time.
 
-    :param gpu: which shall fetch them; others may, too
+    :param gpu: the GPU that will fetch them; other GPUs may fetch them too
     """
     if math.prod(shape) <= PINNED_BYTES:
         with suppress(EngineError, MemoryError, RuntimeError), gpu:

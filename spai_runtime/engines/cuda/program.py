@@ -1,4 +1,4 @@
-"""What a back end gives: a graph loaded on a GPU, and its runs on a stream."""
+"""The interface that a back end implements: a graph loaded on a GPU, and its runs on a stream."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,51 +10,51 @@ Shape = tuple[int, ...]
 
 
 class Execution(Protocol):
-    """Runs of a graph, one after the other on one stream.
+    """Runs of a graph, one after the other, on one stream.
 
-    :param stream: CuPy's; a program may have one for all its executions
+    :param stream: a stream of CuPy's; a program may use one for all its executions
     """
 
     stream: Any
 
     def prepare(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
-        """Runs once and waits, so that all memory is there; then `enqueue` of the same is one launch where it can be.
+        """Run once and wait, so that all memory is allocated; afterwards the same `enqueue` is one launch if possible.
 
-        :raises DeviceMemoryError: it does not fit
+        :raises DeviceMemoryError: the GPU has too little memory
         """
 
     def enqueue(self, shape: Shape, source: int, targets: Sequence[int]) -> None:
-        """Queues a run behind what the stream holds, and returns.
+        """Queue a run behind what the stream holds, and return at once.
 
-        :param shape: of the input
-        :param source, targets: pointers of the input and of the outputs; each begins an allocation of its own, so that
-            it is aligned as TensorRT wants, which a row of an array need not be
+        :param shape: the shape of the input
+        :param source, targets: pointers of the input and of the outputs. Each must be the start of its own allocation,
+            so that it is aligned as TensorRT requires; a row of an array may not be
         """
 
     def recorded(self, shape: Shape, source: int, targets: Sequence[int]) -> bool:
-        """Whether `enqueue` of the same, in this thread, is one launch of a recorded CUDA graph."""
+        """Whether the same `enqueue`, in this thread, is one launch of a recorded CUDA graph."""
 
     def close(self) -> None:
-        """Gives back what was recorded, once the stream is through with it; nothing is enqueued afterwards."""
+        """Give back what was recorded, once the stream has finished; nothing may be queued afterwards."""
 
 
 class Program(Protocol):
-    """A graph loaded on a GPU; whoever calls has made that GPU the current one.
+    """A graph loaded on a GPU; the caller must have made that GPU the current one.
 
-    :param largest: input that it takes, None where an axis has no limit or is of one size
+    :param largest: the largest input that it takes; None for an axis that has no limit or only one size
     """
 
     largest: Sequence[int | None]
 
     def execution(self, stream: Any) -> Execution:
-        """Its runs, on that stream or on the program's own."""
+        """The runs of the graph, on that stream or on the program's own stream."""
 
     def close(self) -> None:
-        """Frees the graph."""
+        """Free the graph."""
 
 
 def pair(shape: Shape, dtype: Any, stream: Any) -> tuple[Any, Array]:
-    """An array on the current GPU, and one in pinned memory, which copies to and from it need not be waited for."""
+    """An array on the current GPU, and one in pinned memory; a copy between them can run without being waited for."""
     import cupyx  # noqa: PLC0415
 
     with stream:  # CuPy gives memory that was freed to the same stream again, in whose order that is safe
@@ -62,7 +62,7 @@ def pair(shape: Shape, dtype: Any, stream: Any) -> tuple[Any, Array]:
 
 
 def view_sizes(contract: Contract) -> Shape:
-    """(S, S, 3), of an encoder's."""
+    """The size of an encoder's views: (S, S, 3)."""
     sizes = tuple(size for size in contract.input.shape if isinstance(size, int))
     assert contract.input.dtype == "uint8"
     assert len(sizes) == 3

@@ -1,9 +1,9 @@
-"""A CUDA graph is recorded alone: what another thread does on a GPU meanwhile fails, and spoils the recording.
+"""CUDA graphs are recorded alone: what another thread does on a GPU meanwhile fails, and spoils the recording.
 
 While a thread records in CUDA's global mode, which is ONNX Runtime's (core/providers/cuda/cuda_graph.cc), every thread
-is refused "potentially unsafe API calls" with one of the errors 900 to 908: allocations, frees, and waiting for an
-event are among them, and no list of them is complete. Nor does it matter on which GPU they are (CUDA Runtime API, 6.4
-Stream Management, cudaThreadExchangeStreamCaptureMode). So there is one lock for all GPUs of the process.
+is refused "potentially unsafe API calls" with one of the errors 900 to 908. Allocations, frees and waiting for an event
+are such calls; no list of them is complete. It does not matter on which GPU they are (CUDA Runtime API, 6.4 Stream
+Management, cudaThreadExchangeStreamCaptureMode). So there is one lock for all GPUs of the process.
 """
 
 import threading
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 
 class _Depth(threading.local):
-    """How often a thread has entered, and not left."""
+    """The number of times that a thread has entered and not yet left."""
 
     value = 0
 
 
 class RecordingLock:
-    """Any number of threads use GPUs, or one records a CUDA graph and no other does anything."""
+    """A lock: either any number of threads use GPUs, or one thread records a CUDA graph and no other does anything."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -38,7 +38,7 @@ class RecordingLock:
         self._recorder: int | None = None
 
     def enter(self) -> None:
-        """Waits until nobody else records. A thread may enter again before it has left."""
+        """Wait until nobody else records. A thread may enter again before it has left."""
         if self._depth.value == 0:
             with self._changed:
                 self._changed.wait_for(lambda: not self._recorders)
@@ -46,14 +46,14 @@ class RecordingLock:
         self._depth.value += 1
 
     def leave(self) -> None:
-        """After each `enter`."""
+        """Leave; call it once for each `enter`."""
         self._depth.value -= 1
         if self._depth.value == 0:
             self._count(users=-1)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """For a thread that has entered: waits until the others have left, and lets none in."""
+        """Wait until all other threads have left, and let none in during the block; the caller must have entered."""
         assert self._depth.value > 0
         me = threading.get_ident()
         self._count(users=-1, recorders=1)  # two that wait for each other to leave would wait for ever
@@ -78,9 +78,9 @@ RECORDINGS = RecordingLock()
 
 
 def retried(call: Callable[P, T]) -> Callable[P, T]:
-    """Calls again what failed because somebody else records, another library in this process for example.
+    """Repeat a call that fails because somebody else records, for example another library in this process.
 
-    :param call: it can be repeated, and leaves its `with gpu:` when it fails
+    :param call: a function that can be repeated, and that leaves its `with gpu:` when it fails
     """
 
     @wraps(call)

@@ -1,4 +1,4 @@
-"""One batch's way through one GPU: images go up, views are cropped there, the graph runs, features come down."""
+"""The way of a batch through one GPU: images are sent, views are cropped, the graph runs, features are fetched."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,9 +18,9 @@ from spai_runtime.errors import EngineError
 class CudaImage:
     """Pixels (H, W, 3) uint8 on a GPU: a `DeviceImage`.
 
-    :param array: CuPy's, contiguous
-    :param ready: an event, after which the pixels are there
-    :param host: what they are sent from, which must live as long
+    :param array: a contiguous array of CuPy's
+    :param ready: an event; after it the pixels are there
+    :param host: the array that they are sent from, which must live as long
     """
 
     def __init__(self, device: str, array: Any, ready: Any, host: NDArray[np.uint8] | None = None) -> None:
@@ -31,10 +31,10 @@ class CudaImage:
 
 
 class CudaSlot:
-    """See `Slot`. One thread at a time uses it.
+    """A slot on one GPU; see `Slot`. Only one thread may use it at a time.
 
-    :param kernel: `crop.crop_kernel`'s
-    :param unfinished: it was launched, and not waited for since or not with success
+    :param kernel: the kernel of `crop.crop_kernel`
+    :param unfinished: whether it was launched, and no later wait has succeeded
     """
 
     def __init__(self, gpu: Gpu, program: Program, contract: Contract, kernel: Any, capacity: int) -> None:
@@ -57,8 +57,8 @@ class CudaSlot:
     def recorded(self) -> bool:
         """Whether a full batch, launched by this thread, runs as one CUDA graph.
 
-        Otherwise its kernels are launched one by one, with the same result: the graph could not be recorded, or ONNX
-        Runtime recorded it for another thread.
+        Otherwise its kernels are launched one by one, with the same result: either the graph could not be recorded, or
+        ONNX Runtime recorded it for another thread.
         """
         return self._execution.recorded(self._views.shape, self._views.data.ptr, [self._features.data.ptr])
 
@@ -96,12 +96,12 @@ class CudaSlot:
         return self._features_host[: self._count]
 
     def done(self) -> bool:
-        """See `Slot`; on a GPU that was lost, `wait` says so."""
+        """See `Slot`; if the GPU was lost, `wait` raises that."""
         with self._gpu:
             return bool(self._finish.done)
 
     def close(self) -> None:
-        """Frees what it holds, once the GPU is through with it or was lost. Closing it again does nothing."""
+        """Free what it holds, once the GPU has finished with it or was lost. To close it again does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -120,7 +120,7 @@ class CudaSlot:
             self._stream.synchronize()
 
     def _hold(self, crops: Sequence[Crop]) -> None:
-        """Keeps the images until they have been read, and lets the stream wait until each is there."""
+        """Keep the images until they have been read, and let the stream wait until each image is there."""
         for image in {id(crop.image): crop.image for crop in crops}.values():
             assert isinstance(image, CudaImage)
             assert image.device == self.device
@@ -135,7 +135,7 @@ class CudaSlot:
             self._kernel(table, *views.shape[1:3], views)
 
     def _run(self, bucket: int) -> None:
-        """The graph, on its own stream: behind the views, before what this slot's stream does next."""
+        """Run the graph on its own stream: after the views are cropped, and before this slot's stream goes on."""
         shape, stream = (bucket, *self._views.shape[1:]), self._execution.stream
         stream.wait_event(self._stream.record(self._cropped))
         self._execution.enqueue(shape, self._views.data.ptr, [self._features.data.ptr])
