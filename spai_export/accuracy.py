@@ -1,4 +1,4 @@
-"""The images of the accuracy check: a sample of a folder that fp32 on a CPU is done with in minutes."""
+"""The images of the accuracy check: a sample of a folder, which fp32 on a CPU can score in minutes."""
 
 import math
 from pathlib import Path
@@ -15,9 +15,9 @@ VIEW_PIXELS = 224**2  # of such a view; a larger one counts as several
 
 
 def sample(folder: Path, policy: ViewPolicy, views: int = VIEWS) -> list[Path]:
-    """Images of a folder that together have at most so many views, drawn with a fixed seed; at least one, if any.
+    """Draws images of a folder, with a fixed seed, that have at most so many views together; at least one, if any.
 
-    :returns: sorted; files that are no images are passed over
+    :returns: the images, sorted; files that are no images are passed over
     """
     found = listed(folder)
     chosen: list[Path] = []
@@ -30,12 +30,12 @@ def sample(folder: Path, policy: ViewPolicy, views: int = VIEWS) -> list[Path]:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is an image in a folder by its name. :raises SourceError: there is no such folder"""
+    """The files of a folder that are images by their names. :raises SourceError: there is no such folder"""
     return [item.path for item in Sources([str(folder)])]
 
 
 def _cost(path: Path, policy: ViewPolicy) -> int:
-    """Of an image in views of VIEW_PIXELS, by its header; 0 where it has none, or is refused."""
+    """The cost of an image in views of VIEW_PIXELS, by its header; 0 where it has none or is refused."""
     try:
         picture = Picture.open(path)
         layout = policy.layout(picture.height, picture.width)

@@ -34,7 +34,7 @@ WHERE_BF16_RUNS = (
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact, and what its graphs were found to be.
+    """An artifact, and what was found out about its graphs.
 
     :param notes: sentences on what was not checked for TensorRT, or on what became of the layers in int8 for a CPU
     """
@@ -45,7 +45,7 @@ class Made:
 
     @property
     def sentences(self) -> Sequence[str]:
-        """What the user is told of it."""
+        """What the user is told of the artifact."""
         accuracy = self.artifact.accuracy
         return [str(self.verified), *([sentence(accuracy)] if accuracy else []), *self.notes]
 
@@ -63,11 +63,11 @@ def export_shared_head(source: Source, folder: Path) -> Path:
 
 
 def make_artifact(source: Source, precision: Precision, encoder: Path, head: Path) -> Made:
-    """Writes an encoder.
+    """Writes the encoder of one artifact, verifies it and compares its scores with those of fp32.
 
-    :param encoder: path to write
-    :param head: that lies there
-    :raises UserError: the graph differs from the checkpoint, is none that TensorRT imports, or gives other scores
+    :param encoder: the path to write
+    :param head: the path of the head, which is there already
+    :raises UserError: the graph differs from the checkpoint, TensorRT does not import it, or it gives other scores
     """
     fused = source.settings.fused(precision)
     opset = FUSED_OPSET if fused else OPSET
@@ -93,7 +93,7 @@ def make_artifact(source: Source, precision: Precision, encoder: Path, head: Pat
 
 
 def _for_cpu(source: Source, encoder: Path, head: Path, verified: Verified, options: Mapping[str, Any]) -> Made:
-    """The encoder that lies there in fp32, in int8, compared with fp32 on the engine that users of a CPU get."""
+    """Quantises the fp32 encoder to int8, and compares it with fp32 on the engine that users of a CPU get."""
 
     def compare() -> Accuracy:
         artifact = Artifact(ONNX, Precision.INT8.value, Graph.of(encoder), Graph.of(head), FOR_CPU)
@@ -125,7 +125,7 @@ def _calibrated(source: Source, views: int) -> Mapping[str, Any]:
 
 
 def _compare(source: Source, encoder: Engine) -> Accuracy:
-    """Scores of an encoder, with the head that is fp32 in all precisions, with those of fp32."""
+    """Compares an encoder's scores with those of fp32; the head is fp32 in all precisions."""
     reference = source.reference
     with Detector(reference.manifest, encoder, reference.head, reference.threshold) as detector:
         return source.compare(detector)
@@ -137,7 +137,7 @@ def _contract(source: Source) -> Contract:
 
 
 def _engine(source: Source, precision: Precision, module: nn.Module, graph: Path) -> Engine:
-    """The graph on the CPU; torch for bf16, for which ONNX Runtime has no kernels there."""
+    """An engine with the graph on the CPU; for bf16 it is torch, since ONNX Runtime has no kernels for it there."""
     if precision is Precision.BF16:
         return TorchEngine(module, "cpu")
     movable = precision is not Precision.FP8  # which ONNX Runtime moves to where it then refuses it

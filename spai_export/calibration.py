@@ -1,4 +1,4 @@
-"""The views that 8 bits find their scales on: a sample of those of a folder of images."""
+"""The views that the scales of 8 bits are found on: a sample of those of a folder of images."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,12 +18,12 @@ IMAGES = 500  # that NVIDIA wants for a ViT, at least
 def calibration_views(paths: Sequence[Path], policy: ViewPolicy, count: int = 512, seed: int = 0) -> NDArray[np.uint8]:
     """A sample of the views of images, to calibrate on: one of each image, then a second of each, and so on.
 
-    NVIDIA wants at least 500 for a ViT; they should be of as many images, and such as will be scored, since a range
-    that no calibration image reaches is clipped. `paths` and `seed` decide which they are.
+    NVIDIA wants at least 500 views for a ViT. They should come from as many images, which should be like those that
+    will be scored, since values that no calibration image reaches are clipped. `paths` and `seed` decide the choice.
 
-    :param paths: of images; those that cannot be read are left out
-    :returns: (count, H, W, 3), fewer where the images have fewer
-    :raises QuantisationError: no image can be read, or views have no one size
+    :param paths: the images; those that cannot be read are left out
+    :returns: (count, H, W, 3), or fewer views where the images have fewer
+    :raises QuantisationError: no image can be read, or the detector's views have no one size
     """
     if None in policy.shape:
         raise QuantisationError("8 bits need views of one size, and these are whole images: choose fp32 or fp16")
@@ -39,10 +39,10 @@ def calibration_views(paths: Sequence[Path], policy: ViewPolicy, count: int = 51
 
 
 def few_images(found: int, wanted: int, views: int) -> list[str]:
-    """A sentence for the user where scales were found on fewer images than they want; none where they suffice.
+    """A sentence for the user where scales were found on too few images; none where there were enough.
 
-    :param found: images that were there to calibrate on
-    :param views: of them, that scales were found on
+    :param found: how many images were there to calibrate on
+    :param views: how many of their views the scales were found on
     """
     if found >= wanted:
         return []
@@ -55,7 +55,7 @@ def few_images(found: int, wanted: int, views: int) -> list[str]:
 def _sampled(
     paths: Sequence[Path], policy: ViewPolicy, count: int, random: np.random.Generator
 ) -> Iterator[tuple[Path, Layout, list[int]]]:
-    """Which views of which images."""
+    """Draws images and views of them: each image's path, its layout, and the indices of its chosen views."""
     layouts: dict[int, Layout] = {}
     for image in map(int, random.permutation(len(paths))):
         if len(layouts) == count:
@@ -72,7 +72,7 @@ def _sampled(
 
 
 def _crops(path: Path, policy: ViewPolicy, layout: Layout, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """(len(indices), H, W, 3); none where the image, whose header was good, cannot be decoded."""
+    """The views with these indices, (len(indices), H, W, 3); none where an image with a good header is not decoded."""
     views = np.empty((len(indices), *layout.shape, 3), np.uint8)
     try:
         picture = Picture.open(path).load()

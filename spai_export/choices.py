@@ -10,7 +10,7 @@ from spai_runtime.manifest import Threshold
 
 
 class Precision(StrEnum):
-    """What the encoder's linear layers, convolution and attention compute in; the rest, and the head, stay fp32."""
+    """The precision of the encoder's linear layers, convolution and attention; the rest, and the head, stay fp32."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -20,7 +20,7 @@ class Precision(StrEnum):
 
     @property
     def quantised(self) -> bool:
-        """Whether matrix products are of 8 bits, with scales found on calibration images."""
+        """Whether matrix products are in 8 bits, with scales found on calibration images."""
         return self in (Precision.INT8, Precision.FP8)
 
 
@@ -32,7 +32,7 @@ class Attention(StrEnum):
     FUSED = "fused"
 
     def fused(self, precision: Precision, *, trt: bool) -> bool:
-        """Whether it is one Attention node; `auto` is what the engine is fast with that the graph is meant for."""
+        """Whether attention is one Attention node; `auto` takes what is faster in the engine that the graph is for."""
         if self is Attention.AUTO:
             return precision in (Precision.FP16, Precision.BF16) and not trt
         return self is Attention.FUSED
@@ -46,7 +46,7 @@ class Int8For(StrEnum):
 
 
 class TrtFor(StrEnum):
-    """Which GPUs plans are built for."""
+    """The GPUs that plans are built for."""
 
     GPU = "gpu"
     RTX = "rtx"
@@ -58,11 +58,12 @@ class Settings:
 
     :param precisions: one artifact each; the first has the plain names of files
     :param trt: whether plans are built from the graphs
-    :param threshold: None takes that of the checkpoint
-    :param images: folder of what lower precisions are calibrated on and compared with fp32 on; None are the examples
-    :param force: whether a detector is written whose scores are too far from those of fp32
-    :param ten_crop: whether it looks at ten crops instead of its own views
-    :param int8_for: None is a GPU where plans are built, else a CPU
+    :param threshold: the detector's threshold; None takes that of the checkpoint
+    :param images: a folder of images that lower precisions are calibrated on and compared with fp32 on; None takes the
+        examples
+    :param force: whether a detector is written even if its scores are too far from those of fp32
+    :param ten_crop: whether the detector looks at ten crops instead of its own views
+    :param int8_for: what runs int8; None means a GPU where plans are built, else a CPU
     """
 
     precisions: tuple[Precision, ...] = (Precision.FP32,)
@@ -75,7 +76,7 @@ class Settings:
     int8_for: Int8For | None = None
 
     def __post_init__(self) -> None:
-        """:raises UserError: settings that do not go together"""
+        """:raises UserError: settings do not go together"""
         for precision in self.precisions:
             if self.precisions.count(precision) > 1:
                 raise UserError(f"--precision {precision} is given twice: once is enough")
@@ -91,25 +92,25 @@ class Settings:
             raise UserError("TensorRT builds nothing from int8 for a CPU: leave out --trt, or --int8-for cpu")
 
     def for_cpu(self, precision: Precision) -> bool:
-        """Whether its graph is for CPUs, and no other place."""
+        """Whether the graph of that precision is for CPUs alone."""
         wanted = self.int8_for or (Int8For.GPU if self.trt else Int8For.CPU)
         return precision is Precision.INT8 and wanted is Int8For.CPU
 
     def around(self, precision: Precision) -> Precision:
-        """What is not quantised is computed in: in fp32 on CPUs, most of which have nothing faster."""
+        """The precision of what is not quantised: fp32 on CPUs, most of which have nothing faster."""
         return Precision.FP32 if self.for_cpu(precision) else precision
 
     def fused(self, precision: Precision) -> bool:
-        """Whether attention is one node, of opset 23, in the graph of that precision."""
+        """Whether attention is one node of opset 23 in the graph of that precision."""
         return self.attention.fused(precision, trt=self.trt)
 
 
 def file_name(name: str, precision: str, *, first: bool) -> str:
-    """`encoder.onnx` → its name in one precision of several: as it is for the first, else `encoder.fp16.onnx`."""
+    """A file's name in one precision of several: `encoder.onnx` for the first, else `encoder.fp16.onnx`."""
     stem, _, suffix = name.partition(".")
     return name if first else f"{stem}.{precision}.{suffix}"
 
 
 def labelled(sentences: Iterable[str], precision: str, *, alone: bool) -> list[str]:
-    """Sentences on one precision that say which it is, where there are several."""
+    """Sentences on one precision, which name it where there are several."""
     return [sentence if alone else f"{precision}: {sentence}" for sentence in sentences]

@@ -208,7 +208,7 @@ def export(
 
 
 def _images(images: Path | None, calibrate: Path | None) -> Path | None:
-    """What --images names, or its old name."""
+    """The folder that --images names, or its old name --calibrate."""
     if calibrate is not None:
         if images is not None:
             raise UserError("--calibrate is the old name of --images: give --images alone")
@@ -227,5 +227,5 @@ def _show(report: "ExportReport | PlanReport") -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point; :returns: the exit code."""
+    """The entry point of the command. :returns: the exit code"""
     return execute(app, "spai-export", arguments)

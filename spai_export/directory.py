@@ -35,14 +35,14 @@ class ExportReport:
 
     @property
     def files(self) -> Sequence[Path]:
-        """All that was written, each once; detector.json is the last."""
+        """All files that were written, each once; detector.json is the last."""
         names = [name for artifact in self.manifest.artifacts for name in artifact.files]
         written = (FILE_NAME,) if self.own_card else (card.FILE_NAME, FILE_NAME)
         return [self.directory / name for name in (*dict.fromkeys(names), *written)]
 
     @property
     def sentences(self) -> Sequence[str]:
-        """What the user is told of it."""
+        """What the user is told of the export."""
         alone, limit = len(self.made) == 1, self.manifest.threshold
         found = [line for one in self.made for line in labelled(one.sentences, one.artifact.precision, alone=alone)]
         kept = [f"{card.FILE_NAME} is your own and stays as it is: no model card was written"] if self.own_card else []
@@ -57,8 +57,8 @@ def export(ckpt: Path, output: Path, settings: Settings | None = None) -> Export
 def write(source: Source, output: Path, origin: Mapping[str, Any] | None = None) -> ExportReport:
     """Exports, verifies, compares with fp32, and only then lets the files appear in `output`.
 
-    :param origin: what `provenance` says besides, of where the checkpoint came from
-    :raises UserError: graphs differ from the checkpoint, are none that TensorRT imports, or give other scores; or
+    :param origin: what `provenance` says in addition of where the checkpoint came from
+    :raises UserError: graphs differ from the checkpoint, TensorRT does not import them, or they give other scores; or
         `output` cannot be written
     """
     source.check_images()
@@ -78,7 +78,7 @@ def write(source: Source, output: Path, origin: Mapping[str, Any] | None = None)
 
 @contextmanager
 def writing(directory: Path) -> Iterator[Path]:
-    """A folder whose files appear in the directory when the block ends without an error, detector.json the last.
+    """Gives a folder whose files appear in the directory when the block ends without an error, detector.json last.
 
     :raises ExportError: the directory cannot be written
     """
@@ -92,7 +92,7 @@ def writing(directory: Path) -> Iterator[Path]:
 def describe(manifest: Manifest, folder: Path, directory: Path) -> None:
     """Writes detector.json and the model card into a folder.
 
-    :param directory: where they are to appear; a README.md there that is its user's own stays
+    :param directory: the directory where they are to appear; a README.md there that is its user's own stays
     """
     if not card.is_users(directory):
         card.write(manifest, folder)
@@ -100,7 +100,7 @@ def describe(manifest: Manifest, folder: Path, directory: Path) -> None:
 
 
 def _provenance(source: Source) -> dict[str, Any]:
-    """What all artifacts were made of and with; what is found of one stands in its `options`."""
+    """What all artifacts were made from and made with; what holds for one artifact stands in its `options`."""
     runtime = import_runtime()  # whose package has one of several names
     tower = source.checkpoint.tower
     return {
@@ -113,9 +113,9 @@ def _provenance(source: Source) -> dict[str, Any]:
 
 
 def _licences(source: Source) -> dict[str, str]:
-    """In the words of who published them: of the authors' code, and of weights that are a file of the zoo to the byte.
+    """The licences of the authors' code, and of the weights if they are exactly a file of the zoo, in its words.
 
-    Those of any other checkpoint are their maker's to license.
+    The weights of any other checkpoint are licensed by whoever made them.
     """
     published = (entry.file for entry in ZOO.values() if entry.file.sha256 == source.checkpoint.sha256)
     weights = next((file.licence for file in published), None)

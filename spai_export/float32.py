@@ -1,7 +1,7 @@
 """A graph in half precision → the same graph in float32, for engines that have no kernels for it.
 
-ONNX Runtime has none for bfloat16 on the CPU. What is left to verify there is everything but the rounding of the
-products: the structure, and the weights, which keep their rounded values.
+ONNX Runtime has no kernels for bfloat16 on the CPU. In float32, everything but the rounding of the products can still
+be verified: the structure, and the weights, which keep their rounded values.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ ELEMENT_ATTRIBUTES = "to", "dtype", "output_dtype", "softmax_precision"  # that 
 
 
 def to_float32(model: ModelProto) -> ModelProto:
-    """A copy in which every tensor of 16 bits, and every cast to one, is of 32; a cast to 32 does nothing then."""
+    """A copy in which every tensor of 16 bits, and every cast to one, has 32; a cast to 32 then does nothing."""
     copy = ModelProto()
     copy.CopyFrom(model)
     _convert(copy.graph)

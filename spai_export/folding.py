@@ -1,13 +1,13 @@
-"""What is computed for every view, and could be computed once: folded into the weights of an encoder that is exported.
+"""Folds what is computed for every view, and could be computed once, into the weights of an exported encoder.
 
 Only copies that compute in fp32 are folded, since rounded weights would be rounded elsewhere. Half-precision graphs
-keep the form that TensorRT fuses. A folded encoder gives the features of the other to the rounding of fp32.
+keep the form that TensorRT fuses. A folded encoder gives the same features as before, up to the rounding of fp32.
 
-What was tried on SPAI's encoder, each alone, is the table below: processor time without it over that with it, on one
-thread of a processor with AMX that had other work too, batches of two views, the medium model of benchmarks/models.py,
-in ONNX Runtime, in OpenVINO, and in OpenVINO with products in bf16; the median over runs where there were several. The
-same pair differed by up to 0.03 between runs, so a single row of 1.01 or 1.02 says little. `benchmarks/test_graph.py`
-measures again what is kept.
+The table below shows what was tried on SPAI's encoder, each step alone: processor time without the step over that with
+it. It was measured on one thread of a processor with AMX that had other work too, with batches of two views and the
+medium model of benchmarks/models.py, in ONNX Runtime, in OpenVINO, and in OpenVINO with products in bf16; where there
+were several runs, it is the median. The same pair differed by up to 0.03 between runs, so a single row of 1.01 or 1.02
+says little. `benchmarks/test_graph.py` measures again what is kept.
 
 | tried | ONNX Runtime | OpenVINO | bf16 | |
 |---|---|---|---|---|
@@ -41,7 +41,7 @@ from spai_train.models.vit import Backbone, ShapelessAttention
 class SplitAttention(nn.Module):
     """A `ShapelessAttention` for inference, whose queries, keys and values come from a layer each.
 
-    Of one layer's output, an engine would copy each to a place of its own. Queries come scaled.
+    An engine would copy each of them out of one layer's output to a place of its own. Queries come scaled.
     """
 
     def __init__(self, attention: ShapelessAttention) -> None:
@@ -61,8 +61,8 @@ class SplitAttention(nn.Module):
     def _by_head(self, x: Tensor) -> Tensor:
         """(N, L, C) → (N, heads, L, C / heads)
 
-        The reshape, which changes nothing, stands between the transposes of keys, of which the exporter would make one:
-        that one moves single numbers instead of rows, which is slower in OpenVINO.
+        The reshape changes nothing, but keeps the exporter from joining the two transposes of keys into one, which
+        would move single numbers instead of rows: that is slower in OpenVINO.
         """
         tokens, width = x.shape[1], x.shape[2] // self.heads
         x = x.reshape(-1, tokens, self.heads, width).transpose(1, 2)
@@ -75,23 +75,23 @@ class SplitAttention(nn.Module):
 
 
 def fold(encoder: nn.Module) -> None:
-    """Folds, in place, whatever is known to be worth it; of a detector that has none of it, nothing.
+    """Folds, in place, whatever is known to be worth it; a detector that has none of it stays as it is.
 
-    :param encoder: in fp32 and in eval mode
+    :param encoder: an encoder in fp32 and in eval mode
     """
     fold_norms(encoder)
     split_attention(encoder)
 
 
 def fold_norms(encoder: nn.Module) -> None:
-    """Scale and shift of a LayerNorm become part of the linear layer behind it, where nothing else reads them."""
+    """Makes a LayerNorm's scale and shift part of the linear layer behind it, where nothing else reads them."""
     for norm, layer in _followed(encoder):
         if norm.elementwise_affine:
             fold_affine(norm, layer)
 
 
 def split_attention(encoder: nn.Module) -> None:
-    """Every attention becomes a `SplitAttention`."""
+    """Replaces every attention by a `SplitAttention`."""
     for module in [*encoder.modules()]:
         for name, child in module.named_children():
             if isinstance(child, ShapelessAttention):
@@ -99,7 +99,7 @@ def split_attention(encoder: nn.Module) -> None:
 
 
 def _followed(encoder: nn.Module) -> Iterator[tuple[nn.LayerNorm, nn.Linear]]:
-    """The LayerNorms of blocks and projectors, with the linear layer that reads them."""
+    """The LayerNorms of blocks and projectors, each with the linear layer that reads it."""
     for module in encoder.modules():
         if isinstance(module, Backbone):
             for block in module.blocks:
@@ -113,7 +113,7 @@ def _followed(encoder: nn.Module) -> Iterator[tuple[nn.LayerNorm, nn.Linear]]:
 
 
 def fold_affine(norm: nn.LayerNorm, layer: nn.Linear) -> None:
-    """W(γ ∘ x + β) + b = (W ∘ γ)x + (Wβ + b), computed in float64, in place; the layer has a bias afterwards."""
+    """Uses W(γ ∘ x + β) + b = (W ∘ γ)x + (Wβ + b), in float64 and in place; the layer has a bias afterwards."""
     weight = layer.weight.double()
     bias = weight @ norm.bias.double()
     if layer.bias is not None:
@@ -137,5 +137,5 @@ def _thirds(bias: Tensor | None) -> tuple[Tensor | None, ...]:
 
 
 def _fixed(values: Tensor) -> nn.Parameter:
-    """In fp32, for inference."""
+    """A tensor as a parameter in fp32, for inference."""
     return nn.Parameter(values.to(torch.float32), requires_grad=False)

@@ -19,20 +19,20 @@ INSTALL = install("quantize")
 
 
 class QuantisationError(UserError):
-    """A graph that could not be quantised, or a calibration without images; why, in one sentence."""
+    """A graph that could not be quantised or a calibration without images, and why, in one sentence."""
 
 
 def require_modelopt() -> None:
-    """:raises QuantisationError: it is not installed; for whoever wants to say so before anything long begins"""
+    """:raises QuantisationError: it is not installed; call this before anything that takes long"""
     if importlib.util.find_spec("modelopt") is None:
         raise QuantisationError(f"ModelOpt is not installed: {INSTALL}")
 
 
 def run_modelopt(folder: Path, arguments: Mapping[str, object]) -> None:
-    """encoder.onnx and views.npy of a folder → its quantised.onnx; whatever else it writes lies in the folder too.
+    """Quantises: a folder's encoder.onnx and views.npy → its quantised.onnx; other files that it writes stay there too.
 
-    :param arguments: of modelopt.onnx.quantization.quantize, beside files and data
-    :raises QuantisationError: with the last line of what it said
+    :param arguments: arguments of modelopt.onnx.quantization.quantize, beside files and data
+    :raises QuantisationError: it has failed; the error has the last line of what it said
     """
     environment = {"TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ran = subprocess.run(
@@ -59,7 +59,7 @@ def _reason(ran: subprocess.CompletedProcess[str]) -> str:
 
 
 def _in_this_process(arguments: Mapping[str, Any]) -> None:
-    """What the other process does, in the folder."""
+    """Quantises in the folder; this runs in the other process."""
     import numpy as np  # noqa: PLC0415
 
     onnxruntime = import_runtime()

@@ -36,7 +36,7 @@ def export_encoder(encoder: nn.Module, shape: ViewShape, path: Path, opset: int 
     """Writes `views` uint8 (N, H, W, 3) → `features` float32 (N, D), or (P, D) where a view is looked at in windows.
 
     :param shape: height H and width W of a view; None where every image has its own
-    :param opset: FUSED_OPSET where its attention is fused
+    :param opset: the opset; it is FUSED_OPSET where attention is fused
     """
     sides = zip(("height", "width"), shape, strict=True)
     dynamic = {axis: Dim(name, min=1) for axis, (name, side) in enumerate(sides, start=1) if side is None}
@@ -89,9 +89,9 @@ def _export(
 
 
 def _save(model: onnx_ir.Model, path: Path) -> None:
-    """Writes one file. torch's own `save` puts weights of more than 1.5 GB beside it, which 2 GiB have room for.
+    """Writes one file of up to 2 GiB; torch's own `save` would put weights of more than 1.5 GB into a second one.
 
-    :raises ExportError: they have not
+    :raises ExportError: the graph is larger than 2 GiB
     """
     weights = [value.const_value for value in model.graph.initializers.values()]
     size = sum(tensor.nbytes for tensor in weights if tensor is not None)
@@ -104,9 +104,9 @@ def _save(model: onnx_ir.Model, path: Path) -> None:
 
 
 def _take_shapes_from_the_cast(model: onnx_ir.Model) -> None:
-    """Lets whoever asks for the shape of the pixels ask for that of what they are cast to, which is the same.
+    """Makes nodes that ask for the shape of the pixels ask for that of the cast pixels, which is the same.
 
-    Flattening, for one, asks for the number of views, and TensorRT takes uint8 into a Cast alone.
+    Flattening, for example, asks for the number of views, and TensorRT takes uint8 into a Cast alone.
     """
     changed = False
     for value in model.graph.inputs:
@@ -122,9 +122,9 @@ def _take_shapes_from_the_cast(model: onnx_ir.Model) -> None:
 def describe_graph(path: Path, manifest: Manifest, precision: str) -> None:
     """Writes into a graph's `metadata_props` what detector.json says of the detector, so that a lone file says it too.
 
-    It is said as of the export: a later calibration changes detector.json alone.
+    The text is that of the export: a later calibration changes detector.json alone.
 
-    :param precision: of this graph
+    :param precision: the precision of this graph
     """
     fields = msgspec.to_builtins(manifest)
     about = {name: value for name, value in fields.items() if name not in ("artifacts", "provenance")}
@@ -135,9 +135,9 @@ def describe_graph(path: Path, manifest: Manifest, precision: str) -> None:
 
 
 def check_graph(path: Path) -> None:
-    """What every back end relies on, beyond onnx.checker.
+    """Checks what every back end relies on, beyond onnx.checker.
 
-    :raises ExportError: an external tensor, a DFT, or a uint8 that feeds anything but a Cast
+    :raises ExportError: there is an external tensor, a DFT, or a uint8 that feeds anything but a Cast
     """
     onnx.checker.check_model(str(path), full_check=True)
     graph = onnx.load(str(path), load_external_data=False).graph
@@ -153,7 +153,7 @@ def check_graph(path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs its opset conversions and warns of its own deprecations; neither is for the user."""
+    """Hides the exporter's log of opset conversions and warnings of its own deprecations from the user."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
 """An encoder in half precision: a copy whose forward says where numbers are rounded, so that no exporter decides it.
 
-Which modules compute in half, and why these, the detector says: `DetectorSpec.halve`.
+The detector says which modules compute in half, and why: `DetectorSpec.halve`.
 """
 
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ COMPUTED_IN: Mapping[Precision, torch.dtype] = {
 def cast(detector: DetectorSpec, encoder: nn.Module, precision: Precision, *, fused: bool = False) -> nn.Module:
     """A copy for inference that computes in that precision; in fp32 it computes what the encoder does, bit for bit.
 
-    :param detector: whose encoder it is
-    :param precision: of 8 bits: the fp16 copy, which quantisation starts from
+    :param detector: the detector whose encoder it is
+    :param precision: one of 8 bits gives the fp16 copy, which quantisation starts from
     :param fused: whether attention is one operator, for opset 23, instead of products around a softmax
     """
     copy, dtype = deepcopy(encoder), COMPUTED_IN[precision]

@@ -1,7 +1,7 @@
 """int8 and fp8 for TensorRT: ModelOpt puts QuantizeLinear and DequantizeLinear around the encoder's matrix products.
 
 It starts from the encoder in fp16 (`spai_export.precision`) with attention written out: what is not quantised stays as
-it is there. Quantised are the products of the blocks and of the projectors; spectral filter, patch embedding,
+it is there. The products of the blocks and of the projectors are quantised; spectral filter, patch embedding,
 statistics and spectral context are not.
 """
 
@@ -34,9 +34,9 @@ STEPS = {Precision.INT8: 127.0, Precision.FP8: 127.0**2 / 448}
 class Quantised:
     """What ModelOpt has done.
 
-    :param products: names of the nodes whose factors are quantised
-    :param left: of those between patch embedding and statistics whose factors are not: attention in int8, and what
-        ModelOpt finds not worth it (a dimension below 16)
+    :param products: the names of the nodes whose factors are quantised
+    :param left: the names of those between patch embedding and statistics whose factors are not: attention in int8, and
+        what ModelOpt finds not worth it (a dimension below 16)
     """
 
     products: tuple[str, ...]
@@ -46,9 +46,9 @@ class Quantised:
 def excluded_nodes(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that ModelOpt could quantise and must not: all not between patch embedding and statistics.
 
-    The exporter's names change with torch, so the rule is the graph's: what a convolution depends on is the spectral
-    filter, and what depends on a reduction is statistics and spectral context (LayerNorm is one node and reduces
-    nothing here).
+    The exporter's names change with torch, so the rule looks at the graph: what a convolution depends on is the
+    spectral filter, and what depends on a reduction is statistics and spectral context (LayerNorm is one node and
+    reduces nothing here).
     """
     nodes = model.graph.node
     before, behind = _ancestors(nodes), _descendants(nodes)
@@ -56,7 +56,7 @@ def excluded_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def _ancestors(nodes: Sequence[onnx.NodeProto]) -> set[int]:
-    """Indices of the convolutions and of all that they depend on; nodes are in topological order."""
+    """The indices of the convolutions and of all that they depend on; nodes are in topological order."""
     wanted: set[str] = set()
     found = set()
     for index in reversed(range(len(nodes))):
@@ -68,7 +68,7 @@ def _ancestors(nodes: Sequence[onnx.NodeProto]) -> set[int]:
 
 
 def _descendants(nodes: Sequence[onnx.NodeProto]) -> set[int]:
-    """Indices of the reductions and of all that depends on them."""
+    """The indices of the reductions and of all that depends on them."""
     reached: set[str] = set()
     found = set()
     for index, node in enumerate(nodes):
@@ -81,7 +81,7 @@ def _descendants(nodes: Sequence[onnx.NodeProto]) -> set[int]:
 def quantize(path: Path, precision: Precision, views: NDArray[np.uint8], output: Path) -> Quantised:
     """Writes the quantised encoder: the same input and output, Q/DQ of zero point 0, scales of the type they scale.
 
-    A range is that of the largest value on `views`; that of least divergence ("entropy") takes several times longer
+    A range is set by the largest value on `views`; the range of least divergence ("entropy") takes several times longer
     and is not reliably nearer to fp32. int8 leaves attention's products in fp16: a softmax over 200 tokens has values
     around 1/200, and one step of int8 is 1/127.
 
@@ -109,7 +109,7 @@ def quantize(path: Path, precision: Precision, views: NDArray[np.uint8], output:
 def _annotated(
     source: onnx.ModelProto, precision: Precision, views: NDArray[np.uint8], folder: Path
 ) -> onnx.ModelProto:
-    """The graph with ModelOpt's Q/DQ."""
+    """Gives the graph with ModelOpt's Q/DQ."""
     onnx.save(source, str(folder / "encoder.onnx"))
     np.save(folder / "views.npy", views)
     arguments = {
@@ -124,7 +124,7 @@ def _annotated(
 
 
 def _number(model: onnx.ModelProto) -> dict[str, str]:
-    """Puts a number of fixed width before every name: ModelOpt takes a name for a pattern that others may begin with.
+    """Puts a number of fixed width before every name: ModelOpt matches a name with all that begin with it.
 
     :returns: the new names → the old
     """
@@ -135,7 +135,7 @@ def _number(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _quantised(model: onnx.ModelProto, source: onnx.ModelProto, names: Mapping[str, str]) -> Quantised:
-    """:raises QuantisationError: ModelOpt quantised nothing, or what it must not"""
+    """:raises QuantisationError: ModelOpt quantised nothing, or something that it must not"""
     dequantised = {value for node in model.graph.node if node.op_type == "DequantizeLinear" for value in node.output}
     found = {node.name for node in model.graph.node if dequantised.intersection(node.input)} & names.keys()
     excluded = set(excluded_nodes(source))
@@ -149,10 +149,11 @@ def _quantised(model: onnx.ModelProto, source: onnx.ModelProto, names: Mapping[s
 
 
 def _fix_scales(model: onnx.ModelProto, source: onnx.ModelProto, steps: float) -> None:
-    """Scales in the type of what they scale, and those of weights without ONNX Runtime's floor.
+    """Gives scales the type of what they scale, and computes those of weights without ONNX Runtime's floor.
 
     ModelOpt gives every softmax a float32 scale, which Q/DQ of a half tensor may not have. ONNX Runtime takes 1 for
-    a scale below the smallest normal number, in fp16 that of a channel of weights below 0.008: all would become 0.
+    a scale below the smallest normal number, which in fp16 is that of a channel of weights below 0.008: all of these
+    weights would become 0.
     """
     types = _types(source)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -170,13 +171,13 @@ def _fix_scales(model: onnx.ModelProto, source: onnx.ModelProto, steps: float) -
 
 
 def _weight_scale(weight: NDArray[Any], axis: int | None, steps: float) -> NDArray[np.float32]:
-    """Largest value / steps of each channel, 1 where the channel is 0 throughout."""
+    """The scale of each channel: its largest value / steps, or 1 where the channel is 0 throughout."""
     others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
     largest = np.abs(weight.astype(np.float32)).max(axis=others)
     return np.where(largest > 0, np.maximum(largest / np.float32(steps), 2.0**-24), 1).astype(np.float32)
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """Of every computed tensor by name."""
+    """The element type of every computed tensor, by name."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     return {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}

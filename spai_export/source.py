@@ -1,4 +1,4 @@
-"""A checkpoint on its way to an engine: its modules in each precision, and what it says in fp32."""
+"""A checkpoint on its way to an engine: its modules in each precision, and its scores in fp32."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,22 +44,22 @@ class Source:
     @classmethod
     def load(cls, ckpt: Path, settings: Settings, detector: str | None = None, tower: Path | None = None) -> Self:
         """:param detector, tower: see `load_checkpoint`
-        :raises UserError: it is no checkpoint, or one of another detector; see also the class
+        :raises UserError: it is no checkpoint or one of another detector; see also the class
         """
         return cls(load_checkpoint(ckpt, detector, tower), settings)
 
     @property
     def head(self) -> nn.Module:
-        """In fp32, as it is whatever the precision."""
+        """The head, which is in fp32 whatever the precision is."""
         return self.model.head
 
     def encoder(self, precision: Precision) -> nn.Module:
-        """A copy that computes in that precision."""
+        """A copy of the encoder that computes in that precision."""
         around, fused = self.settings.around(precision), self.settings.fused(precision)
         return cast(self.checkpoint.detector, self.model.encoder, around, fused=fused)
 
     def traced(self, precision: Precision) -> nn.Module:
-        """The same, in the form that its graph is written in."""
+        """A copy of the encoder in that precision, in the form in which its graph is written."""
         copy = self.encoder(precision)
         if precision is Precision.FP32:
             fold(copy)
@@ -67,16 +67,16 @@ class Source:
 
     @cached_property
     def images(self) -> Sequence[Path]:
-        """On which lower precisions are compared with fp32."""
+        """The images on which lower precisions are compared with fp32."""
         return sample(self.settings.images or examples(), self.manifest.views)
 
     @property
     def folder_size(self) -> int:
-        """How many images there are to choose from, of those that the settings name."""
+        """How many images there are to choose from in the folder that the settings name."""
         return 0 if self.settings.images is None else len(listed(self.settings.images))
 
     def check_images(self) -> None:
-        """Before minutes of exporting: whether the images that the settings name are there.
+        """Checks that the images that the settings name are there, before minutes of exporting.
 
         :raises UserError: there is no such folder, or no image in it
         """
@@ -85,7 +85,7 @@ class Source:
 
     @property
     def calibration(self) -> Sequence[Path]:
-        """On which the scales of 8 bits are found: images that the accuracy check does not score, if there are any."""
+        """The images on which the scales of 8 bits are found: those that the accuracy check does not score, if any."""
         assert self.settings.images is not None
         scored = set(self.images)
         return [path for path in listed(self.settings.images) if path not in scored] or self.images
@@ -105,11 +105,11 @@ class Source:
         return AccuracyCheck(self.reference, self.images, folder.name if folder else "the examples", AGAINST)
 
     def compare(self, detector: Detector) -> Accuracy:
-        """How far a detector's scores are from those of fp32."""
+        """Measures how far a detector's scores are from those of fp32."""
         return self._check.compare(detector)
 
     def check_accuracy(self, detector: Detector) -> Accuracy:
-        """The same, for a detector that is to be written. :raises ExportError: see `accept`"""
+        """Compares as `compare` does, for a detector that is to be written. :raises ExportError: see `accept`"""
         return self.accept(self.compare(detector))
 
     def accept(self, found: Accuracy) -> Accuracy:
@@ -122,9 +122,9 @@ class Source:
 
 
 def with_ten_crops(manifest: Manifest, spec: DetectorSpec) -> Manifest:
-    """A detector that looks at ten crops of the size of its own view; what it resizes images to before stays.
+    """A detector that looks at ten crops of the size of its own view; it resizes images before as it did.
 
-    :raises UserError: it is none that scores each view alone
+    :raises UserError: the detector does not score each view alone
     """
     views = manifest.views
     if not (spec.averages and isinstance(views, CentreCrop)):

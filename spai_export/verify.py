@@ -1,7 +1,7 @@
-"""Torch against the exported graphs, as the runtime loads them: does a detector compute what its checkpoint does?
+"""Compares torch with the exported graphs as the runtime loads them: do they compute what the checkpoint does?
 
-Graphs in half precision are compared in float32, theirs and torch's: the rounded weights and the structure are what can
-be wrong with them, to the same tolerances. What rounding the products does to scores, the accuracy check finds.
+Graphs in half precision are compared in float32, both theirs and torch's, with the same tolerances: the rounded weights
+and the structure are what can be wrong in them. The accuracy check finds what the rounding of products does to scores.
 """
 
 import tempfile
@@ -34,8 +34,8 @@ WHOLE_SIDES = ((64, 96), (97, 65), (150, 33))  # heights and widths of views whe
 
 @dataclass(frozen=True)
 class Differences:
-    """Largest differences, of features relative to the largest of them where that is above 1, as wide ones may be 100;
-    None of attention that a head does not give.
+    """The largest differences. Those of features are relative to the largest feature where that is above 1, since it
+    may be 100 in wide ones; that of attention is None if the head gives none.
     """
 
     features: float
@@ -43,7 +43,7 @@ class Differences:
     attention: float | None = None
 
     def numbers(self) -> dict[str, float]:
-        """By the name of the output."""
+        """The differences by the name of the output."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
@@ -58,8 +58,8 @@ HALF_TOLERANCE = replace(TOLERANCE, features=1e-3)  # a graph rounds scalar cons
 class Verified:
     """What `verify` found.
 
-    :param differences: of the graphs from torch, both computing in float32
-    :param tolerance: what they may be
+    :param differences: those of the graphs from torch, both computing in float32
+    :param tolerance: how large they may be
     """
 
     differences: Differences
@@ -79,11 +79,11 @@ class Verified:
 
 
 def verify(manifest: Manifest, encoder: nn.Module, head: nn.Module, graphs: tuple[Path, Path]) -> Verified:
-    """Runs both and their graphs on the same views, in batches of several sizes.
+    """Runs encoder, head and their graphs on the same views, in batches of several sizes.
 
     :param manifest: says the shape of a view, the width of its features, and whether there is attention
-    :param encoder, head: in eval mode
-    :param graphs: that they were exported to
+    :param encoder, head: the modules, in eval mode
+    :param graphs: the graphs that they were exported to
     :raises ExportError: a difference is above what is tolerated
     """
     half = _is_half(encoder)
@@ -100,7 +100,7 @@ def verify(manifest: Manifest, encoder: nn.Module, head: nn.Module, graphs: tupl
 
 
 def sample_views(count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """(count, height, width, 3) uint8 from a fixed seed: ramps, noise, and noise on ramps, in turn."""
+    """Draws views (count, height, width, 3) uint8 from a fixed seed: ramps, noise, and noise on ramps, in turn."""
     random = np.random.default_rng(0)
     ramp = np.add.outer(np.arange(height), np.arange(width))[None, :, :, None] * 128 / max(height, width)
     noise = random.uniform(0, 255, (count, height, width, 3))
@@ -114,7 +114,7 @@ def _tolerance(*, half: bool, attention: bool) -> Differences:
 
 
 def _shapes(policy: ViewPolicy) -> Sequence[tuple[int, int]]:
-    """Heights and widths of views to try."""
+    """The heights and widths of views to try."""
     height, width = policy.shape
     if height is not None and width is not None:
         return [(height, width)]
@@ -126,7 +126,7 @@ def _is_half(encoder: nn.Module) -> bool:
 
 
 def _single(encoder: nn.Module) -> nn.Module:
-    """A copy that computes in float32 with the weights of its precision."""
+    """A copy of a module that computes in float32 with the rounded weights of its precision."""
     copy = deepcopy(encoder).float()
     for module in copy.modules():
         if isinstance(module, Half):
@@ -152,7 +152,7 @@ def _in_float32(graph: Path) -> Iterator[Path]:
 
 
 def _head_differences(manifest: Manifest, head: nn.Module, graph: Path, features: Tensor) -> list[float]:
-    """Of logit, and of attention if there is one, for batches of two images.
+    """The differences of the logit, and of the attention if there is one, for batches of two images.
 
     :param features: (V, D)
     """

@@ -1,4 +1,4 @@
-"""The process behind `spai-run --detector NAME`: a published checkpoint → its export in the user's cache.
+"""The process behind `spai-run --detector NAME`: it exports a published checkpoint into the user's cache.
 
 `spai_runtime.zoo` starts it where the export is missing, and reads the exported directory when it has ended.
 """
@@ -94,7 +94,7 @@ def _export(entry: Entry, folder: Path, progress: "_Progress") -> None:
 
 
 class _Progress:
-    """What is said on a terminal; huggingface_hub draws its bar there too, and its log is not for the user."""
+    """Progress on a terminal. huggingface_hub draws its bar there too; its log is not for the user."""
 
     def __init__(self, wanted: Wanted) -> None:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -109,7 +109,7 @@ class _Progress:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """While one process exports a detector, others wait for it."""
+    """A context that one process has at a time for a detector; others wait while it exports."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = open_locked(folder.with_name(f"{folder.name}.lock"), wait=True)

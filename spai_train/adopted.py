@@ -1,4 +1,4 @@
-"""A recipe of `fit` with what it takes from elsewhere where the user has not chosen: dimensions of a pre-training."""
+"""The recipe of a fit, with dimensions that the user has not chosen taken from the pre-training that it loads."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -42,9 +42,9 @@ def load_fit(recipe: str | Path, overrides: Mapping[str, Any], defaults: Mapping
 
 
 def _taken(values: Mapping[str, Any], chosen: Collection[str]) -> dict[str, Any]:
-    """Dimensions of the backbone that is loaded which are other than those of the recipe, and which nobody has chosen.
+    """The loaded backbone's dimensions that differ from the recipe's, where nobody has chosen them.
 
-    :param values: of the recipe, which no type has been checked of
+    :param values: the recipe's values, whose types have not been checked
     """
     name, pretrained, model = values.get("detector", DEFAULT), values.get("pretrained"), values.get("model", {})
     if not (isinstance(name, str) and isinstance(pretrained, str) and isinstance(model, dict)):

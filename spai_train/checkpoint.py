@@ -1,7 +1,7 @@
 """Checkpoints: what the authors of a detector write, what we write, and nothing that runs code.
 
-Our `.safetensors` say in their header which detector they are of, and carry its dimensions. Any other file is of the
-detector that recognises its tensors. Inside, names are always ours.
+Our `.safetensors` say in their header which detector they are of, and carry its dimensions. Any other file belongs
+to the detector that recognises its tensors. In memory, tensors always have our names.
 """
 
 import json
@@ -35,8 +35,8 @@ class Card:
     """What a detector says of itself; an export copies it into detector.json.
 
     :param notice: one line that a user must read before trusting a score, or ""
-    :param threshold: on the score, in [0, 1]; `threshold_source` says how it was found
-    :param positive: what it says of images that it does not call real
+    :param threshold: the score's threshold, in [0, 1]; `threshold_source` says how it was found
+    :param positive: its word for images that it does not call real
     """
 
     name: Name = "spai"
@@ -50,7 +50,7 @@ class Card:
 class Checkpoint:
     """A loaded checkpoint: enough to rebuild the model, and where it came from.
 
-    :param detector: that it is of
+    :param detector: the detector that it belongs to
     :param config: the dimensions, of the kind `detector.config`
     :param tower: the file that its backbone came from, if that is another one
     """
@@ -73,11 +73,11 @@ class Checkpoint:
 def load_checkpoint(path: str | Path, detector: str | None = None, tower: Path | None = None) -> Checkpoint:
     """Reads a checkpoint of any detector in the table.
 
-    :param path: of a file, or of a folder with the files of a detector that has several
-    :param detector: that it must be of; None takes it from the header, else from the names of the tensors
+    :param path: a file, or a folder with the files of a detector that has several
+    :param detector: the detector it must belong to; None takes it from the header, else from the names of the tensors
     :param tower: the file of a backbone that the checkpoint leaves out; None looks for the published one beside it
-    :raises CheckpointError: no checkpoint, one of another detector, tensors missing or left over, or a pickle that asks
-        for code
+    :raises CheckpointError: it is no checkpoint or one of another detector, tensors are missing or left over, or its
+        pickle asks for code
     :raises UserError: there is no detector of that name
     """
     path, asked = Path(path), None if detector is None else find(detector)
@@ -105,11 +105,11 @@ def save_checkpoint(path: str | Path, model: DetectorModel, card: Card) -> None:
 
 
 def save_upstream(path: str | Path, model: DetectorModel) -> None:
-    """Writes what the code of the detector's authors reads.
+    """Writes a checkpoint that the code of the detector's authors reads.
 
     :param path: a `.pth`, or a folder for the files of a detector that has several
-    :raises CheckpointError: their layout has no place for the model, there is none to write, or it is of several files
-        and the path is not, or the other way round
+    :raises CheckpointError: their layout has no place for the model, we write no layout of theirs, or the layout has
+        several files and the path is that of one, or the other way round
     """
     path, spec = Path(path), find(model.detector)
     if spec.to_upstream is None:
@@ -154,7 +154,7 @@ def _named(header: _Header, asked: DetectorSpec | None, path: Path) -> DetectorS
 
 
 def _recognised(content: Content, asked: DetectorSpec | None) -> DetectorSpec:
-    """The detector that knows the tensors; where none does, the one asked for, whose reading says what is missing."""
+    """The detector that recognises the tensors; else the one asked for, which then says what is missing."""
     found = [spec for spec in every() if spec.recognises(content.state)]
     if not found or asked in found:
         return asked or find(DEFAULT)

@@ -45,7 +45,7 @@ for module in COMMANDS:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point; :returns: the exit code."""
+    """The entry point of the command. :returns: the exit code"""
     return execute(app, "spai-train", arguments)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: a backbone, perhaps pre-trained, and all that is learned behind it → a detector's checkpoint."""
+"""Fine-tuning: a backbone, perhaps pre-trained, and what is learned behind it → a detector's checkpoint."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -125,10 +125,10 @@ def fit(
 
     :param resume: goes on from the state in `output`, if there is one, and ends with the weights that a run left
         alone ends with
-    :param chosen: keys of the recipe that somebody has chosen, None all: `batch_size` follows the data where it is
-        not among them
+    :param chosen: keys of the recipe that somebody has chosen, None for all: `batch_size` follows the data where it
+        is not among them
     :param notes: lines about the recipe for the log
-    :raises UserError: tables, images, devices or sizes that will not do, before the first step
+    :raises UserError: tables, images, devices or sizes cannot be used; it is raised before the first step
     """
     check(recipe)
     training = training_of(find(recipe.detector))
@@ -158,9 +158,9 @@ def fit(
 
 
 def check(recipe: FitRecipe) -> None:
-    """What can be found wrong with keys together without a file, a device or a model.
+    """Refuses keys that do not go together, as far as no file, device or model is needed to tell.
 
-    :raises UserError: keys that do not go together
+    :raises UserError: keys do not go together
     """
     spec = find(recipe.detector)
     stage = stage_of(spec, recipe.stage)
@@ -176,7 +176,7 @@ def set_up(
     """The images of a fit and its model, on the device; images are read where the first weights follow from them.
 
     :param read: reads the tables
-    :raises UserError: weights that do not fit, or settings that the detector has no use for
+    :raises UserError: weights do not fit, or the detector has no use for a setting
     """
     spec = find(recipe.detector)
     stage, training = stage_of(spec, recipe.stage), training_of(spec)

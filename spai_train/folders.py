@@ -1,4 +1,4 @@
-"""Checkpoints that are several files in a folder, as authors write them who trained the parts of a detector apart."""
+"""Checkpoints that are several files in a folder, which authors write who trained a detector's parts apart."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -16,9 +16,9 @@ Files = Mapping[str, tuple[str, ...]]  # see `DetectorSpec.files`
 
 
 def read_folder(folder: Path, detector: DetectorSpec | None) -> tuple[str, Content]:
-    """What the files of a folder hold together; others than those of a detector are not opened.
+    """Reads together the files of a detector in a folder; other files are not opened.
 
-    :param detector: whose files they must be; None takes the first in the table that has its files there
+    :param detector: the detector whose files they must be; None takes the first in the table that has its files there
     :returns: the sha256 of the lines `PART SHA256` of its files, and their tensors, whose names begin with their part's
     :raises CheckpointError: there are no such files, or one of them is no checkpoint
     """
@@ -37,7 +37,7 @@ def read_folder(folder: Path, detector: DetectorSpec | None) -> tuple[str, Conte
 def write_folder(folder: Path, files: Files, content: Mapping[str, Any]) -> None:
     """Writes each part into the first of its files, under its name when it is complete, as torch.save does.
 
-    :param content: by part
+    :param content: what each part's file holds, by part
     :raises OSError: the folder cannot be written
     """
     with atomic_directory(folder, last="") as complete:
@@ -46,9 +46,9 @@ def write_folder(folder: Path, files: Files, content: Mapping[str, Any]) -> None
 
 
 def refuse_part(path: Path, detector: DetectorSpec | None) -> None:
-    """:param path: of a file that is given alone, without a header of ours
+    """:param path: a file that is given alone and has no header of ours
     :param detector: see `read_folder`
-    :raises CheckpointError: its name is that of one of a detector's several files
+    :raises CheckpointError: it has the name of one of a detector's several files
     """
     for spec in (detector,) if detector else every():
         for names in zip(*spec.files.values(), strict=True):
@@ -60,14 +60,14 @@ def refuse_part(path: Path, detector: DetectorSpec | None) -> None:
 
 
 def _folder_of(path: Path, names: Collection[str]) -> Path | None:
-    """The folder in which a file has one of these names."""
+    """The folder that is meant by a file with one of these names."""
     parents = path.absolute().parents
     folders = [parents[name.count("/")] for name in names if path.absolute().match(name)]
     return folders[0] if folders else None
 
 
 def _present(folder: Path, files: Files) -> dict[str, Path]:
-    """The parts that are there."""
+    """The parts whose files are in the folder."""
     paths = {
         part: next((folder / name for name in names if (folder / name).is_file()), None)
         for part, names in files.items()
@@ -76,7 +76,7 @@ def _present(folder: Path, files: Files) -> dict[str, Path]:
 
 
 def _lacking(folder: Path, wanted: list[DetectorSpec]) -> str:
-    """The first file that a folder lacks to be a checkpoint of one of them, for a sentence."""
+    """The first file that a folder lacks to be a checkpoint of one of these detectors, as the end of a sentence."""
     for spec in wanted:
         missing = [names[0] for part, names in spec.files.items() if part not in _present(folder, spec.files)]
         return f" without {missing[0]} of {spec.title}"

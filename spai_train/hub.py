@@ -22,7 +22,7 @@ _HTTP_ERROR: type[BaseException] = errors.HfHubHTTPError.__bases__[0]  # httpx's
 class Fetched:
     """A file in the cache of huggingface_hub.
 
-    :param commit: of its repository, in which it was found
+    :param commit: the commit of its repository in which it was found
     """
 
     path: Path
@@ -33,7 +33,7 @@ def fetch(file: PublishedFile) -> Fetched:
     """Gets a file, unless it is in the cache already, and checks that it is the published one.
 
     :param file: one that lies on the hub
-    :raises UserError: it cannot be had, or is another one, which is then removed from the cache
+    :raises UserError: it cannot be had, or another file has come, which is then removed from the cache
     """
     with _in_one_sentence(file):
         path = Path(hf_hub_download(file.repo, file.name, revision=file.revision))
@@ -43,7 +43,7 @@ def fetch(file: PublishedFile) -> Fetched:
 
 
 def _check(file: PublishedFile, path: Path) -> None:
-    """Size first, which costs nothing."""
+    """Checks the size, which costs nothing, and then the sha256."""
     if file.size is not None and (size := path.stat().st_size) != file.size:
         _refuse(file, path, f"{size:,} bytes", f"{file.size:,}")
     if file.sha256 is not None and (sha256 := sha256_of(path)) != file.sha256:
@@ -74,7 +74,7 @@ def _in_one_sentence(file: PublishedFile) -> Iterator[None]:
 
 
 def _unreachable(file: PublishedFile, cause: BaseException | None) -> str:
-    """Neither the cache nor the hub has given it."""
+    """The sentence for a file that neither the cache nor the hub has given."""
     if constants.HF_HUB_OFFLINE:
         where = f"in the cache of huggingface_hub ({constants.HF_HUB_CACHE})"
         return f"{file.name} of {file.repo} is not {where}, and HF_HUB_OFFLINE is set: run it once without"
@@ -87,7 +87,7 @@ def _unreachable(file: PublishedFile, cause: BaseException | None) -> str:
 
 
 def _refused(file: PublishedFile, error: Exception) -> str:
-    """The hub has answered, and not with the file."""
+    """The sentence for an answer of the hub that is not the file."""
     log_in = "log in with `hf auth login`"
     if isinstance(error, errors.GatedRepoError):
         return f"{file.repo} is gated: accept its terms at {file.source}, {log_in}, and run it again"

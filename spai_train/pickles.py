@@ -1,4 +1,4 @@
-"""Does a pickle ask for code? Found out from its opcodes, of which none is executed."""
+"""Does a pickle ask for code? Its opcodes tell, and none of them is executed."""
 
 import pickletools
 import struct
@@ -24,5 +24,5 @@ def asks_for_code(path: Path) -> bool:
 
 
 def _fetches(file: IO[bytes]) -> bool:
-    """:raises ValueError: no pickle, or a cut one"""
+    """:raises ValueError: it is no pickle, or a cut one"""
     return any(opcode.name in _ASKS for opcode, *_ in pickletools.genops(file))

@@ -67,7 +67,7 @@ def pretrain(
 
     :param resume: goes on from the state in `output`, if there is one
     :param chosen: see `fit`
-    :raises UserError: tables, images, devices or sizes that will not do, before the first step
+    :raises UserError: tables, images, devices or sizes cannot be used; it is raised before the first step
     """
     accelerator = launch(recipe, output, all_train=True)
     folder = RunFolder(output, writes=accelerator.is_main_process)

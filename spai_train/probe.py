@@ -27,7 +27,7 @@ CHECKPOINT, RECORD = "probe.safetensors", "probe.json"
 class Validation:
     """How well the line tells the validation images apart, which chose its penalty.
 
-    :param accuracy: at the threshold 0.5
+    :param accuracy: the accuracy at the threshold 0.5
     """
 
     auc: float
@@ -38,8 +38,8 @@ class Validation:
 class Probed:
     """What a probe has found.
 
-    :param name: of the detector
-    :param encoder: in words
+    :param name: the detector's name
+    :param encoder: the encoder, in words
     :param training, validation: the images that could be read
     """
 
@@ -54,7 +54,7 @@ class Probed:
 
     @property
     def skipped(self) -> list[Embedded]:
-        """Images that could not be read."""
+        """The images that could not be read."""
         return self.extracted.skipped
 
 
@@ -63,9 +63,9 @@ def probe(
 ) -> Probed:
     """Fits a linear layer to the features of an encoder, and writes CHECKPOINT, RECORD and the file of features.
 
-    :param reading: its device may be `auto`, the first GPU, else the CPU
-    :param name: of the detector; "" is that of the checkpoint that it starts from, else the name of its row
-    :raises UserError: tables, weights or images that will not do
+    :param reading: its device may be `auto`: the first GPU, else the CPU
+    :param name: the detector's name; "" takes that of the checkpoint that it starts from, else that of its row
+    :raises UserError: tables, weights or images cannot be used
     :raises OSError: `output` cannot be written
     """
     training, validation = read_splits(data)
@@ -87,9 +87,9 @@ def probe(
 
 
 def drawn(rows: Sequence[Row], fitting: Fitting) -> list[Row]:
-    """So many of each class, in the order of the table; all, where no number is asked for.
+    """Draws so many rows of each class, in the order of the table; where no number is asked for, it takes all.
 
-    :raises ProbeError: there are fewer
+    :raises ProbeError: a class has fewer
     """
     if fitting.pairs is None:
         return list(rows)
@@ -109,13 +109,13 @@ def _measured(logits: "np.ndarray[tuple[int], np.dtype[np.float32]]", examples: 
 
 
 def _source(fitting: Fitting, training: Examples) -> str:
-    """Where the threshold 0.5 comes from."""
+    """Says where the threshold 0.5 comes from."""
     classifier = f"{fitting.classifier.described} on {training}"
     return f"not calibrated: the middle of a {classifier}; `spai-train evaluate --calibrate` finds one"
 
 
 def _record(probed: Probed, fitting: Fitting) -> dict[str, object]:
-    """What RECORD holds."""
+    """The content of RECORD."""
     images = {"train": probed.training.counts, "val": probed.validation.counts, "skipped": len(probed.skipped)}
     about = {"name": probed.name, "encoder": probed.encoder, "images": images, "classifier": fitting.classifier}
     found = {"C": probed.line.penalty, "val_log_loss": probed.line.loss}

@@ -1,4 +1,4 @@
-"""Files that others publish: where they lie, and how to know that one is the right one. Nothing here needs torch."""
+"""Files that others publish: where they are, and how to check that a file is the right one. None of it needs torch."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 class PublishedFile:
     """A file of weights.
 
-    :param name: of the file, as its source calls it
+    :param name: the file's name, as its source calls it
     :param source: the address that a person opens to get it
-    :param licence: of the weights, in the words of whoever published them
-    :param size: in bytes; None where it is not known
-    :param sha256: of the content; None where it is not known
+    :param licence: the licence of the weights, in the words of whoever published them
+    :param size: the size in bytes; None where it is not known
+    :param sha256: the sha256 of the content; None where it is not known
     :param repo: `owner/name` on the Hugging Face hub, or "" where it does not lie there
-    :param revision: of the repo: a commit, or a branch where none is known to pin
+    :param revision: a commit of the repo, or a branch where no commit is known
     """
 
     name: str
@@ -35,7 +35,7 @@ class PublishedFile:
 class Reported:
     """Figures that somebody published of a checkpoint; none were measured here.
 
-    :param source: where they were read
+    :param source: where the figures were read
     """
 
     figures: str
@@ -49,8 +49,8 @@ class Entry:
     :param name: what `spai-run --detector` and `spai-train zoo` call it
     :param detector: a row of DETECTORS
     :param tower: weights of the backbone, where the checkpoint holds only what its authors trained
-    :param unpacked: the folder that comes of a file that is an archive, or ""
-    :param views: of an image that it looks at, in words
+    :param unpacked: the folder that an archive unpacks to, or ""
+    :param views: the views of an image that it looks at, in words
     :param non_commercial: whether the terms of its weights must be accepted, because they forbid commercial use
     :param note: what else must be known before it is used, or ""
     """
@@ -68,7 +68,7 @@ class Entry:
 
     @property
     def on_hub(self) -> bool:
-        """Whether `spai-run --detector` can get it by itself."""
+        """Whether `spai-run --detector` can get the checkpoint by itself."""
         return bool(self.file.repo)
 
     @property

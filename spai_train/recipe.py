@@ -30,15 +30,16 @@ def load_recipe(
     overrides: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Section:
-    """One section of a recipe, as a frozen dataclass whose defaults fill in what it leaves out.
+    """Loads one section of a recipe as a frozen dataclass, whose defaults fill in what the section leaves out.
 
     A section may hold what is different in a stage of the training, `stages: {NAME: {KEY: VALUE}}`, whose keys count
     where the key `stage` names it.
 
     :param recipe: a YAML file, or the name of one that ships: `spai`, `demo`
     :param overrides: dotted key → value, e.g. {"optimizer.learning_rate": 1e-4}
-    :param defaults: the same, in place of the dataclass's
-    :raises RecipeError: unreadable, not YAML, without the section, or a key that is unknown, missing or of another type
+    :param defaults: dotted key → value, in place of the dataclass's defaults
+    :raises RecipeError: it is unreadable, not YAML or without the section, or a key is unknown, missing or of another
+        type
     """
     path, overrides = find_recipe(recipe), overrides or {}
     values = staged(_section(path, section), overrides)
@@ -55,12 +56,12 @@ def load_recipe(
 
 
 def shipped() -> Sequence[str]:
-    """Names of the recipes that ship."""
+    """The names of the recipes that ship."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def find_recipe(recipe: str | Path) -> Path:
-    """:raises RecipeError: neither a file nor the name of a recipe that ships"""
+    """:raises RecipeError: it is neither a file nor the name of a recipe that ships"""
     path, ours = Path(recipe), FOLDER / f"{recipe}.yaml"
     if path.is_file() or not ours.is_file():
         if not path.exists():
@@ -81,7 +82,7 @@ def chosen_keys(recipe: str | Path, section: str, overrides: Mapping[str, Any]) 
 
 
 def read_section(recipe: str | Path, section: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a section with overrides over them, of whatever types.
+    """The values of a section with overrides over them; their types are not checked.
 
     :raises RecipeError: see `load_recipe`
     """
@@ -92,7 +93,7 @@ def read_section(recipe: str | Path, section: str, overrides: Mapping[str, Any])
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """`key=value` of the command line → overrides; a value is YAML.
 
-    :raises RecipeError: without `=`, or a value that is not YAML
+    :raises RecipeError: an assignment has no `=`, or its value is not YAML
     """
     overrides = {}
     for assignment in assignments:
@@ -107,12 +108,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def dump_recipe(section: str, settings: Any) -> str:
-    """A section with every key, as YAML that load_recipe reads."""
+    """Writes a section with every key, as YAML that load_recipe reads."""
     return yaml.safe_dump({section: msgspec.to_builtins(asdict(settings))}, sort_keys=False)
 
 
 def differing_keys(one: Any, other: Any, prefix: str = "") -> list[str]:
-    """Dotted keys in which two settings of one kind differ."""
+    """The dotted keys in which two settings of one kind differ."""
     keys = []
     for field in fields(one):
         mine, theirs = getattr(one, field.name), getattr(other, field.name)
@@ -124,7 +125,7 @@ def differing_keys(one: Any, other: Any, prefix: str = "") -> list[str]:
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, int | float | str | bool]:
-    """Dotted keys → values that trackers of experiments can show; what is no number is text."""
+    """The settings as dotted keys → values that trackers of experiments can show; what is no number becomes text."""
     values: dict[str, int | float | str | bool] = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -136,7 +137,7 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, int | float | str | bo
 
 
 def read_yaml(path: Path, failure: type[UserError] = RecipeError) -> Any:
-    """:raises UserError: of the kind `failure`, where it cannot be read or is not YAML"""
+    """:raises UserError: an error of the kind `failure`: it cannot be read or is not YAML"""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,6 +1,6 @@
 """The reference of all recipe keys, docs/recipes.md: `python -m spai_train.reference docs/recipes.md` writes it.
 
-Types and defaults are those of the dataclasses that recipes are read into, and sentences those of their docstrings.
+Types and defaults come from the dataclasses that recipes are read into, and sentences from their docstrings.
 """
 
 import inspect
@@ -59,7 +59,7 @@ long for the table, it says "(long)": look into the recipe.
 class Key:
     """One key of a section.
 
-    :param name: with dots between the levels
+    :param name: the key's name, with dots between the levels
     :param kind: what the value may be, in words
     :param default: the value that counts where a recipe says none, or `required`
     :param meaning: one sentence
@@ -72,7 +72,7 @@ class Key:
 
 
 def reference() -> str:
-    """docs/recipes.md, whole."""
+    """The whole of docs/recipes.md."""
     parts = [HEAD.format(names=", ".join(f"`{name}`" for name in shipped()))]
     parts += [f"## {section}\n\n{_table(keys(kind), recipes_of(section))}" for section, kind in SECTIONS.items()]
     trained = [spec for spec in every() if spec.training]
@@ -85,7 +85,7 @@ def reference() -> str:
 
 
 def keys(kind: type[Any], prefix: str = "") -> list[Key]:
-    """Every key that a dataclass of recipes has, those of dataclasses inside it too, but for `model`."""
+    """Every key that a dataclass of recipes has, with the keys of dataclasses inside it, but for those of `model`."""
     sentences, found = meanings(kind), []
     for field in _fields(kind):
         name, inside = field.encode_name, _inside(field)
@@ -97,7 +97,7 @@ def keys(kind: type[Any], prefix: str = "") -> list[Key]:
 
 
 def meanings(kind: type[Any]) -> dict[str, str]:
-    """The first sentence that a docstring, or that of a base, has on each parameter."""
+    """The first sentence on each parameter, in the dataclass's docstring or in that of a base."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         text = inspect.cleandoc(base.__dict__.get("__doc__") or "")
@@ -110,7 +110,7 @@ def meanings(kind: type[Any]) -> dict[str, str]:
 def recipes_of(section: str, detector: str | None = None) -> dict[str, dict[str, str]]:
     """What shipped recipes say of a section's keys, by the recipe's name and the key's.
 
-    :param detector: whose recipes alone are wanted
+    :param detector: only recipes of this detector are wanted; None takes all
     """
     found = {}
     for name in shipped():
@@ -123,7 +123,7 @@ def recipes_of(section: str, detector: str | None = None) -> dict[str, dict[str,
 
 
 def _table(rows: list[Key], recipes: Mapping[str, Mapping[str, str]]) -> str:
-    """A row a key: what the recipes say where it is not the default, each value once."""
+    """A table with a row for each key; where recipes differ from the default, it has each value once."""
     lines = ["| key | value | default | shipped recipes that differ | what it does |", "|---|---|---|---|---|"]
     for key in rows:
         by_value: dict[str, list[str]] = {}
@@ -138,19 +138,19 @@ def _table(rows: list[Key], recipes: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _differ(one: str, other: str) -> bool:
-    """Whether two values are not the same, of which 16 and 16.0 are."""
+    """Whether two values differ; 16 and 16.0 do not."""
     return bool(yaml.safe_load(one) != yaml.safe_load(other))
 
 
 def _shown(value: str) -> str:
-    """A value in a cell."""
+    """A value as text for a cell."""
     if value == REQUIRED:
         return value
     return f"`{value}`" if len(value) <= LONGEST else "(long)"
 
 
 def _values(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and their values in YAML, on every level."""
+    """The dotted keys on every level, with their values in YAML."""
     for name in (field.name for field in fields(settings)):
         value = getattr(settings, name)
         yield prefix + name, _yaml(value)
@@ -176,7 +176,7 @@ def _default(field: schema.Field) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """On one line."""
+    """A value as YAML on one line."""
     written = yaml.safe_dump(msgspec.to_builtins(value), default_flow_style=True, width=10_000, sort_keys=False)
     return written.removesuffix("\n").removesuffix("\n...")
 

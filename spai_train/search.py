@@ -3,7 +3,7 @@
 The folder of a search, which one process at a time works in:
 
     study.db       Optuna's storage: every trial, and what the search was asked for
-    trials.csv     number, state, value and the value of every key
+    trials.csv     each trial's number, state, value and the value of every key
     best.yaml      the overrides of the best trial
     trial_0007/    whatever trial 7 leaves
 """
@@ -43,16 +43,16 @@ class SearchError(UserError):
 
 
 class TrialError(Exception):
-    """A trial that gave no value, e.g. for want of memory: it is counted, and the search goes on without it."""
+    """A trial that gave no value, e.g. since memory ran out: it is counted, and the search goes on without it."""
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """What is asked of a search.
 
-    :param trials: in all, those of an interrupted run included; a larger number goes on with a finished search
-    :param metric: of a trial's best epoch, that trials are compared by
-    :param seed: of the suggestions
+    :param trials: how many in all, with those of an interrupted run; a larger number goes on with a finished search
+    :param metric: trials are compared by this metric of their best epochs
+    :param seed: the seed of the suggestions
     :param recipe: what all trials share, in full
     """
 
@@ -65,10 +65,10 @@ class SearchSettings:
 def search(space: Space, settings: SearchSettings, folder: Path, run_trial: RunTrial) -> optuna.Study:
     """Runs trials until there are `settings.trials` of them; those of an interrupted run count.
 
-    The sampler of the n-th trial is seeded by n, and a trial that was interrupted is repeated from its start. So an
-    interrupted search suggests what one left alone would have, though its trials' numbers have gaps.
+    The sampler of the n-th trial is seeded by n, and an interrupted trial is repeated from its start. So an interrupted
+    search suggests what it would have suggested without the interruption, though its trials' numbers have gaps.
 
-    :param run_trial: trains with the overrides into the folder of its own, reports the metric of each epoch, and
+    :param run_trial: trains with the overrides into the trial's folder, reports the metric of each epoch, and
         returns that of the best. A report raises optuna.TrialPruned where the trial is not worth going on with
     :raises SearchError: `folder` holds a search for something else
     """
@@ -84,7 +84,7 @@ def search(space: Space, settings: SearchSettings, folder: Path, run_trial: RunT
 
 
 def open_study(space: Space, settings: SearchSettings, folder: Path) -> optuna.Study:
-    """The study in a folder, made where there is none.
+    """Opens the study in a folder, or makes one where there is none.
 
     :raises SearchError: study.db cannot be used, or belongs to another search
     """
@@ -106,7 +106,7 @@ def open_study(space: Space, settings: SearchSettings, folder: Path) -> optuna.S
 
 
 def write_results(study: optuna.Study, folder: Path) -> None:
-    """trials.csv, and best.yaml once a trial is complete; each appears when it is whole."""
+    """Writes trials.csv, and best.yaml once a trial is complete; each file appears when it is whole."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     keys = list(study.user_attrs["space"])
@@ -146,7 +146,7 @@ def state_of(trial: FrozenTrial) -> str:
 
 
 def _same_search(study: optuna.Study, space: Space, settings: SearchSettings, folder: Path) -> None:
-    """Trials of another question would be compared with what they are not comparable to."""
+    """Refuses the study of another search, whose trials cannot be compared with those of this one."""
     asked = {"space": space, "metric": settings.metric, "seed": settings.seed, "recipe": settings.recipe}
     for name, value in msgspec.json.decode(msgspec.json.encode(asked)).items():
         if study.user_attrs.get(name, value) != value:
@@ -155,7 +155,7 @@ def _same_search(study: optuna.Study, space: Space, settings: SearchSettings, fo
 
 
 def _requeue(study: optuna.Study) -> None:
-    """What a killed process left running has failed, and is the first to be tried again."""
+    """Marks trials that a killed process left running as failed, and queues their values to be tried first."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
@@ -191,7 +191,7 @@ def _seed(seed: int, trial: int) -> int:
 
 
 def _rank(study: optuna.Study, trial: FrozenTrial) -> tuple[bool, float]:
-    """Complete trials first, the best value first; a pruned one stands by the value of its last epoch."""
+    """A key that sorts complete trials first, and the best values first; a pruned one has its last epoch's value."""
     sign = -1 if study.direction is optuna.study.StudyDirection.MAXIMIZE else 1
     value = math.inf if trial.value is None else sign * trial.value
     return trial.state is not TrialState.COMPLETE, value

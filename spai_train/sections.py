@@ -28,7 +28,7 @@ def staged(section: Any, overrides: Mapping[str, Any]) -> Any:
 
 
 def merged(section: Any, overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
-    """A section with other values, and with values for what it leaves out; what is none msgspec will refuse."""
+    """A section with other values, and values for what it leaves out; msgspec will refuse what is no section."""
     if not isinstance(section, dict):
         return section
     for key, value in defaults.items():
@@ -41,7 +41,7 @@ def merged(section: Any, overrides: Mapping[str, Any], defaults: Mapping[str, An
 
 
 def dotted(values: Any, prefix: str = "") -> Iterator[str]:
-    """The key of a value, or those of all that a mapping holds."""
+    """The dotted key of a value, or the dotted keys of all values that a mapping holds."""
     if not isinstance(values, Mapping):
         yield prefix
         return
@@ -50,7 +50,7 @@ def dotted(values: Any, prefix: str = "") -> Iterator[str]:
 
 
 def value_of(values: Any, key: str) -> Any:
-    """What a dotted key has; None where it has nothing."""
+    """The value of a dotted key; None where it has none."""
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values
@@ -59,7 +59,7 @@ def value_of(values: Any, key: str) -> Any:
 def forget_followers(
     values: Any, kind: type, changed: Collection[str], overrides: Mapping[str, Any], prefix: str = ""
 ) -> None:
-    """Takes out what a recipe says of a key that follows from one that was changed over it, and was not given too."""
+    """Removes a recipe's value of a key that follows from an overridden key, unless overrides give it too."""
     if not isinstance(values, dict):
         return
     types = get_type_hints(kind)
@@ -72,7 +72,7 @@ def forget_followers(
 
 
 def refuse_unknown(content: Any, kind: type, where: str) -> None:
-    """A key that is misspelt would be left at its default, silently."""
+    """Refuses unknown keys: a misspelt key would otherwise silently keep its default."""
     if not isinstance(content, Mapping):
         return  # msgspec says what was expected
     types = get_type_hints(kind)
@@ -84,14 +84,14 @@ def refuse_unknown(content: Any, kind: type, where: str) -> None:
 
 
 def _over(values: dict[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with others over them, level by level."""
+    """The values with others put over them, level by level."""
     both = values.keys() & others.keys()
     nested = {key for key in both if isinstance(values[key], dict) and isinstance(others[key], dict)}
     return {**values, **others, **{key: _over(values[key], others[key]) for key in nested}}
 
 
 def _holder(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """What a dotted key is in, and its name there."""
+    """The mapping that holds a dotted key, and the key's name in it."""
     *path, name = key.split(".")
     for part in path:
         values = values.setdefault(part, {})

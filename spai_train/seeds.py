@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Use(IntEnum):
-    """What a seed is for. A new one goes to the end, so that the others keep their numbers."""
+    """What a seed is for. A new use goes to the end, so that the others keep their numbers."""
 
     ORDER = 0  # of the images of an epoch
     AUGMENT = 1  # one view of one image in one epoch
@@ -18,7 +18,7 @@ class Use(IntEnum):
 def seed_of(seed: int, use: Use, *place: int) -> int:
     """A seed of 63 bits for one place: epoch, image, step, …
 
-    :param seed: the recipe's
+    :param seed: the recipe's seed
     :param place: non-negative numbers
     """
     return int(np.random.SeedSequence((seed, int(use), *place)).generate_state(1, np.uint64)[0] >> np.uint64(1))

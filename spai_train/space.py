@@ -18,9 +18,9 @@ class SpaceError(UserError):
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Values from `low` to `high`, both included; whole numbers where both are.
+    """Values from `low` to `high`, both included; they are whole numbers where both limits are.
 
-    :param log: whether orders of magnitude are alike, instead of differences
+    :param log: whether the range is searched on a logarithmic scale
     """
 
     low: int | float
@@ -64,9 +64,9 @@ Space = dict[str, Range | Choice]
 
 
 def load_space(path: Path) -> Space:
-    """`optimizer.learning_rate: {low: 1e-5, high: 1e-3, log: true}`, `batch_size: {choices: [36, 72]}`, … as YAML.
+    """Reads YAML: `optimizer.learning_rate: {low: 1e-5, high: 1e-3, log: true}`, `batch_size: {choices: [36, 72]}`, …
 
-    :raises SpaceError: unreadable, not YAML, or a key whose values are not a range or choices
+    :raises SpaceError: it is unreadable or not YAML, or the values of a key are neither a range nor choices
     """
     content = read_yaml(path, SpaceError)
     if not isinstance(content, dict) or not content:
@@ -75,7 +75,7 @@ def load_space(path: Path) -> Space:
 
 
 def extremes(space: Space) -> Iterator[dict[str, Scalar]]:
-    """Overrides of one key each: the ends of every range and every choice, for a recipe to check beforehand."""
+    """Overrides of one key each, to check a recipe with beforehand: the ends of every range, and every choice."""
     return ({key: value} for key, dimension in space.items() for value in dimension.ends)
 
 

@@ -1,4 +1,4 @@
-"""State dicts: read from files, of which nothing is executed, and held against what a model expects."""
+"""State dicts: they are read from files without running any code, and held against what a model expects."""
 
 import pickle
 import re
@@ -41,11 +41,11 @@ class CheckpointRefusedError(CheckpointError, RefusedError):
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds; what it does not have is empty.
+    """The content of a file; parts that it does not have are empty.
 
     :param state: its tensors, on the CPU; the prefix of a model that was trained in parallel is gone
     :param settings: the configuration that others keep beside their tensors, as nested mappings
-    :param header: of our own .safetensors
+    :param header: the header of our own .safetensors
     """
 
     path: Path
@@ -63,7 +63,7 @@ def read(path: Path) -> Content:
 
 
 def dimensions(values: Mapping[str, Any], kind: type[Kind]) -> Kind:
-    """What tensors and settings say of a model, held against the limits of its dataclass.
+    """A model's dimensions from what tensors and settings say, held against the limits of their dataclass.
 
     :raises CheckpointError: there is no model of these dimensions
     """
@@ -87,7 +87,7 @@ def shape_of(state: State, name: str, axes: int) -> torch.Size:
 
 
 def exact(state: State, expected: State) -> dict[str, Tensor]:
-    """`state` as it is, once it has the names and shapes of `expected`, and numbers of its kind.
+    """Checks that `state` has the names and shapes of `expected`, and numbers of its kind, and gives it back.
 
     :raises CheckpointError: names the tensors that are missing, left over, of another shape, or no finite numbers
     """
@@ -98,8 +98,8 @@ def exact(state: State, expected: State) -> dict[str, Tensor]:
 
 
 def check_numbers(found: State, expected: State) -> None:
-    """:param found: of the names of `expected`
-    :raises CheckpointError: a tensor that should be real numbers is none, or has some that are not finite: no score
+    """:param found: tensors with the names of `expected`
+    :raises CheckpointError: a tensor that should hold real numbers does not, or some are not finite, so that no score
         would follow from them
     """
     for name, tensor in found.items():
@@ -111,12 +111,12 @@ def check_numbers(found: State, expected: State) -> None:
 
 
 def misshapen(found: State, expected: State) -> list[str]:
-    """Names of the tensors that have another shape than is expected."""
+    """The names of the tensors that have another shape than is expected."""
     return [name for name, tensor in found.items() if tensor.shape != expected[name].shape]
 
 
 def refuse(missing: Collection[str], over: Collection[str], other_shapes: Collection[str]) -> None:
-    """:raises CheckpointError: there is a name among them; it says the first ones, and how many more there are"""
+    """:raises CheckpointError: any names are given; it says the first ones, and how many more there are"""
     for problem, names in (("is missing", missing), ("has no use for", over), ("has other shapes in", other_shapes)):
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -125,7 +125,7 @@ def refuse(missing: Collection[str], over: Collection[str], other_shapes: Collec
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, for a sentence that goes on with it."""
+    """The first line of what an error says, for a sentence that goes on with it."""
     return excerpt((str(error).splitlines() or [type(error).__name__])[0])
 
 
@@ -138,10 +138,10 @@ def digest_of(path: Path) -> str:
 
 
 def load_pickle(path: Path) -> Mapping[Any, Any]:
-    """What torch.save wrote, tensors and settings; yacs.config.CfgNode, which upstream SPAI pickles, is read as a dict.
-    Of what torch.jit.save wrote, the tensors.
+    """Reads tensors and settings that torch.save wrote, or tensors that torch.jit.save wrote. yacs.config.CfgNode,
+    which upstream SPAI pickles, is read as a dict.
 
-    :raises CheckpointError: it is none, or its pickle asks for code
+    :raises CheckpointError: it is neither, or its pickle asks for code
     """
     try:
         content = _unpickled(path)
@@ -176,7 +176,7 @@ def _read_pickle(path: Path) -> Content:
 
 
 def _flat(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """State dicts by name, each of a part of a model, as one whose names begin with the part's; others as they are."""
+    """Joins the state dicts of a model's parts into one, whose names begin with the part's; others stay as they are."""
     if any(isinstance(value, Tensor) for value in state.values()):
         return state
     parts = [(part, tensors) for part, tensors in state.items() if _is_name(part) and isinstance(tensors, Mapping)]
@@ -184,9 +184,9 @@ def _flat(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
 
 
 def _is_archive(path: Path) -> bool:
-    """Whether torch.save wrote it as a zip archive, and not in the format of before.
+    """Whether torch.save wrote a file as a zip archive, and not in its older format.
 
-    :raises ValueError: its parts are compressed, as torch.save never does: they could have any size
+    :raises ValueError: parts of the archive are compressed, which torch.save never does: they could have any size
     """
     if not zipfile.is_zipfile(path):
         return False
@@ -203,7 +203,7 @@ def _mapping(value: Any, path: Path, expected: str) -> Mapping[Any, Any]:
 
 
 def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """What of a state dict are named tensors, all of them in a form that a model can take."""
+    """The named tensors of a state dict, in a form that a model can take."""
     tensors = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor) and _is_name(name)}
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors")
@@ -222,7 +222,7 @@ def _is_name(name: Any) -> bool:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Dense, with its numbers on the CPU."""
+    """Whether a tensor is dense and has its numbers on the CPU."""
     strided = tensor.layout == torch.strided and not tensor.is_nested
     return strided and tensor.device.type == "cpu" and not tensor.is_quantized
 

@@ -26,9 +26,9 @@ CUDA_BATCH_SIZE = 64
 class TorchEngine(HostEngine):
     """A module as the runtime's Engine: arrays in, arrays out.
 
-    :param module: takes one tensor, gives one or a tuple; it is run as it stands, in whatever mode
-    :param precision: `torch.float32`, or what autocast computes in
-    :param limit: of a batch; None begins with what suits the device
+    :param module: takes one tensor, gives one or a tuple; it is run in the mode that it is in
+    :param precision: `torch.float32`, or the type that autocast computes in
+    :param limit: the limit of a batch; None begins with what suits the device
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class TorchEngine(HostEngine):
         self._module, self._precision = module, precision
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
-        """Where memory runs out, the batch is halved until it fits, and later ones are no larger.
+        """Runs a batch; where memory runs out, it is halved until it fits, and later batches are no larger.
 
-        :returns: float32, whatever the precision
-        :raises DeviceMemoryError: not even one fits
+        :returns: float32, whatever the precision is
+        :raises DeviceMemoryError: not even a batch of one fits
         """
         parts: list[list[NDArray[Any]]] = []
         begin = 0
@@ -64,9 +64,9 @@ class TorchEngine(HostEngine):
         return parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _attempt(self, part: NDArray[Any]) -> list[NDArray[Any]] | None:
-        """None where memory runs out. What the attempt held is given back when this has returned, so it is no retry.
+        """Tries a batch; gives None where memory runs out. It does not retry: memory is free only once it has returned.
 
-        :raises DeviceMemoryError: it is a batch of one
+        :raises DeviceMemoryError: memory runs out for a batch of one
         """
         try:
             return self._compute(part)
@@ -90,7 +90,7 @@ class TorchEngine(HostEngine):
         return [output.float().cpu().numpy() for output in outputs]
 
     def close(self) -> None:
-        """Nothing is held that the module does not hold."""
+        """Does nothing: the module holds all there is."""
 
 
 def as_detector(
@@ -100,10 +100,10 @@ def as_detector(
     precision: torch.dtype = torch.float32,
     limit: BatchLimit | None = None,
 ) -> Detector:
-    """A detector of a model that lies on `device`; put the model in eval mode first.
+    """Makes a detector of a model that is on `device`; put the model in eval mode first.
 
-    :param card: what it says of itself; None is one with the name of the detector
-    :param limit: of the encoder's batches
+    :param card: what it says of itself; None makes a card with the name of the detector
+    :param limit: the limit of the encoder's batches
     """
     spec = find(model.detector)
     manifest = describe(spec, model.config, card or Card(spec.name))
@@ -119,9 +119,9 @@ def load_detector(
     detector: str | None = None,
     tower: Path | None = None,
 ) -> Detector:
-    """A checkpoint as a detector, without an export.
+    """Loads a checkpoint as a detector, without an export.
 
-    :param device: `auto` is the first GPU, else the CPU
+    :param device: `auto` takes the first GPU, else the CPU
     :param detector, tower: see load_checkpoint
     :raises CheckpointError: see load_checkpoint
     """
@@ -141,7 +141,7 @@ def find_device(device: str) -> str:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, the mode of before outside."""
+    """A context in eval mode; at its end, the module gets its mode back."""
     training = model.training
     model.eval()
     try:

@@ -1,7 +1,7 @@
 """The weights in a TorchScript archive, read without its code: OpenAI publishes CLIP as such a file.
 
-torch refuses to read one with `weights_only`. Its pickle holds the tree of modules. Of what that asks for by name,
-tensors and containers are made here, and anything else is refused.
+torch refuses to read one with `weights_only`. Its pickle holds the tree of modules, and asks for things by name: this
+module makes tensors and containers, and refuses anything else.
 """
 
 import pickle
@@ -36,7 +36,7 @@ _OPCODES = (
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether torch.jit.save wrote it."""
+    """Whether torch.jit.save wrote a file."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -44,7 +44,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Parameters and buffers, by their dotted names.
+    """Reads parameters and buffers, by their dotted names.
 
     :raises pickle.UnpicklingError: its pickle asks for something that is neither a tensor nor a module
     :raises Exception: whatever zipfile and pickle stumble over in a file that is malformed
@@ -59,9 +59,9 @@ class _Module(dict[str, Any]):
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own, which keeps what a pickle memorises in a dict: the one in C makes room for whatever index it names.
+    """Python's own unpickler, which keeps memos in a dict: the one in C makes room for any index that a pickle names.
 
-    :param folder: of the archive, with a slash at its end
+    :param folder: the archive's folder, with a slash at its end
     """
 
     stack: list[Any]
@@ -73,7 +73,7 @@ class _Unpickler(pickle._Unpickler):
         self._storages: dict[tuple[torch.dtype, str], Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """A stand-in of ours for what the pickle asks for; nothing is imported."""
+        """Gives a stand-in of ours for what the pickle asks for; nothing is imported."""
         if module.partition(".")[0] == "__torch__":
             return _Module
         if (module, name) == ("collections", "OrderedDict"):
@@ -122,7 +122,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """:raises ValueError: it is compressed, as torch never writes it: it could have any size"""
+    """:raises ValueError: it is compressed, which torch never does: it could have any size"""
     part = archive.getinfo(name)
     if part.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
@@ -130,12 +130,12 @@ def _stored(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
 
 
 def _rebuild(numbers: Tensor, offset: int, shape: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-    """:raises RuntimeError: the storage does not have so many numbers"""
+    """:raises RuntimeError: the storage has too few numbers"""
     return numbers.as_strided(shape, stride, offset)
 
 
 def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
-    """Of all modules below the root; a module that a hostile file makes its own child is visited once."""
+    """The tensors of all modules below the root; a module that a hostile file makes its own child is visited once."""
     todo, seen = [("", root)], set[int]()
     while todo:
         prefix, module = todo.pop()

@@ -19,10 +19,10 @@ class Tower:
 
 
 def with_tower(content: Content, spec: DetectorSpec, path: Path | None) -> tuple[Content, Tower | None]:
-    """A checkpoint with its backbone, read from a file of its own where it has none.
+    """A checkpoint with its backbone, which is read from another file where the checkpoint has none.
 
-    :param path: of the tower; None looks for the published file beside the checkpoint
-    :returns: what both files hold, and the file of the tower, if there was need of it
+    :param path: the tower's file; None looks for the published file beside the checkpoint
+    :returns: what both files hold, and the tower's file, if it was needed
     :raises CheckpointError: there is no tower, it is another file than was published, or it is not needed
     """
     if spec.tower is None or any(name.startswith(BACKBONE) for name in content.state):
@@ -43,7 +43,7 @@ def with_tower(content: Content, spec: DetectorSpec, path: Path | None) -> tuple
 
 
 def _sha256(path: Path, published: PublishedFile) -> str:
-    """:raises CheckpointError: it cannot be read, or has the name of the published file and not its content"""
+    """:raises CheckpointError: it cannot be read, or has the name of the published file but not its content"""
     found = digest_of(path)
     if path.name == published.name and published.sha256 not in (None, found):
         raise CheckpointError(

@@ -1,8 +1,9 @@
 """The zoo: checkpoints that the authors of detectors have published, a row each, and what they say of them.
 
-Data, which needs no torch. What is not known is left out. The Hugging Face hub was not at hand: the commits, sizes and
-sha256 of its files are those that several public projects pin, which agree, and the sizes of Community Forensics are
-those of its network (`tests/train/test_zoo.py`). Figures of RINE are means over what its repository keeps of its tests.
+These are data and need no torch. What is not known is left out. The Hugging Face hub was not at hand: the commits,
+sizes and sha256 of its files are those that several public projects pin, which agree, and the sizes of Community
+Forensics are those of its network (`tests/train/test_zoo.py`). Figures of RINE are means over what its repository keeps
+of its tests.
 """
 
 from dataclasses import replace
@@ -57,7 +58,7 @@ _SPAI = Entry(
 
 
 def _rine(classes: str, figures: str, results: str, size: int | None = None, sha256: str | None = None) -> Entry:
-    """:param results: of upstream's best configuration, below its folder `results`"""
+    """:param results: the results of upstream's best configuration, below its folder `results`"""
     name = f"model_{classes}_trainable.pth"
     source = f"{_RINE}/raw/{_RINE_COMMIT}/ckpt/{name}"
     return Entry(
@@ -72,7 +73,7 @@ def _rine(classes: str, figures: str, results: str, size: int | None = None, sha
 
 
 def _clipdet(name: str, size: int, sha256: str) -> Entry:
-    """:param name: of upstream's folder"""
+    """:param name: the name of upstream's folder"""
     return Entry(
         name=name.replace("clipdet_", "clipdet-").replace("_", "-"),
         detector="clipdet",
@@ -93,7 +94,7 @@ def _clipdet(name: str, size: int, sha256: str) -> Entry:
 
 
 def _cospy(name: str, tower: PublishedFile, views: str, licence: str = "not said") -> Entry:
-    """:param name: of the archive and of the folder in it"""
+    """:param name: the name of the archive and of the folder in it"""
     archive = PublishedFile(f"{name}.zip", "https://huggingface.co/ruojiruoli/Co-Spy-Pretrained-Weights", licence)
     return Entry(
         name=f"cospy-{name.replace('_', '-')}",

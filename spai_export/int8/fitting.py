@@ -1,8 +1,8 @@
-"""int8 for CPUs: which layers of an encoder bear it, and the graph of those that do.
+"""int8 for CPUs: which layers of an encoder can be in int8, and the graph in which they are.
 
-Three quantisers were measured, each on a graph in fp32: on ViT-B/16 with random weights how many times as fast as fp32
-in the same engine (two busy cores with AMX, so that a fifth more or less means nothing), and on the demo detector the
-largest |Δscore| of 180 simulated images in OpenVINO, with ranges from 48 to 64 views.
+Three quantisers were measured, each on a graph in fp32. The speed is that of ViT-B/16 with random weights, as a
+multiple of fp32 in the same engine (two busy cores with AMX, so that a fifth more or less means nothing). The largest
+|Δscore| is that of the demo detector on 180 simulated images in OpenVINO, with ranges from 48 to 64 views.
 
 | | OpenVINO | ONNX Runtime | largest Δscore |
 |---|---|---|---|
@@ -10,8 +10,9 @@ largest |Δscore| of 180 simulated images in OpenVINO, with ranges from 48 to 64
 | NNCF 3.4, its ONNX back end for transformers: SmoothQuant, bias correction | 4.9 | 2.6 | 0.021 |
 | ModelOpt 0.47, signed activations | 5.1 | 3.0 | 0.018 |
 
-So it is ONNX Runtime's, which `export` installs anyway: NNCF would be one more dependency, and ModelOpt six gigabytes.
-With attention's products in int8 too, ViT-B/16 was no faster in either engine (4.0 and 2.9); they stay in fp32.
+So ONNX Runtime's is used, which `export` installs anyway: NNCF would be one more dependency, and ModelOpt six
+gigabytes. With attention's products in int8 too, ViT-B/16 was no faster in either engine (4.0 and 2.9); they stay in
+fp32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,8 +46,8 @@ SHOWN = 8  # layers in the table that the user is told
 class Examined:
     """An encoder in fp32, and what is known of its layers.
 
-    :param errors: by product, see `errors_alone`
-    :param migrated: α of the tensors whose channels were rescaled
+    :param errors: the error of each product, see `errors_alone`
+    :param migrated: the α of each tensor whose channels were rescaled
     """
 
     model: onnx.ModelProto
@@ -56,7 +57,7 @@ class Examined:
     migrated: Mapping[str, float]
 
     def write(self, path: Path, left: int) -> None:
-        """The graph in int8, without so many of the worst layers."""
+        """Writes the graph in int8, without so many of the worst layers."""
         out = set(worst_first(self.errors)[:left])
         chosen = [product for index, product in enumerate(self.products) if index not in out]
         onnx.save(with_qdq(self.model, chosen, self.ranges), str(path))
@@ -65,7 +66,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What became of an encoder.
+    """The encoder as it was quantised.
 
     :param left: how many of the worst layers are still fp32
     """
@@ -76,7 +77,7 @@ class Fitted:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """What detector.json says of it; layers from the worst to the best, those that are left first."""
+        """What detector.json says of it; layers go from the worst to the best, so that those left in fp32 are first."""
         found = self.examined
         return {
             "products": len(found.products) - self.left,
@@ -96,7 +97,7 @@ class Fitted:
         ]
 
     def _table(self) -> list[tuple[str, float, bool]]:
-        """Layer, error alone, and whether it is in int8."""
+        """The rows of the table: a layer, its error alone, and whether it is in int8."""
         order, found = worst_first(self.examined.errors), self.examined
         return [
             (found.products[index].layer, float(f"{found.errors[index]:.2e}"), place >= self.left)
@@ -105,11 +106,11 @@ class Fitted:
 
 
 def examine(model: onnx.ModelProto, views: NDArray[np.uint8]) -> Examined:
-    """Ranges and errors of the layers of an encoder, whose channels are rescaled where that lessens their error.
+    """Finds ranges and errors of an encoder's layers; channels are rescaled where that makes an error smaller.
 
     :param model: the encoder in fp32
-    :param views: (N, H, W, 3) to calibrate on
-    :raises QuantisationError: it has no layer to quantise
+    :param views: the views to calibrate on, (N, H, W, 3)
+    :raises QuantisationError: the encoder has no layer to quantise
     """
     found = products(model)
     if not found:
@@ -125,8 +126,8 @@ def fit(graph: Path, views: NDArray[np.uint8], compare: Callable[[], Accuracy]) 
 
     :param graph: the encoder in fp32
     :param views: see `examine`
-    :param compare: the accuracy check of what lies there then
-    :returns: which may not have passed the check
+    :param compare: checks the accuracy of the graph that is then in its place
+    :returns: the fitted encoder, which may not have passed the check
     """
     examined, tried = examine(onnx.load(str(graph)), views), []
     for left in _attempts(examined.errors):
@@ -140,6 +141,6 @@ def fit(graph: Path, views: NDArray[np.uint8], compare: Callable[[], Accuracy]) 
 
 
 def _attempts(errors: Sequence[float]) -> list[int]:
-    """How many layers are left out: those that spoil the others' work, then more of them, to a third of all besides."""
+    """How many layers each attempt leaves out: first the spoilers, then up to a third of all layers in addition."""
     first = spoilers(errors)
     return sorted({first, *(first + len(errors) // part for part in (8, 4, 3))})

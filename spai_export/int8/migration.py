@@ -1,10 +1,10 @@
-"""Channels that are larger than others give a part of their size to the weights, which have a scale of their own each.
+"""Moves a part of the size of large channels into the weights, in which every column has a scale of its own.
 
 An activation has one scale, so that its largest channel leaves few steps to all others. Where it comes from a
 LayerNormalization, dividing scale and shift of channel j there by s_j and multiplying row j of the weights behind it by
 s_j changes nothing but the rounding of fp32. This is SmoothQuant (Xiao et al. 2023, https://arxiv.org/abs/2211.10438):
-s_j = max|X_j|^α / max|W_j|^(1-α). α is that of the least error in the layer's own output on the calibration views, and
-0 leaves a layer as it is. On the demo detector it takes 0.4 of the error from these layers.
+s_j = max|X_j|^α / max|W_j|^(1-α). α is the one with the least error in the layer's own output on the calibration
+views, and 0 leaves a layer as it is. On the demo detector, this takes away 0.4 of the error of these layers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ SMALLEST = 1e-5  # a channel that is 0 on all views may not be on others
 
 @dataclass(frozen=True)
 class Migrated:
-    """A graph that computes the same, and what its tensors are on the calibration views.
+    """A graph that computes the same, and the values of its tensors on the calibration views.
 
-    :param products: those of the graph, in the same order; some multiply by other constants
-    :param strengths: α of the tensors that were changed
+    :param products: the graph's products, in the same order; some multiply by other constants
+    :param strengths: the α of each tensor that was changed
     """
 
     model: onnx.ModelProto
@@ -37,7 +37,7 @@ class Migrated:
 
 
 def migrate(model: onnx.ModelProto, products: Sequence[Product], recorded: Mapping[str, Recorded]) -> Migrated:
-    """Where it lessens the error of the products behind a LayerNormalization that nothing else reads."""
+    """Moves sizes where that makes the error of products smaller that alone read a LayerNormalization."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     strengths, found, changed = {}, dict(recorded), {}
@@ -57,14 +57,14 @@ def migrate(model: onnx.ModelProto, products: Sequence[Product], recorded: Mappi
 
 
 def _behind(model: onnx.ModelProto, norm: onnx.NodeProto, products: Sequence[Product]) -> list[Product]:
-    """The products that read it; none where anything else does."""
+    """The products that read the norm's output; none where anything else reads it."""
     readers = [node.name for node in model.graph.node if norm.output[0] in node.input]
     behind = [product for product in products if product.factor == norm.output[0]]
     return behind if len(readers) == len(behind) else []
 
 
 def _best(values: Recorded, weight: Floats) -> tuple[float, Floats | None]:
-    """Strength and scale (D,) of the least error; 0 and None where that is the error of no migration."""
+    """The strength and scale (D,) of the least error; 0 and None where no migration has the least error."""
     largest = np.maximum(np.maximum(-values.low, values.high), SMALLEST)
     candidates: list[tuple[float, float, Floats | None]] = [(_error(values, weight), 0.0, None)]
     for strength in STRENGTHS:
@@ -84,7 +84,7 @@ def _divided(values: Recorded, scale: Floats) -> Recorded:
 
 
 def _rescale_norm(model: onnx.ModelProto, norm: onnx.NodeProto, scale: Floats) -> None:
-    """Scale, and shift where there is one; others may share these constants."""
+    """Divides a norm's scale, and its shift where it has one, in copies, since other nodes may share the constants."""
     for index in [index for index in range(1, len(norm.input)) if norm.input[index]]:
         norm.input[index] = _add(
             model, f"{norm.output[0]}_{index}_migrated", constant(model, norm.input[index]) / scale
@@ -104,7 +104,7 @@ def _add(model: onnx.ModelProto, name: str, values: Floats) -> str:
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
-    """Constants that nothing reads any more."""
+    """Removes constants that nothing reads any more."""
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]

@@ -1,4 +1,4 @@
-"""The linear layers of an encoder's graph that may be of 8 bits."""
+"""The linear layers of an encoder's graph that may be in 8 bits."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from spai_export.quantize import excluded_nodes
 
 @dataclass(frozen=True)
 class Product:
-    """A MatMul of what the graph computes and of a constant matrix.
+    """A MatMul of a computed tensor and a constant matrix.
 
-    :param node: its name
-    :param layer: what the user is told of it: the layer's name in the checkpoint, where the graph still says it
+    :param node: the node's name
+    :param layer: the name that the user sees: the layer's name in the checkpoint, where the graph still says it
     :param factor: the tensor (…, D) that the graph computes
     :param weight: the constant (D, P)
     :param output: (…, P)
@@ -31,9 +31,9 @@ class Product:
 
 
 def products(model: onnx.ModelProto) -> list[Product]:
-    """Those between patch embedding and statistics, in the order of the graph.
+    """The products between patch embedding and statistics, in the order of the graph.
 
-    Attention's two products have no constant factor, and stay as they are; so do the products of one row a view
+    Attention's two products have no constant factor, and stay as they are. So do the products with one row a view
     (Gemm), which take no time.
     """
     constants, excluded = _constants(model), set(excluded_nodes(model))
@@ -55,7 +55,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, Sequence[int]]:
 
 
 def _biases(model: onnx.ModelProto) -> dict[str, str]:
-    """Tensor → the layer whose bias is added to it; torch makes one constant of equal biases, which name no layer."""
+    """Tensor → the layer whose bias is added to it; equal biases become one constant in torch and name no layer."""
     constants = _constants(model)
     found = {
         one: other.removesuffix(".bias")

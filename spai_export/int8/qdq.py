@@ -1,4 +1,4 @@
-"""ONNX Runtime's quantiser, told which products to quantise and within which ranges."""
+"""Calls ONNX Runtime's quantiser with the products to quantise and the ranges to use."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def with_qdq(model: onnx.ModelProto, products: Sequence[Product], ranges: Mappin
     """The graph with QuantizeLinear and DequantizeLinear (unsigned, one scale a tensor) before these products, and
     their weights in int8 behind a DequantizeLinear (one scale a column).
 
-    :param ranges: of the products' tensors
+    :param ranges: the ranges of the products' tensors
     """
     import_runtime()
     from onnxruntime import quantization  # noqa: PLC0415

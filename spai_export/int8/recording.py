@@ -1,4 +1,4 @@
-"""What a graph computes on the calibration views, at the tensors that are to be of 8 bits."""
+"""What a graph computes on the calibration views, at the tensors that are to be in 8 bits."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,10 +20,10 @@ ROWS = 512  # of a tensor, drawn from those of all views
 
 @dataclass(frozen=True)
 class Recorded:
-    """A tensor (…, D) on the calibration views.
+    """The values of a tensor (…, D) on the calibration views.
 
-    :param low, high: (D,) of each channel, on all of them
-    :param rows: (at most ROWS, D), drawn with a fixed seed
+    :param low, high: the least and the largest value of each channel on all views, (D,)
+    :param rows: some of its rows, (at most ROWS, D), drawn with a fixed seed
     """
 
     low: NDArray[np.float32]
@@ -34,7 +34,7 @@ class Recorded:
 def record(model: onnx.ModelProto, tensors: Iterable[str], views: NDArray[np.uint8]) -> Mapping[str, Recorded]:
     """Runs the graph once on all views.
 
-    :param tensors: (…, D) of the graph
+    :param tensors: the names of tensors (…, D) of the graph
     :param views: (N, H, W, 3)
     """
     names, random = list(dict.fromkeys(tensors)), np.random.default_rng(0)
@@ -60,7 +60,7 @@ def _joined(parts: list[Recorded]) -> Recorded:
 
 
 def with_outputs(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
-    """A copy that gives these float32 tensors too."""
+    """A copy of the graph that gives these float32 tensors too."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for name in tensors:

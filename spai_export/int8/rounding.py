@@ -1,9 +1,9 @@
-"""What 8 bits make of numbers, in NumPy: as the engines will compute, so that an error is known before a graph runs.
+"""Rounds numbers to 8 bits in NumPy, just as the engines do, so that an error is known before a graph runs.
 
-Activations are unsigned with a zero point, one scale a tensor: on the demo detector, what goes into the layer behind a
-GELU, nearly all of it positive, is off by 1.6 times as much with signed numbers around 0, and both engines multiply one
-as fast as the other. The range is that of the smallest and the largest value that were seen: ranges of least error
-were at most a tenth better there, and the 99.999th percentile was worse. Weights are signed, one scale a column.
+Activations are unsigned with a zero point, and a tensor has one scale. On the demo detector, signed numbers around 0
+make the error of the input behind a GELU, nearly all of which is positive, 1.6 times as large; both engines multiply
+either kind equally fast. The range goes from the smallest to the largest value that was seen: ranges of least error
+were at most a tenth better there, and the 99.999th percentile was worse. Weights are signed, with one scale a column.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ LARGEST = 127  # a weight, in steps of its column
 
 @dataclass(frozen=True)
 class Range:
-    """What an activation may be; 0 is always in it, since padding and masks are 0."""
+    """The range of an activation; 0 is always in it, since padding and masks are 0."""
 
     low: float
     high: float
 
     @classmethod
     def of(cls, low: Floats, high: Floats) -> "Range":
-        """From the smallest and largest values (D,) of each channel."""
+        """The range from the smallest and largest values (D,) of each channel."""
         return cls(min(0.0, float(low.min())), max(0.0, float(high.max())))
 
     def rounded(self, values: Floats) -> Floats:
-        """The values that 8 bits hold, any shape; those outside of the range are its ends."""
+        """Rounds values of any shape to those that 8 bits hold; values outside of the range become its ends."""
         scale = (self.high - self.low) / STEPS or 1.0
         zero = np.round(-self.low / scale)
         steps = np.clip(np.round(values / scale) + zero, 0, STEPS) - zero
@@ -38,14 +38,14 @@ class Range:
 
 
 def rounded_weight(weight: Floats) -> Floats:
-    """(D, P) → the same in 8 bits, with a scale for each of its P columns."""
+    """Rounds a weight (D, P) to 8 bits, with a scale for each of its P columns."""
     scale = np.abs(weight).max(axis=0) / LARGEST
     scale[scale == 0] = 1
     return np.asarray(np.round(weight / scale) * scale, np.float32)
 
 
 def product_error(rows: Floats, weight: Floats, within: Range) -> Floats:
-    """What 8 bits change in a product.
+    """The error that 8 bits make in a product.
 
     :param rows: (…, D)
     :param weight: (D, P)

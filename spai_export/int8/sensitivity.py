@@ -1,8 +1,8 @@
-"""Which layers bear 8 bits: each is rounded alone, and the features are compared with those of fp32.
+"""The layers that can be in 8 bits: each is rounded alone, and the features are compared with those of fp32.
 
-What rounding changes in a layer's output is known from its inputs in fp32, where nothing before it is rounded; it is
-added there, so that one loaded graph stands for all layers. The views are few, so that this takes some hundred runs of
-a view whatever the model.
+Nothing before the layer is rounded, so its inputs in fp32 tell what rounding changes in its output. This change is
+added to the output, so that one loaded graph serves all layers. The views are few, so that this takes some hundred runs
+of a view whatever the model is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ NOTABLE = 0.01  # of the features
 def errors_alone(
     model: onnx.ModelProto, products: Sequence[Product], ranges: Mapping[str, Range], views: NDArray[np.uint8]
 ) -> Sequence[float]:
-    """Of each product: |Δfeatures| / |features| (Euclidean, all views together) where it alone is of 8 bits.
+    """The error of each product when it alone is in 8 bits: |Δfeatures| / |features| (Euclidean, all views together).
 
-    :param ranges: by tensor
-    :param views: (N, H, W, 3), of which the first are taken
+    :param ranges: the range of each tensor
+    :param views: (N, H, W, 3); the first ones are taken
     """
     chosen = views[: min(MOST_VIEWS, max(1, RUNS // max(1, len(products))))]
     names = list(dict.fromkeys(product.factor for product in products))
@@ -43,14 +43,14 @@ def errors_alone(
 
 
 def worst_first(errors: Sequence[float]) -> list[int]:
-    """Indices of layers, from the largest error to the smallest."""
+    """The indices of layers, from the largest error to the smallest."""
     return sorted(range(len(errors)), key=lambda index: -errors[index])
 
 
 def spoilers(errors: Sequence[float]) -> int:
-    """How many of the worst layers are left in fp32 whatever the scores are, since few images may not show it.
+    """How many of the worst layers stay in fp32 whatever the scores are, since few images may not show their error.
 
-    Each of them changes the features by more than NOTABLE, and by more than all that are better together, where errors
+    Each of them changes the features by more than NOTABLE, and by more than all better layers together, whose errors
     add up as independent ones do. They are at most a quarter of the layers.
     """
     squares = np.sort(np.square(errors))[::-1]
@@ -61,7 +61,7 @@ def spoilers(errors: Sequence[float]) -> int:
 
 
 def _with_additions(model: onnx.ModelProto, products: Sequence[Product]) -> onnx.ModelProto:
-    """The graph itself, changed so that something given is added to each product."""
+    """The same graph, changed in place so that a given tensor is added to each product."""
     added = {product.node: _addition(product) for product in products}
     nodes = []
     for node in model.graph.node:

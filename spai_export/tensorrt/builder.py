@@ -1,8 +1,8 @@
 """TensorRT's builder: an ONNX graph and the shapes of its input → a plan, with what TensorRT said meanwhile.
 
-One code for TensorRT 10.12 to 11.x and for TensorRT for RTX: networks are strongly typed, so precision is what the
-graph says, and nothing that 11 dropped is used. TF32 is off: its 10 bits of mantissa are too few for the spectral
-filter.
+The code is the same for TensorRT 10.12 to 11.x and for TensorRT for RTX: networks are strongly typed, so precision is
+what the graph says, and nothing that 11 dropped is used. TF32 is off: its 10 bits of mantissa are too few for the
+spectral filter.
 """
 
 from collections.abc import Callable
@@ -28,14 +28,16 @@ Shape = tuple[int, ...]
 class BuildOptions:
     """How plans are built.
 
-    :param trt_for: the GPUs that they are for; None is the one that is here, if TensorRT is, else those of RTX
-    :param batch_size: views that the encoder is tuned for, and takes at most
+    :param trt_for: the GPUs that they are for; None takes the GPU that is here if TensorRT is too, else those of RTX
+    :param batch_size: the number of views that the encoder is tuned for, and takes at most
     :param workspace_gib: GPU memory that a layer's kernel may use besides its tensors; None is all there is
-    :param version_compatible: for the lean runtime of the same version too, at some cost in speed; TensorRT's alone
-    :param timing_cache: file of what earlier builds measured, made if it is not there; TensorRT's alone
+    :param version_compatible: whether the lean runtime of the same version can load plans too, at some cost in speed;
+        only TensorRT has this option
+    :param timing_cache: the file of what earlier builds measured, which is made if it is not there; only TensorRT has
+        it
     :param optimization_level: 0 (a quick build) to 5 (a fast plan)
-    :param head_views: views of an image that the head takes at most
-    :param device: GPU that TensorRT builds on, and that plans of either kind are scored on
+    :param head_views: how many views of an image the head takes at most
+    :param device: the GPU that TensorRT builds on, and that plans of either kind are scored on
     """
 
     batch_size: int = GPU_BATCH_SIZE
@@ -48,7 +50,7 @@ class BuildOptions:
     trt_for: TrtFor | None = None
 
     def __post_init__(self) -> None:
-        """:raises ExportError: options that no build can have"""
+        """:raises ExportError: no build can have these options"""
         if self.workspace_gib is not None and self.workspace_gib <= 0:
             raise ExportError("--workspace 0 leaves TensorRT no memory to build in: leave it out for all there is")
         if self.trt_for is TrtFor.RTX and self.asks_tensorrt:
@@ -58,7 +60,7 @@ class BuildOptions:
 
     @property
     def asks_tensorrt(self) -> str:
-        """An option that only TensorRT has, and that was given; else ""."""
+        """An option that was given and that only TensorRT has; else ""."""
         if self.timing_cache is not None:
             return "--timing-cache"
         return "--version-compatible" if self.version_compatible else ""
@@ -77,7 +79,7 @@ class InputShape:
 class PlanBuilder:
     """TensorRT's builder, for the graphs of one detector.
 
-    :param trt: the module
+    :param trt: TensorRT's Python module
     :raises ExportError: TensorRT does not start, e.g. because the driver is too old for it
     """
 
@@ -105,9 +107,9 @@ class PlanBuilder:
         return bytes(memory)
 
     def inspect(self, plan: bytes, shape: InputShape) -> str:
-        """The engine inspector's report, JSON; empty if the plan cannot be loaded by this TensorRT.
+        """The engine inspector's report in JSON; it is empty if this TensorRT cannot load the plan.
 
-        Types of tensors stand in it only where the shape of the input is known, so a context without memory sets it.
+        It has types of tensors only where the shape of the input is known, so a context without memory sets the shape.
         """
         engine = self._trt.Runtime(self._log).deserialize_cuda_engine(plan)
         if engine is None:
@@ -119,7 +121,7 @@ class PlanBuilder:
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def notes(self) -> list[str]:
-        """What the user should know of the builds: each sentence once."""
+        """What the user should know of the builds, each sentence once."""
         return [*self._timings.notes, *(f"TensorRT: {message}" for message in dict.fromkeys(self._log.messages))]
 
     def _parse(self, onnx: Path) -> Any:
@@ -153,21 +155,21 @@ class PlanBuilder:
 
 
 def _said(error: Any) -> str:
-    """What the parser says of a node; its own text often names none."""
+    """What the parser says, with the node, which its own text often does not name."""
     where = f"{error.node_operator()} ({error.node_name()}): " if error.node_operator() else ""
     return f"{where}{sentence(error.desc())}"
 
 
 @dataclass
 class TimingCache:
-    """What builds measured, in a file; one of another GPU or TensorRT version, or a damaged one, is started anew."""
+    """A file of what builds measured; it starts anew if it is damaged or of another GPU or TensorRT version."""
 
     path: Path | None
     notes: list[str] = field(default_factory=list)
     _cache: Any = None  # must outlive every builder that uses it
 
     def attach(self, config: Any) -> None:
-        """Lets the build of this configuration read it and add to it."""
+        """Lets the build of this configuration read the cache and add to it."""
         if self.path is None:
             return
         if self._cache is None:
@@ -178,7 +180,7 @@ class TimingCache:
             config.set_timing_cache(self._cache, False)
 
     def save(self) -> None:
-        """A cache that cannot be written costs time, never the plan."""
+        """Writes the cache; if that fails, it costs time, but never the plan."""
         if self.path is None:
             return
         try:

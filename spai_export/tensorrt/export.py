@@ -1,4 +1,4 @@
-"""An exported directory → the same with TensorRT engines, compared with fp32 where there is a GPU that runs them."""
+"""Adds TensorRT engines to an exported directory, compared with fp32 where there is a GPU that runs them."""
 
 import time
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ UNSCORED = "not scored on a GPU yet"
 class PlanReport:
     """What a build has added to a directory.
 
-    :param artifacts: with the accuracy of each
+    :param artifacts: the artifacts, each with its accuracy
     :param notes: sentences on the build
     """
 
@@ -36,7 +36,7 @@ class PlanReport:
 
     @property
     def sentences(self) -> Sequence[str]:
-        """What the user is told of it."""
+        """What the user is told of the build."""
         alone = len(self.artifacts) == 1
         found = [(plan.precision, self._accuracy(plan)) for plan in self.artifacts]
         *most, last = [line for precision, one in found for line in labelled([one], precision, alone=alone)]
@@ -65,7 +65,7 @@ def add_plans(source: Source, report: ExportReport, options: BuildOptions) -> Pl
 
 
 def _checked(source: Source, folder: Path, manifest: Manifest, artifact: Artifact, device: str) -> Artifact:
-    """Plans that no detector.json names yet, with their accuracy.
+    """Scores plans that no detector.json names yet, and gives them with their accuracy.
 
     Plans of TensorRT for RTX are built where they may not run, and then wait to be scored; those of TensorRT must run.
     """
@@ -81,6 +81,6 @@ def _checked(source: Source, folder: Path, manifest: Manifest, artifact: Artifac
 
 
 def _of_graphs(manifest: Manifest, plan: Artifact) -> Accuracy | None:
-    """What the graphs of a plan failed in; where they did not, nothing is said of the plan yet."""
+    """The accuracy of a plan's graphs where they failed; else None, since nothing is known of the plan yet."""
     graphs = next(one for one in manifest.artifacts if one.kind == ONNX and one.precision == plan.precision)
     return None if graphs.passed else graphs.accuracy

@@ -53,7 +53,7 @@ _FUSED = re.compile(r"(?<![a-z0-9])f?mha(?![a-z0-9])|flash_?attention")  # _gemm
 class Wanted:
     """What a graph asks for.
 
-    :param products: its products and convolutions, by the name of the node: fp32, fp16, bf16, int8 or fp8
+    :param products: the type of each product and convolution, by the node's name: fp32, fp16, bf16, int8 or fp8
     :param attentions: the nodes of each: q·kᵀ, Softmax and ·v, or one Attention
     """
 
@@ -62,14 +62,14 @@ class Wanted:
 
     @classmethod
     def of(cls, path: Path) -> "Wanted":
-        """:param path: of an ONNX graph"""
+        """:param path: the path of an ONNX graph"""
         graph = _Graph(onnx.shape_inference.infer_shapes(onnx.load(path)).graph)
         products = {node.name: graph.product_type(node) for node in graph.nodes if node.op_type in _PRODUCTS}
         return cls(products, list(graph.attentions()))
 
 
 class _Graph:
-    """The nodes of a graph, and the way that a tensor came."""
+    """The nodes of a graph, and the nodes that a tensor came through."""
 
     def __init__(self, graph: GraphProto) -> None:
         self.nodes = list(graph.node)
@@ -79,7 +79,7 @@ class _Graph:
         self._types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
 
     def product_type(self, node: NodeProto) -> str:
-        """Eight bits if both factors come out of a DequantizeLinear, else the type that the graph gives them."""
+        """A product's type: eight bits if both factors come from a DequantizeLinear, else what the graph gives them."""
         factors = {self._type(name) for name in node.input[:2]}
         return factors.pop() if len(factors) == 1 else self._name(node.input[0])
 
@@ -119,9 +119,10 @@ class _Graph:
 class Layer:
     """A layer of a plan.
 
-    :param nodes: ONNX nodes that it came from
-    :param types: of its inputs, outputs and constants: fp32, fp16, bf16, int8, fp8; empty if the report has none
-    :param fused: whether its kernel is one for a whole attention
+    :param nodes: the ONNX nodes that it came from
+    :param types: the types of its inputs, outputs and constants: fp32, fp16, bf16, int8, fp8; empty if the report has
+        none
+    :param fused: whether its kernel computes a whole attention
     """
 
     nodes: frozenset[str]
@@ -130,7 +131,7 @@ class Layer:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "Layer":
-        """:param entry: one of the report's `Layers`"""
+        """:param entry: an entry of the report's `Layers`"""
         kernel = " ".join(str(entry.get(key, "")) for key in ("Name", "LayerType", "TacticName")).lower()
         types = _types_in(_tensors(entry), _TYPES) or _types_in([str(entry.get("TacticName", ""))], _KERNELS)
         return cls(_nodes(entry), types, _FUSED.search(kernel) is not None)
@@ -138,7 +139,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layers:
-    """A report of the engine inspector; None where it has an unknown layout."""
+    """The layers in a report of the engine inspector; None where the report has an unknown layout."""
 
     layers: Sequence[Layer] | None
 
@@ -151,7 +152,7 @@ class Layers:
             return cls(None)
 
     def summary(self, wanted: Wanted) -> list[str]:
-        """Sentences for the user: how many attentions are fused, and which products fell out of their type."""
+        """Sentences for the user: how many attentions are fused, and which products are not in the type asked for."""
         if not self.layers:
             return [UNREADABLE]
         if not any(layer.nodes & wanted.products.keys() for layer in self.layers):
@@ -165,7 +166,7 @@ class Layers:
             yield f"{total - len(loose)} of {total} attentions are fused{which}"
 
     def _is_fused(self, nodes: frozenset[str]) -> bool:
-        """Either a kernel made for it, or all of it, and nothing of it elsewhere, is in one layer."""
+        """Whether an attention is fused: it has a kernel made for it, or one layer has all of it."""
         assert self.layers is not None
         parts = [layer for layer in self.layers if layer.nodes & nodes]
         return any(layer.fused for layer in parts) or (len(parts) == 1 and nodes <= parts[0].nodes)
@@ -187,7 +188,7 @@ class Layers:
 
 
 def _tensors(entry: Mapping[str, Any]) -> Iterator[str]:
-    """What the entry says of the types of its tensors."""
+    """What an entry says of the types of its tensors."""
     for role in ("Inputs", "Outputs", "Constants"):
         for tensor in entry.get(role) or ():
             yield " ".join(str(tensor.get(key, "")) for key in ("Format/Datatype", "Datatype", "DataType", "Format"))
@@ -200,7 +201,7 @@ def _types_in(texts: Iterable[str], patterns: Mapping[str, str]) -> frozenset[st
 
 
 def _nodes(entry: Mapping[str, Any]) -> frozenset[str]:
-    """From its metadata, else from a layer's name, `a + b` or `a+b_myl0_7`."""
+    """A layer's nodes from its metadata, else from its name, `a + b` or `a+b_myl0_7`."""
     named = nodes_named(str(entry.get("Metadata") or ""))
     return named or frozenset(re.split(r"\s*\+\s*", re.sub(r"_myl\d+(_\d+)?$", "", str(entry.get("Name", "")))))
 

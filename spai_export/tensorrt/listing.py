@@ -1,9 +1,9 @@
-"""What TensorRT for RTX wrote of a plan's layers into the plan itself: readable, where its inspector wants a driver.
+"""Reads what TensorRT for RTX wrote of a plan's layers into the plan itself; its inspector would need a driver.
 
-The format is documented nowhere. A plan holds text, of which a line declares a tensor, `name="…" … type=half }`, or is
-a step: `function={ name=_gemm_mha_v2 … input_args={ "…" } … layers="[ONNX Layer: a]…[ONNX Layer: b]" }`, with other
-names for the lists of its tensors where it is no function. What cannot be read leaves no layers, and then nothing is
-claimed.
+The format is documented nowhere. A plan holds text. A line of it declares a tensor, `name="…" … type=half }`, or is a
+step: `function={ name=_gemm_mha_v2 … input_args={ "…" } … layers="[ONNX Layer: a]…[ONNX Layer: b]" }`. A step that is
+no function has other names for the lists of its tensors. A plan that cannot be read has no layers here, and then
+nothing is claimed.
 """
 
 import re
@@ -20,7 +20,7 @@ _ATTENTION = b"_mha_"
 
 
 def layers_in(plan: bytes) -> Layers:
-    """:param plan: of TensorRT for RTX, built with detailed profiling verbosity"""
+    """:param plan: a plan of TensorRT for RTX, built with detailed profiling verbosity"""
     types = {name: _TYPES[kind] for name, kind in _TENSOR.findall(plan) if kind in _TYPES}
     return Layers(list(_steps(plan, types)))
 

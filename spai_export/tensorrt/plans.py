@@ -1,4 +1,4 @@
-"""The ONNX graphs of an exported directory → plans, by the TensorRT that is there."""
+"""Builds plans from the ONNX graphs of an exported directory, with the TensorRT that is there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ WHOLE_MIN, WHOLE_OPT, WHOLE_MAX = 1, 1024, 4096
 class Built:
     """What a build has made.
 
-    :param artifacts: a pair of plans of each precision, whose accuracy was not checked yet
+    :param artifacts: a pair of plans for each precision, whose accuracy has not been checked yet
     :param notes: sentences for the user: which TensorRT built for what, what became of the layers, and its warnings
     """
 
@@ -39,7 +39,7 @@ class Built:
 def build(directory: Path, manifest: Manifest, folder: Path, options: BuildOptions) -> Built:
     """Writes a plan of each graph in a directory, model.plan, model.<precision>.plan and head.plan, into `folder`.
 
-    The first is the first artifact's. Beside each plan of an encoder lies the engine inspector's report on it,
+    model.plan is that of the first artifact. Beside each plan of an encoder lies the engine inspector's report on it,
     model.layers.json, if there is one.
 
     :raises ExportError: TensorRT or a GPU is missing, a graph is refused, or no kernel fits
@@ -88,7 +88,7 @@ def _build_encoder(
 
 
 def _encoder_shape(policy: ViewPolicy, options: BuildOptions) -> InputShape:
-    """Any number of views of one size; whole images come one by one, or window by window."""
+    """The shapes of an encoder's input: any number of views of one size, or one whole image or window at a time."""
     height, width = policy.shape
     most, window = options.batch_size, policy.window
     usual, largest = (window.side, window.side) if window else (WHOLE_OPT, WHOLE_MAX)

@@ -1,4 +1,4 @@
-"""Which TensorRT builds plans, and for which GPUs: TensorRT for the one here, or TensorRT for RTX for many."""
+"""Which TensorRT builds plans, and for which GPUs: TensorRT for the GPU here, or TensorRT for RTX for many GPUs."""
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
@@ -30,36 +30,36 @@ FP8_CAPABILITIES = ("8.9", "12.0", "12.1")
 
 
 class TensorRTMissingError(ExportError):
-    """No TensorRT that builds plans, or no GPU to build them on: what to install or where to run, in one sentence."""
+    """There is no TensorRT or no GPU to build plans with: one sentence says what to install or where to run."""
 
 
 class Platform(Protocol):
     """A TensorRT that builds, and what its plans are for.
 
-    :param kind: of the artifacts
+    :param kind: the kind of the artifacts
     """
 
     kind: ClassVar[str]
 
     @property
     def trt(self) -> Any:
-        """The module."""
+        """TensorRT's Python module."""
 
     @property
     def release(self) -> str:
-        """Of TensorRT, whose table of operators the graphs are checked against."""
+        """The release of TensorRT whose operators the graphs are checked against."""
 
     def label(self, precisions: Collection[Precision]) -> str:
-        """The TensorRT, and the GPUs that plans of these precisions are for, for people."""
+        """The TensorRT, and the GPUs that plans of these precisions are for, in words for people."""
 
     def building(self) -> AbstractContextManager[object]:
         """A context in which plans are built."""
 
     def configure(self, precision: Precision, config: Any) -> None:
-        """Sets what this TensorRT wants besides, in the IBuilderConfig of an encoder of that precision or of a head."""
+        """Sets what else this TensorRT needs in the IBuilderConfig of an encoder of that precision, or of a head."""
 
     def layers(self, builder: PlanBuilder, plan: bytes, shape: InputShape) -> tuple[Layers, str]:
-        """The plan's layers, and the report that they were read from, "" if there is none."""
+        """The plan's layers, and the report that they were read from; "" if there is none."""
 
     def target(self, precision: Precision, batch_size: int, options: BuildOptions) -> dict[str, Any]:
         """What detector.json says that the plans were built for."""
@@ -97,10 +97,10 @@ class ThisGpu:
         return self.gpu
 
     def configure(self, precision: Precision, config: Any) -> None:
-        """See `Platform`: it wants nothing."""
+        """See `Platform`; this TensorRT needs nothing else."""
 
     def layers(self, builder: PlanBuilder, plan: bytes, shape: InputShape) -> tuple[Layers, str]:
-        """See `Platform`: as the engine inspector says."""
+        """See `Platform`; the engine inspector tells the layers."""
         report = builder.inspect(plan, shape)
         return Layers.of(report), report
 
@@ -127,7 +127,7 @@ class Rtx:
 
     @property
     def release(self) -> str:
-        """See `Platform`: that whose ONNX parser TensorRT for RTX has."""
+        """See `Platform`; it is the release whose ONNX parser TensorRT for RTX has."""
         return VERSIONS[-1]
 
     def label(self, precisions: Collection[Precision]) -> str:
@@ -138,7 +138,7 @@ class Rtx:
         return f"{name}: plans for {every}{fp8}"
 
     def building(self) -> AbstractContextManager[object]:
-        """See `Platform`: any."""
+        """See `Platform`; any context will do."""
         return nullcontext()
 
     def configure(self, precision: Precision, config: Any) -> None:
@@ -153,7 +153,7 @@ class Rtx:
                 assert taken, f"TensorRT for RTX builds for no {capability}"
 
     def layers(self, builder: PlanBuilder, plan: bytes, shape: InputShape) -> tuple[Layers, str]:  # noqa: ARG002
-        """See `Platform`: as the plan itself says, since loading it for the engine inspector takes a driver."""
+        """See `Platform`; the plan itself tells the layers, since the engine inspector needs a driver to load it."""
         return layers_in(plan), ""
 
     def target(self, precision: Precision, batch_size: int, options: BuildOptions) -> dict[str, Any]:  # noqa: ARG002

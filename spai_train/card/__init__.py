@@ -99,6 +99,6 @@ def _views(manifest: Manifest) -> str:
 
 
 def _licences(manifest: Manifest) -> dict[str, str]:
-    """Of `code` and `weights`, as far as detector.json says them."""
+    """The licences of `code` and `weights`, as far as detector.json names them."""
     found = manifest.provenance.get("licences")
     return {str(of): str(licence) for of, licence in found.items()} if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""Text of others within Markdown of ours."""
+"""Other people's text, made safe to stand in our Markdown."""
 
 import re
 
@@ -9,5 +9,5 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$])")
 
 
 def escaped(value: object) -> str:
-    """A value as text in one line, which is shown as it is."""
+    """A value as one line of Markdown that shows exactly this text."""
     return _SPECIAL.sub(r"\\\1", visible(str(value)))

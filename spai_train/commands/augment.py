@@ -72,9 +72,9 @@ def run(
 
 
 def copy_augmented(rows: Sequence[Row], output: Path, augment: "Augment", seed: int, workers: int) -> list[Row]:
-    """Writes one augmented PNG a row; an image that cannot be read is named on stderr and left out.
+    """Writes one augmented PNG for each row; an image that cannot be read is named on stderr and left out.
 
-    A file follows from the seed and the image's name and pixels, whatever the other rows and the number of threads.
+    A file depends on the seed, the image's name and its pixels alone, not on other rows or the number of threads.
 
     :returns: the rows that were written, named relative to `output`, in their order
     """
@@ -86,7 +86,7 @@ def copy_augmented(rows: Sequence[Row], output: Path, augment: "Augment", seed: 
 
 
 def _reported(outcomes: Iterable[Row | str]) -> Iterator[Row]:
-    """The rows; the rest is said."""
+    """Yields the rows, and prints what went wrong with the other images."""
     for outcome in outcomes:
         if isinstance(outcome, str):
             say(outcome)
@@ -95,9 +95,9 @@ def _reported(outcomes: Iterable[Row | str]) -> Iterator[Row]:
 
 
 def _copy(row: Row, ticket: int, output: Path, augment: "Augment", seed: int, budget: Budget) -> Row | str:
-    """The copy's row, or what is wrong.
+    """Writes the copy of an image; gives its row, or a sentence on what is wrong.
 
-    :param ticket: of the budget, which waits for every one of them
+    :param ticket: the image's number; the budget waits for every number in turn
     """
     digest = hashlib.sha256(f"{seed} {row.name}".encode(errors="surrogateescape")).digest()
     try:

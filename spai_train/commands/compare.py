@@ -18,7 +18,7 @@ EPILOG = (
 
 
 class Metric(StrEnum):
-    """What the table shows; --output has all."""
+    """The metric that the table shows; --output has all metrics."""
 
     AUC = "auc"
     AVERAGE_PRECISION = "average_precision"

@@ -1,4 +1,4 @@
-"""What every command does at its edge: a missing extra and an unwritable output become one sentence."""
+"""Errors at the edge of every command: a missing extra and an unwritable output become one sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ DecodersOption = Annotated[int | None, typer.Option(min=1, help="How many thread
 
 @contextmanager
 def extra(name: str = "train") -> Iterator[None]:
-    """Around the imports of a command: `--help` must work without torch."""
+    """Wraps the imports of a command and names the extra that is missing: `--help` must work without torch."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -50,7 +50,7 @@ def extra(name: str = "train") -> Iterator[None]:
 
 @contextmanager
 def writable(output: Path) -> Iterator[None]:
-    """Around what writes into `output`."""
+    """Wraps what writes into `output`, so that a failure becomes one sentence."""
     try:
         yield
     except OSError as error:

@@ -161,8 +161,8 @@ def run(
 
 
 def _check_calibration(subject: Subject, *, looks: bool) -> None:
-    """:param looks: whether the images are looked at in another way than the detector's
-    :raises UserError: there is nothing that a calibration could be written to, or none that would hold
+    """:param looks: whether the images are looked at in another way than the detector's own
+    :raises UserError: there is nothing that a calibration could be written to, or it would not hold
     """
     if not subject.engines:
         raise UserError("--calibrate writes into an exported directory: export the checkpoint and give it as --engine")

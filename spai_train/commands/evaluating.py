@@ -33,11 +33,11 @@ class Evaluating:
     output: Path
 
     def run(self) -> int:
-        """Does it, and shows what was found. :returns: the exit code"""
+        """Evaluates, and shows what was found. :returns: the exit code"""
         return _several(self) if self.subject.several else _one(self)
 
     def reproduction(self, row: str | None, found: "Evaluation") -> Reproduction | None:
-        """:param row: of the published table; None where none is asked for"""
+        """:param row: a row of the published table; None where none is asked for"""
         if self.wanted is None or row is None:
             return None
         return Reproduction.of(self.wanted, row, found.measurements[0], self.selection.benchmark or "")
@@ -92,7 +92,7 @@ def _several(work: Evaluating) -> int:
 
 
 def _remarks(work: Evaluating, found: "Evaluation | Together", first: "Evaluation") -> int:
-    """What a reader of the numbers must know, on stderr; :returns: the exit code."""
+    """Prints on stderr what a reader of the numbers must know. :returns: the exit code"""
     for line in work.selection.remarks(work.wanted):
         say(f"spai-train: {line}")
     if not first.measurements[0].metrics:

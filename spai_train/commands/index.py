@@ -133,7 +133,7 @@ def _parse(shares: str) -> tuple[float, ...]:
 
 
 def _check(output: Path) -> None:
-    """Before hours of reading: whether the table can be written."""
+    """Checks that the table can be written, before hours of reading."""
     if output.suffix.lower() != ".csv" or output.is_dir():
         raise UserError(f"cannot write {printable(output)}: name a .csv file")
     try:
@@ -160,7 +160,7 @@ def _index(layout: Layout, folder: Path, splitting: Splitting, workers: int, *, 
 
 
 def _report(index: Index) -> None:
-    """Every file that is not in the table, and how many there are, on stderr."""
+    """Lists every file that is not in the table, and how many there are, on stderr."""
     for left in (*index.broken, *index.copies):
         say(str(left))
     if index.broken:
@@ -170,7 +170,7 @@ def _report(index: Index) -> None:
 
 
 def _show(rows: Sequence[Row]) -> None:
-    """How many images each source has, by class and split, on stdout; in a pipe, plain and as wide as it gets."""
+    """Prints how many images each source has, by class and split; in a pipe, plain and as wide as it gets."""
     terminal = sys.stdout.isatty()  # rich takes FORCE_COLOR for a terminal
     console = Console(force_terminal=terminal, width=None if terminal else 10_000, highlight=False)
     console.print(_counted(rows))

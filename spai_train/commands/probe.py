@@ -135,7 +135,7 @@ def _calibration(table: Path, split: str, root: Path | None, store: Path | None)
 
 
 def _show(probed: "Probed", classifier: Classifier, calibration: list[str]) -> None:
-    """What became of it and what to do next, on stdout; what was left out, on stderr."""
+    """Prints the result and what to do next on stdout, and what was left out on stderr."""
     for one in probed.skipped:
         say(f"skipped {printable(one.row.name)}: {one.error}")
     extracted, line, measured = probed.extracted, probed.line, probed.measured

@@ -62,10 +62,10 @@ def run(
 
 
 def bind(recipe: str, given: Mapping[str, Any], space: "Space") -> "tuple[RunTrial, Metric, str]":
-    """What a trial is: a fit by the recipe, under what was given and then what the trial suggests.
+    """Makes the function that runs a trial: a fit by the recipe, changed by what was given and by what is suggested.
 
-    :returns: it, the metric that trials are compared by, and the recipe in full, but for what moves no weight
-    :raises RecipeError: a key or a value of `given` or of the space that the recipe has no room for
+    :returns: the function, the metric that trials are compared by, and the recipe in full, but for what moves no weight
+    :raises RecipeError: the recipe has no room for a key or a value of `given` or of the space
     """
     with extra():
         from spai_train.adopted import Adopted, load_fit  # noqa: PLC0415

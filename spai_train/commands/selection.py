@@ -1,4 +1,4 @@
-"""Which images `evaluate` measures: those of tables, or those of a benchmark."""
+"""The images that `evaluate` measures: those of tables, or those of a benchmark."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the user names.
+    """The images that the user names, by tables or by a benchmark.
 
-    :param benchmark: its name, or None for tables
-    :param paths: of tables, or the folder of the benchmark's data
-    :param given: the protocol that is asked for; None is the benchmark's, or pooled
+    :param benchmark: the benchmark's name, or None for tables
+    :param paths: the tables, or the folder of the benchmark's data
+    :param given: the protocol that is asked for; None takes the benchmark's, or pooled
     """
 
     benchmark: str | None
@@ -33,7 +33,7 @@ class Selection:
     given: Protocol | None
 
     def __post_init__(self) -> None:
-        """:raises UserError: a benchmark with what does not go with it"""
+        """:raises UserError: something is given that does not go with a benchmark"""
         if self.benchmark is None:
             return
         load(self.benchmark)
@@ -59,7 +59,7 @@ class Selection:
 
     @property
     def threshold(self) -> Threshold | None:
-        """The benchmark's; None is the detector's."""
+        """The benchmark's threshold; None leaves the detector's own."""
         if self.tree is None or self.tree.benchmark.threshold is None:
             return None
         return Threshold(self.tree.benchmark.threshold, f"the protocol of the benchmark {self.benchmark}")

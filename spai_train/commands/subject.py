@@ -15,7 +15,7 @@ from spai_train.commands.edges import extra
 class Subject:
     """A checkpoint, an exported directory, or several of these.
 
-    :param threshold: that takes the place of the detector's own; of several, it is for fused scores
+    :param threshold: it replaces the detector's own; with several detectors, it is for fused scores
     """
 
     ckpt: Path | None
@@ -25,7 +25,7 @@ class Subject:
     threshold: float | None
 
     def __post_init__(self) -> None:
-        """:raises UserError: neither or both are named, or what does not go with them"""
+        """:raises UserError: neither or both are named, or something is given that does not go with them"""
         if (self.ckpt is None) == (not self.engines):
             raise UserError("name what to evaluate: --ckpt CHECKPOINT, or --engine DIRECTORY that spai-export wrote")
         if self.detector and self.ckpt is None:
@@ -40,11 +40,11 @@ class Subject:
 
     @property
     def fused_threshold(self) -> Threshold | None:
-        """That of several detectors' fused scores, if the user gave one."""
+        """The user's threshold for the fused scores of several detectors, if there is one."""
         return Threshold.given(self.threshold) if self.several and self.threshold is not None else None
 
     def load(self, device: str) -> Iterator[Detector]:
-        """One after the other, so that those before one that does not load can be closed."""
+        """Loads one detector after the other, so that the caller can close the earlier ones when one does not load."""
         if self.ckpt is None:
             for engine in self.engines:
                 yield Detector.load(engine, device=device, threshold=None if self.several else self.threshold)

@@ -57,9 +57,9 @@ _KEYS = {
 
 
 def overrides(assignments: list[str] | None, **options: Any) -> dict[str, Any]:
-    """Options that were given, under the keys that they set; `--set` comes last and wins.
+    """The options that the user gave, under the keys that they set; `--set` comes last and wins.
 
-    :raises RecipeError: an assignment that is not key=value
+    :raises RecipeError: an assignment is not key=value
     """
     from spai_train.recipe import parse_assignments  # noqa: PLC0415  YAML comes with the training extra
 
@@ -68,7 +68,7 @@ def overrides(assignments: list[str] | None, **options: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As YAML would have it."""
+    """A value as YAML would have it: paths become text."""
     if isinstance(value, list):
         return [_plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value

@@ -99,7 +99,7 @@ def _table(entries: list[Entry]) -> list[str]:
 
 
 def _described(entry: Entry) -> list[str]:
-    """All of it, a line each; what is not known says so."""
+    """Lines with all that is known of a published checkpoint; they also say what is not known."""
     file, folder = entry.file, exports.directory(entry.name)
     lines = [("name", entry.name), ("detector", entry.detector), ("file", file.name), ("lies at", file.source)]
     if file.repo:

@@ -1,7 +1,8 @@
 """Augmentation: what training does to the pixels of an image before it looks at them.
 
-On the CPU, by NumPy, Pillow's codecs and torchvision's resampling and colours. Every number is drawn from a generator
-of its own, so a view is a function of the pixels, the settings and the seed, and no other random state is moved.
+All of it runs on the CPU, by NumPy, Pillow's codecs and torchvision's resampling and colours. Every number
+comes from a generator of its own, so a view is a function of the pixels, the settings and the seed, and no other random
+state is moved.
 Axes: V views, S the side of a view, C = 3.
 """
 
@@ -55,7 +56,7 @@ class Augment:
         )
 
     def __call__(self, picture: Picture, seed: int) -> Image:
-        """One view, (S, S, 3). Of a large picture, only the window that is cut out is converted.
+        """Draws one view, (S, S, 3). Only the window that is cut out of a large picture is converted.
 
         :param seed: at least 0
         :raises ImageError: truncated or corrupt data, where the picture was not decoded yet
@@ -63,7 +64,7 @@ class Augment:
         return self._draw(picture.load(), picture.crop, seed)
 
     def views(self, picture: Picture, seeds: Sequence[int]) -> Image:
-        """One view a seed, (V, S, S, 3). The picture is converted once: windows of several views overlap."""
+        """Draws one view for each seed, (V, S, S, 3). The picture is converted once: windows of views overlap."""
         picture.load()
         converted = self.settings.crop != (1, 1) and len(seeds) > 1 and not self._needs_whole
         crop = _cropper(picture.array()) if converted else picture.crop
@@ -122,7 +123,7 @@ class Augment:
         return resized
 
     def _rotate(self, view: Image, rng: np.random.Generator) -> Image:
-        """The largest upright square inside a square of side S that is turned by φ has side S / (|sin φ| + |cos φ|)."""
+        """Turns a view by φ, and enlarges the largest upright square inside, of side S / (|sin φ| + |cos φ|)."""
         angle = rng.uniform(-self.settings.degrees, self.settings.degrees)
         inside = self.size / (abs(math.sin(math.radians(angle))) + abs(math.cos(math.radians(angle))))
         margin = min(math.ceil((self.size - inside) / 2), (self.size - 1) // 2)
@@ -151,7 +152,7 @@ class Augment:
         return _as_image(pixels)
 
     def _sharpen(self, view: Image, rng: np.random.Generator) -> Image:
-        """The filter as a multiple of each pixel less α times the sum of the 3×3 around it."""
+        """Applies the filter as a multiple of each pixel less α times the sum of the 3×3 around it."""
         alpha = rng.uniform(*self.settings.sharpen_alpha)
         own = 1 - alpha + alpha * (9 + rng.uniform(*self.settings.sharpen_lightness))
         return as_uint8(np.float32(own) * view - np.float32(alpha) * smooth(view, np.ones(3, np.float32)))
@@ -164,7 +165,7 @@ class Augment:
 
 
 def _on(*steps: tuple[float, Step]) -> Chances:
-    """Those that ever happen; what does not happen draws nothing."""
+    """The steps whose probability is above 0; the others draw no random numbers."""
     return [(probability, step) for probability, step in steps if probability > 0]
 
 
@@ -190,12 +191,12 @@ def _flip_vertically(view: Image, _: np.random.Generator) -> Image:
 
 
 def _whole(limits: tuple[int, int], rng: np.random.Generator) -> int:
-    """A whole number, both limits included."""
+    """Draws a whole number, both limits included."""
     return int(rng.integers(limits[0], limits[1] + 1))
 
 
 def _as_tensor(pixels: Image) -> Tensor:
-    """(H, W, 3) → (3, H, W); a copy of what torch cannot take: arrays that are read-only, as Pillow's, or mirrored."""
+    """(H, W, 3) → (3, H, W); arrays that torch cannot take (read-only, as Pillow's are, or mirrored) are copied."""
     taken = pixels.flags.writeable and min(pixels.strides) > 0
     return torch.from_numpy(pixels if taken else pixels.copy()).permute(2, 0, 1)
 

@@ -76,7 +76,7 @@ class TrainingImages(Dataset[Sample]):
     An image that cannot be read is replaced by another of its class, so that batches keep their size.
 
     :param views: V, augmentations of an image
-    :param beside: draws other views of the same images, as `Sample.beside`
+    :param beside: draws the other views of the same images that `Sample.beside` holds
     :ivar of_class: label → indices of its rows
     """
 
@@ -110,7 +110,7 @@ class TrainingImages(Dataset[Sample]):
         raise TableError(f"{ATTEMPTS} images in a row cannot be read, the last one {failures[-1].name}: check the data")
 
     def _drawn(self, row: Row, ticket: Ticket) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """(V, S, S, 3), and (V, T, T, 3) if asked for :raises ImageError: it cannot be read"""
+        """The views (V, S, S, 3), and (V, T, T, 3) if asked for. :raises ImageError: it cannot be read"""
         seeds = [seed_of(self.seed, Use.AUGMENT, ticket.epoch, ticket.image, view) for view in range(self.views)]
         picture = Picture.open(self.store.source(row))
         augments = [augment for augment in (self.augment, self.beside) if augment]
@@ -119,7 +119,7 @@ class TrainingImages(Dataset[Sample]):
         return views, others[0] if others else None
 
     def _candidates(self, ticket: Ticket) -> Iterator[int]:
-        """The image, then others of its class."""
+        """The index of the image, then those of others of its class."""
         yield ticket.image
         rng = np.random.default_rng(seed_of(self.seed, Use.SUBSTITUTE, *ticket))
         others = self.of_class[self.rows[ticket.image].label]
@@ -142,7 +142,7 @@ def load_batches(images: Dataset[Sample], order: Order, workers: int, prefetch: 
     :param workers: processes; 0 reads in this one
     :param prefetch: batches that each worker keeps ready
     :param pin: whether batches go to a GPU
-    :raises UserError: what a worker raised, in its own words
+    :raises UserError: a worker has failed; the words are the worker's
     """
     batches = DataLoader(
         _Batches(images),

@@ -23,11 +23,11 @@ _SMALL_GAUSSIANS = {1: (256,), 3: (128, 64), 5: (96, 64, 16), 7: (72, 56, 28, 8)
 def recompress(image: Image, codec: Codec, quality: int) -> Image:
     """Writes and reads a lossy file in memory, with the codec's defaults (4:2:0 chroma).
 
-    Upstream compresses the colours in reverse order, since albumentations hands RGB to OpenCV, which takes BGR; here
-    it is the file that people share.
+    Upstream compresses the colours in reverse order, since albumentations hands RGB to OpenCV, which takes BGR. Here
+    the order is right, as in files that people share.
 
     :param quality: 1–100
-    :raises ImageError: larger than the format can hold
+    :raises ImageError: the image is larger than the format can hold
     """
     file = io.BytesIO()
     try:
@@ -40,7 +40,7 @@ def recompress(image: Image, codec: Codec, quality: int) -> Image:
 
 def gaussian_kernel(size: int, sigma: float | None = None) -> NDArray[np.float32]:
     """:param size: in pixels, odd
-    :param sigma: in pixels; None is OpenCV's for the size: a table up to 9 pixels, then 0.3·((size − 1)/2 − 1) + 0.8
+    :param sigma: in pixels; None takes OpenCV's for the size: a table up to 9 pixels, then 0.3·((size − 1)/2 − 1) + 0.8
     :returns: (size,), with sum 1
     """
     distance = np.abs(np.arange(size) - size // 2)
@@ -58,17 +58,17 @@ def blur(image: Image, kernel: NDArray[np.float32]) -> Image:
 
 
 def smooth(image: Image, kernel: NDArray[np.float32]) -> Pixels:
-    """The planes of a blur; edges are reflected without repeating the edge pixel, as OpenCV does."""
+    """The blurred planes; edges are reflected without repeating the edge pixel, as OpenCV does."""
     return _filtered(_filtered(image, kernel, axis=0), kernel, axis=1)
 
 
 def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Adds Gaussian noise, independent in every pixel and channel, of which each value is cut to a whole grey level.
+    """Adds Gaussian noise, independent in every pixel and channel; each of its values is cut to a whole grey level.
 
     It is cut towards zero, as in the albumentations that upstream pins (1.4.14): the power is about σ² − 0.8·σ + ⅓, and
     the mean stays zero.
 
-    :param sigma: standard deviation before that, in grey levels
+    :param sigma: standard deviation before the cut, in grey levels
     """
     planes = rng.standard_normal(image.shape, np.float32)
     planes *= sigma
@@ -78,18 +78,18 @@ def add_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 
 def rescale(image: Image, factor: float) -> Image:
-    """Both sides times a factor, cut to whole pixels, at least 1."""
+    """Multiplies both sides by a factor; the new sides are cut to whole pixels, at least 1."""
     height, width = (max(1, int(side * factor)) for side in image.shape[:2])
     return resize(image, height, width)
 
 
 def resize(image: Image, height: int, width: int) -> Image:
-    """Bilinear without antialiasing (OpenCV's INTER_LINEAR)."""
+    """Resizes bilinearly, without antialiasing (OpenCV's INTER_LINEAR)."""
     return as_uint8(_interpolated(_interpolated(image, height, axis=0), width, axis=1))
 
 
 def as_uint8(planes: Pixels) -> Image:
-    """Rounds, halves up as OpenCV does, and clips to 0–255; overwrites the planes."""
+    """Rounds (halves up, as OpenCV does) and clips to 0–255; this overwrites the planes."""
     planes += 0.5
     return np.clip(planes, 0, 255, out=planes).astype(np.uint8)
 
@@ -104,7 +104,7 @@ def _filtered(planes: Image | Pixels, kernel: NDArray[np.float32], axis: int) ->
 
 
 def _interpolated(planes: Image | Pixels, length: int, axis: int) -> Pixels:
-    """Resamples one axis between the centres of its pixels; beyond the outermost, they repeat."""
+    """Resamples one axis between the centres of its pixels; the outermost pixels repeat beyond the edge."""
     side = planes.shape[axis]
     position = np.clip((np.arange(length) + 0.5) * (side / length) - 0.5, 0, side - 1)
     before = position.astype(np.int64)

@@ -1,7 +1,7 @@
 """The index of a data set: images that were found → rows of a table, without broken files and without copies.
 
-An image is known by the SHA-256 of its file: that tells copies, and orders the automatic split, so that a file's split
-depends on the seed and on what the files are, not on their names or on where they lie.
+An image is identified by the SHA-256 of its file. It finds copies and orders the automatic split, so that a file's
+split depends on the seed and on the content of the files, not on their names or on where they lie.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Checked:
     """An image that was read.
 
     :param digest: SHA-256 of the file; empty where it cannot be used
-    :param error: why not
+    :param error: why it cannot be used
     """
 
     found: Found
@@ -48,8 +48,9 @@ class Checked:
 class Splitting:
     """How images get a split that their layout gives none.
 
-    :param name: the split of them all; "" splits them by the shares
-    :param shares: of train, val, test and, if there is a fourth, calibration, of each source's images of a class
+    :param name: one split for all of them; "" splits them by the shares
+    :param shares: those of train, val, test and, if there is a fourth, calibration; each source's images of a class are
+        split by them
     """
 
     name: str = ""
@@ -82,7 +83,7 @@ class Index:
     """A data set's table.
 
     :param broken: files that cannot be used, and those that both classes claim
-    :param copies: files of which the same bytes are in the table
+    :param copies: files whose bytes are in the table already, as another file
     """
 
     rows: list[Row]
@@ -106,10 +107,10 @@ def read_images(found: Iterable[Found], workers: int, *, verify: bool = True) ->
 
 
 def tabulate(images: Iterable[Checked], folder: Path, splitting: Splitting) -> Index:
-    """Rows in the order of the images.
+    """Makes a table whose rows are in the order of the images.
 
-    :param folder: of the table, which names are relative to
-    :raises UserError: a split was named for images that have one
+    :param folder: the table's folder, which names are relative to
+    :raises UserError: a split was named, and images have one already
     """
     images = list(images)
     broken = [LeftOut(image.found.path, image.error) for image in images if image.error]
@@ -124,8 +125,8 @@ def tabulate(images: Iterable[Checked], folder: Path, splitting: Splitting) -> I
 def relative_to(folder: Path) -> Callable[[Path], str]:
     """Names of files as a table in the folder has them: relative, with forward slashes, `../` where that is needed.
 
-    `..` leads out of the folder that a link points to, not of the one that holds the link; so a file that does not lie
-    below the folder as it was named is looked at from where the folder really is.
+    `..` leads out of the folder that a link points to, not of the one that holds the link. So the name of a file
+    that is not below the folder starts from where the folder really is.
     """
     named, real = folder.absolute(), folder.resolve()
 
@@ -142,7 +143,7 @@ def relative_to(folder: Path) -> Callable[[Path], str]:
 
 
 def _read(found: Found, verify: bool, budget: Budget, ticket: int) -> Checked:
-    """:param ticket: of the budget, which waits for every one of them"""
+    """:param ticket: the image's number; the budget waits for every number in turn"""
     checked, picture = _opened(found, verify)
     with budget.held(ticket, picture.decoding_nbytes if picture else 0):
         try:
@@ -154,7 +155,7 @@ def _read(found: Found, verify: bool, budget: Budget, ticket: int) -> Checked:
 
 
 def _opened(found: Found, verify: bool) -> tuple[Checked, Picture | None]:
-    """What its bytes say, and the picture that is still to be decoded, if it is."""
+    """What is known of a file without decoding it, and the picture where it must be decoded too."""
     if found.label is None:
         return Checked(found, error="in no folder that tells its class"), None
     try:
@@ -168,7 +169,7 @@ def _opened(found: Found, verify: bool) -> tuple[Checked, Picture | None]:
 
 
 def _repeated(images: Sequence[Checked]) -> tuple[dict[int, LeftOut], dict[int, LeftOut]]:
-    """By position: the images that are both real and generated, and the copies that something else stands for."""
+    """The images that both classes claim, and the copies that another file stands for; both by position."""
     groups: dict[bytes, list[int]] = {}
     for at, image in enumerate(images):
         groups.setdefault(image.digest, []).append(at)
@@ -215,7 +216,7 @@ def _shuffled(seed: int, digest: bytes) -> bytes:
 
 
 def _splits(count: int, splitting: Splitting) -> list[str]:
-    """The splits of a stratum, whose sizes are within one of their shares."""
+    """The splits of one stratum; the size of each is within one image of its share."""
     if splitting.name:
         return [splitting.name] * count
     ends = [*(round(count * share) for share in accumulate(splitting.shares[:-1])), count]

@@ -41,12 +41,12 @@ class Found:
 class Layout(Protocol):
     """The images of a data set.
 
-    :raises LayoutError: on iteration, where a folder or a list is not there
+    :raises LayoutError: a folder or a list is not there; it is raised on iteration
     """
 
     @property
     def expected(self) -> str:
-        """What should be where, for an error."""
+        """The files and folders that should be there, in words for an error."""
 
     def __iter__(self) -> Iterator[Found]: ...
 
@@ -69,7 +69,7 @@ class Folders:
                 yield from (Found(path, label, _name(folder)) for path in images_below(folder))
 
     def _check_apart(self) -> None:
-        """A folder within another would be listed twice, or as both classes."""
+        """Refuses a folder within another, which would be listed twice, or as both classes."""
         folders = [(folder, folder.resolve()) for folder in (*self.real, *self.generated)]
         for number, (inner, place) in enumerate(folders):
             for other, (outer, around) in enumerate(folders):
@@ -137,8 +137,8 @@ class DMID:
     Real images are named by two lists in each split's folder: of COCO's train2017, and of the LSUN images that
     CNNDetection's training set holds, as `<category>_<file>`.
 
-    :param coco: with train2017/ in it
-    :param lsun: CNNDetection, with train/<category>/0_real/ in it
+    :param coco: a folder with train2017/ in it
+    :param lsun: CNNDetection's folder, with train/<category>/0_real/ in it
     """
 
     root: Path
@@ -172,7 +172,7 @@ class DMID:
 class Synthbuster:
     """Synthbuster (Bammey, 2023), a test set: a folder of .png for each generator, and the RAISE-1k images behind them.
 
-    :param raise1k: with tiff/<name>.tif in it, for the names in prompts.csv
+    :param raise1k: a folder with tiff/<name>.tif in it, for the names in prompts.csv
     """
 
     root: Path
@@ -205,7 +205,7 @@ class Synthbuster:
 def find(layout: Layout) -> list[Found]:
     """All images of a layout.
 
-    :raises LayoutError: none, or none where its class could be told
+    :raises LayoutError: there are no images, or none whose class can be told
     """
     found = list(layout)
     if all(one.label is None for one in found):
@@ -215,7 +215,7 @@ def find(layout: Layout) -> list[Found]:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """The files that are called images, in the order of their names, links followed.
+    """The files whose names are those of images, sorted by name; links are followed.
 
     :raises LayoutError: there is no such folder
     """

@@ -40,11 +40,11 @@ def check_shares(batch_size: int, accumulate: int, processes: int) -> None:
 class Plan:
     """The steps of a training.
 
-    :param images: of the training split
+    :param images: the number of images in the training split
     :param batch_size: images of one step of the optimizer, over all processes and accumulated micro-batches
-    :param epochs: what is left over of an epoch's last batch is dropped, as upstream does
+    :param epochs: passes over the images; an epoch's last batch is dropped if it is not full, as upstream does
     :param accumulate: micro-batches of a step
-    :param processes: that share each micro-batch
+    :param processes: how many processes share each micro-batch
     """
 
     images: int
@@ -78,7 +78,7 @@ class Order(Sampler[list[Ticket]]):
     """The micro-batches of one process, from a step to the last.
 
     :param start: the first step to give
-    :param process: of `plan.processes`
+    :param process: the process's number, from 0 and below `plan.processes`
     """
 
     def __init__(self, plan: Plan, seed: int, start: int = 0, process: int = 0) -> None:

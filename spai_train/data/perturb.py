@@ -1,4 +1,4 @@
-"""Robustness perturbations: what may befall an image between its maker and its judge, each at one level.
+"""Robustness perturbations: what may happen to an image before it is judged, each at one level.
 
 A level means what upstream's TEST.* setting means (spai/config.py, by way of albumentations 1.4.14 and OpenCV 4.10).
 No torch, so that an exported detector is tested without it.
@@ -67,7 +67,7 @@ class Perturbation:
 
     :param level: JPEG and WebP: quality, 1–100. Blur: side of the kernel in pixels, odd. Noise: standard deviation on
         the scale of 0–255. Scale: the factor of both sides
-    :raises PerturbationError: a level that the kind does not have
+    :raises PerturbationError: the kind does not have this level
     """
 
     kind: Kind
@@ -84,9 +84,9 @@ class Perturbation:
 
     def apply(self, image: Image, seed: int = 0) -> Image:
         """:param image: (H, W, 3) RGB, left as it is
-        :param seed: that noise follows from; at least 0
+        :param seed: decides the noise; at least 0
         :returns: (H, W, 3), of other sides where the kind is a scale; the image itself where the kind is none
-        :raises ImageError: larger than a JPEG or a WebP can be
+        :raises ImageError: the image is larger than a JPEG or a WebP can be
         """
         match self.kind:
             case Kind.JPEG:

@@ -11,7 +11,7 @@ LARGEST = 2 << 30  # bytes; the largest image that is decoded takes 1.4 GB uncom
 def read_file(path: Path) -> bytes:
     """The bytes of a regular file; what would block (a pipe) is refused.
 
-    :raises ImageError: not there, not readable, not a file, empty, or larger than LARGEST
+    :raises ImageError: it is not there, not readable, not a file, empty, or larger than LARGEST
     """
     if size_of(path) > LARGEST:
         raise ImageError(f"a file of more than {LARGEST >> 30} GiB, which is no image that could be decoded")
@@ -22,9 +22,9 @@ def read_file(path: Path) -> bytes:
 
 
 def size_of(path: Path) -> int:
-    """In bytes, of a file that has content and that reading does not wait for.
+    """The size in bytes of a file that has content and that can be read without waiting.
 
-    :raises ImageError: not there, not a file, or empty
+    :raises ImageError: it is not there, not a file, or empty
     """
     try:
         return size_of_regular(path)

@@ -14,7 +14,7 @@ from spai_train.data.table import GENERATED, Row, TableError, check_classes, rea
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where images come from.
+    """The keys that say where images come from.
 
     :param tables: These CSVs have the columns image, class and split.
     :param validation: These CSVs hold the validation images; without one, they are the rows of `tables` in
@@ -44,7 +44,7 @@ class DataSettings:
 @dataclass(frozen=True)
 class Labelled:
     """:param validation: whole images; empty where nothing is held out
-    :param tests: the same of each table that is measured on apart, by its file's name
+    :param tests: whole images of each table that is measured on apart, by its file's name
     """
 
     training: list[Row]
@@ -61,7 +61,7 @@ class Labelled:
 def read_labelled(settings: DataSettings) -> Labelled:
     """Rows to train on and rows to validate on, both of both classes.
 
-    :raises TableError: a table that will not do, or files that are missing: all of them, in one go
+    :raises TableError: a table cannot be used, or files are missing: it names all of them at once
     """
     training, validation = read_splits(settings)
     root = None if settings.root is None else Path(settings.root)
@@ -72,9 +72,9 @@ def read_labelled(settings: DataSettings) -> Labelled:
 
 
 def check_named(settings: DataSettings) -> None:
-    """Whether the tables and the store that are named are there; none is opened.
+    """Checks that the tables and the store that are named are there; none is opened.
 
-    :raises UserError: one is not, or no table is named
+    :raises UserError: one is not there, or no table is named
     """
     if not settings.tables:
         raise TableError("no table is named: give --data CSV, or data.tables in the recipe")
@@ -88,7 +88,7 @@ def check_named(settings: DataSettings) -> None:
 def read_splits(settings: DataSettings) -> tuple[list[Row], list[Row]]:
     """Rows to train on and rows to validate on, both of both classes, whether or not their files are there.
 
-    :raises TableError: a table that will not do
+    :raises TableError: a table cannot be used
     """
     root = None if settings.root is None else Path(settings.root)
     training = _read(settings.tables, settings.train_split, root)
@@ -123,9 +123,9 @@ def _read(tables: Sequence[str], split: str, root: Path | None) -> list[Row]:
 
 
 def _read_tests(settings: DataSettings, root: Path | None) -> dict[str, list[Row]]:
-    """Of each test table, which may hold one class alone, the rows in the test split, if it has splits.
+    """The rows of each test table, or of its test split where it has splits; it may hold one class alone.
 
-    :raises TableError: two of one name, whose metrics could not be told apart
+    :raises TableError: two tables have one name, so that their metrics could not be told apart
     """
     tests: dict[str, list[Row]] = {}
     for path in map(Path, settings.tests):

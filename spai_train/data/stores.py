@@ -38,7 +38,7 @@ class Store(Protocol):
         """
 
     def source(self, row: Row) -> Source:
-        """What `Picture.open` opens: a path where there is one, for its bytes need not be in memory then.
+        """What `Picture.open` opens: a path where there is one, so that the bytes need not be in memory.
 
         :raises ImageError: see `read`
         """
@@ -49,7 +49,7 @@ class Store(Protocol):
 
 def open_store(path: Path | None) -> Store:
     """:param path: a `.lmdb` file, a plain `.tar`, or a folder of `.tar` shards; None is the files that rows name
-    :raises StoreError: not one of them, or damaged
+    :raises StoreError: it is none of these, or it is damaged
     """
     if path is None:
         return Files()
@@ -79,7 +79,7 @@ FILES = Files()
 class Lmdb:
     """One LMDB file as upstream SPAI writes it: key = the row's name in UTF-8, value = the bytes of the image's file.
 
-    :raises StoreError: not an LMDB file, a damaged one, or lmdb is not installed
+    :raises StoreError: it is no LMDB file or a damaged one, or lmdb is not installed
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,7 +111,7 @@ class Lmdb:
 
 
 class Place(NamedTuple):
-    """Where an image lies: its bytes in one of the shards."""
+    """The place of an image: its bytes in one of the shards."""
 
     shard: int
     offset: int
@@ -124,8 +124,8 @@ class Tars:
     The headers are walked once, here. A shard is opened anew for each read, so processes share nothing, and a store may
     have more shards than a process may have open files.
 
-    :param shards: in the order of the search
-    :raises StoreError: not plain tars, damaged ones, or a name that is there twice
+    :param shards: the shards, in the order in which they are searched
+    :raises StoreError: these are no plain tars, one is damaged, or a name is there twice
     """
 
     def __init__(self, shards: Sequence[Path]) -> None:
@@ -162,12 +162,12 @@ class Tars:
 
 
 def lmdb_key(name: str) -> bytes:
-    """The key of an image in an LMDB file: UTF-8, bytes of a name that are not UTF-8 as they are."""
+    """The key of an image in an LMDB file: its name in UTF-8; bytes that are not UTF-8 stay as they are."""
     return name.encode("utf-8", "surrogateescape")
 
 
 def import_lmdb() -> Any:
-    """:raises StoreError: not installed"""
+    """:raises StoreError: lmdb is not installed"""
     try:
         import lmdb  # noqa: PLC0415  needed for these stores alone
     except ModuleNotFoundError as error:

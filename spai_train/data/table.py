@@ -23,8 +23,8 @@ class TableError(UserError):
 class Row:
     """One labelled image.
 
-    :param name: as the table says it; the key of the image in a store
-    :param path: of the file, where images are files: the table's folder, or the root that was given, and the name
+    :param name: the name in the table, which is the key of the image in a store
+    :param path: the file's path, where images are files: the table's folder or the given root, then the name
     :param label: 0 real, 1 AI-generated
     :param split: "" where the table has none
     :param source: a camera, a data set or a generator: the column `source`, else GRIP's `typ`, else the table's name
@@ -39,8 +39,8 @@ class Row:
 
 def read_table(path: Path, split: str | None = None, root: Path | None = None) -> list[Row]:
     """:param split: keeps the rows of this split; a table without the column `split` is kept whole
-    :param root: that names are relative to; None is the table's folder
-    :raises TableError: unreadable, without its columns, a class that is not 0 or 1, or no row in the split
+    :param root: the folder that names are relative to; None takes the table's folder
+    :raises TableError: it is unreadable or lacks its columns, a class is not 0 or 1, or no row is in the split
     """
     with opened(path, TableError) as file:
         lines = csv.DictReader(file, restval="")
@@ -64,7 +64,7 @@ def read_tables(paths: Iterable[Path], split: str | None = None, root: Path | No
 
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
-    """Writes COLUMNS; the file appears under its name when it is whole."""
+    """Writes a table of COLUMNS; the file appears under its name when it is whole."""
     with atomic_write(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -82,7 +82,7 @@ def check_classes(rows: Sequence[Row], what: str) -> None:
 
 
 def counts(rows: Iterable[Row]) -> dict[tuple[str, int], Counter[str]]:
-    """By (source, label), how many images each split has."""
+    """How many images each split has, by (source, label)."""
     table: dict[tuple[str, int], Counter[str]] = {}
     for row in rows:
         table.setdefault((row.source, row.label), Counter())[row.split] += 1

@@ -13,7 +13,7 @@ class Turns:
     N workers that share it, each with one image at a time, then take no more than N · `limit` and one such image. A
     process inherits it when it starts; it cannot be sent to one later.
 
-    :param limit: in bytes
+    :param limit: the limit in bytes
     """
 
     def __init__(self, limit: int = PIXEL_BYTES) -> None:
@@ -21,7 +21,7 @@ class Turns:
 
     @contextmanager
     def take(self, nbytes: int) -> Iterator[None]:
-        """Around what takes so much memory."""
+        """A context for work that takes so much memory; above the limit, it waits for its turn."""
         if nbytes <= self._limit:
             yield
             return

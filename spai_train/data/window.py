@@ -1,4 +1,4 @@
-"""Where in an image a view is cut out."""
+"""The window of an image that a view is cut out of."""
 
 import math
 
@@ -16,9 +16,9 @@ def draw_window(
 ) -> tuple[int, int, int, int]:
     """The window of a random resized crop, as torchvision and albumentations draw it.
 
-    :param height, width: of the image, in pixels
-    :param share: lowest and highest share of the image's area, evenly
-    :param ratio: lowest and highest width over height, evenly in the logarithm
+    :param height, width: the image's sides in pixels
+    :param share: lowest and highest share of the image's area, drawn evenly
+    :param ratio: lowest and highest width over height, drawn evenly in the logarithm
     :returns: top, left, bottom, right. An image too narrow for all of ten draws gives the largest window in its
         middle that has an allowed ratio
     """
@@ -35,7 +35,7 @@ def draw_window(
 
 
 def plain_crop(picture: Picture, size: int, rng: np.random.Generator) -> Image:
-    """Pixels as they are, (S, S, 3), from anywhere in the image; a shorter side is padded as SPAI's views are."""
+    """A window of unchanged pixels, (S, S, 3), from anywhere in the image; a shorter side is padded as in SPAI."""
     corner = [_start(side, size, rng) for side in (picture.height, picture.width)]
     view = np.empty((size, size, 3), np.uint8)
     Layout(picture.height, picture.width, (size, size), np.array([corner]), grid=None).crop(picture, 0, view)

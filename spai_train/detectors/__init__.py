@@ -1,4 +1,4 @@
-"""The detectors: a row each, and nothing imported until it is asked for, so that `--help` can name them without torch.
+"""The table of detectors. None is imported before it is asked for, so that `--help` can name them without torch.
 
 A detector is one module with a `SPEC`, a `DetectorSpec` (see `spec`), and one row of DETECTORS.
 """
@@ -35,5 +35,5 @@ def find(name: str) -> "DetectorSpec":
 
 
 def every() -> "Iterator[DetectorSpec]":
-    """All of them, in the order of the table."""
+    """All detectors, in the order of the table."""
     return map(find, DETECTORS)

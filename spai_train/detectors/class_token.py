@@ -1,4 +1,4 @@
-"""What detectors have in common that read the CLS token of a ViT."""
+"""What detectors that read the CLS token of a ViT have in common."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Depth = Annotated[int, Meta(ge=1, le=128)]
 
 @dataclass(frozen=True)
 class ClassTokenConfig:
-    """A detector derives from it and gives it the published dimensions.
+    """The dimensions of such a detector; each derives its own class, whose defaults are the published ones.
 
     :param side: A view has sides of so many pixels.
     :param patch_size: A patch of the ViT has sides of so many pixels.
@@ -43,12 +43,12 @@ class ClassTokenConfig:
 
     @property
     def features(self) -> int:
-        """D: the CLS token behind the last LayerNorm."""
+        """D, the width of the CLS token behind the last LayerNorm."""
         return self.width
 
     @property
     def grid(self) -> int:
-        """Patches along a side."""
+        """The number of patches along a side."""
         return self.side // self.patch_size
 
 
@@ -71,10 +71,10 @@ class ClassTokenEncoder(nn.Module):
 
 
 def first_weights(model: DetectorModel, start: Start) -> None:
-    """The head as torch draws it; the backbone pre-trained, as upstream's always are, or as timm draws it.
+    """Loads the backbone, as upstream always does, or leaves it as timm draws it; the head stays as torch draws it.
 
-    :param model: whose encoder is a ClassTokenEncoder
-    :raises UserError: another scheme is asked for, or weights that do not fit
+    :param model: one whose encoder is a ClassTokenEncoder
+    :raises UserError: another scheme is asked for, or the weights do not fit
     """
     if start.initial != "upstream":
         raise UserError(f"{model.detector} is drawn as upstream draws it: leave initial={start.initial} out")
@@ -84,7 +84,7 @@ def first_weights(model: DetectorModel, start: Start) -> None:
 
 
 def is_ours(state: State, *, layer_scale: bool = False, norm_pre: bool = False) -> bool:
-    """Whether these are our names of such a detector with a linear head.
+    """Whether these are the names that we give to the tensors of such a detector with a linear head.
 
     :param layer_scale: whether its ViT has a LayerScale, as DINOv2's
     :param norm_pre: whether it has a LayerNorm before the first block, as CLIP's
@@ -95,9 +95,9 @@ def is_ours(state: State, *, layer_scale: bool = False, norm_pre: bool = False) 
 
 
 def sizes_of(state: State) -> dict[str, int]:
-    """What tensors under our names say of a `ClassTokenConfig`, as its fields.
+    """The fields of a `ClassTokenConfig` that tensors under our names tell.
 
-    :raises CheckpointError: those that tell it are missing, or have other numbers of axes
+    :raises CheckpointError: tensors that tell them are missing, or have other numbers of axes
     """
     positions = shape_of(state, f"{BACKBONE}pos_embed", 3)
     width, _, _, patch_size = shape_of(state, f"{BACKBONE}patch_embed.proj.weight", 4)

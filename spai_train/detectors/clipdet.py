@@ -1,6 +1,6 @@
 """ClipDet (CVPR workshops 2024, grip-unina/ClipBased-SyntheticImageDetection): a linear layer on CLIP's own features.
 
-They are those before CLIP's projection, on the unit sphere. The logit is a log-likelihood ratio.
+These features are those before CLIP's projection, on the unit sphere. The logit is a log-likelihood ratio.
 """
 
 import re
@@ -32,7 +32,7 @@ _COMMONPOOL = replace(CLIP_L, options={"pre_norm": True}, final_norm=True, hub="
 
 @dataclass(frozen=True)
 class ClipDetConfig(ClassTokenConfig):
-    """The defaults are ViT-L/14, of `clipdet_latent10k` and `clipdet_latent10k_plus`."""
+    """The dimensions of a ClipDet; the defaults are ViT-L/14, of `clipdet_latent10k` and `clipdet_latent10k_plus`."""
 
     side: class_token.Side = 224
     patch_size: class_token.PatchSize = 14
@@ -69,7 +69,7 @@ def recognises(state: State) -> bool:
 
 
 def read(content: Content) -> tuple[ClipDetConfig, State]:
-    """Upstream's `weights.pth` with the tower, or a bare state dict of ours.
+    """Reads upstream's `weights.pth` with the tower, or a bare state dict of ours.
 
     :raises CheckpointError: tensors that tell the dimensions are missing
     """
@@ -79,7 +79,7 @@ def read(content: Content) -> tuple[ClipDetConfig, State]:
 
 
 def to_upstream(model: ClipDet) -> dict[str, dict[str, Tensor]]:
-    """What upstream's `load_weights` reads, once torch.save wrote it: the linear layer."""
+    """What torch.save must write for upstream's `load_weights`: the linear layer."""
     linear = model.head.linear
     return {"model": {"fc.weight": linear.weight.detach(), "fc.bias": linear.bias.detach()}}
 

@@ -29,7 +29,7 @@ _COMPILED = "_orig_mod."  # what torch.compile puts before names
 
 @dataclass(frozen=True)
 class CommunityForensicsConfig(ClassTokenConfig):
-    """The defaults are ViT-S/16 at 384 pixels, `OwensLab/commfor-model-384` on the Hugging Face hub.
+    """The dimensions; the defaults are ViT-S/16 at 384 pixels, `OwensLab/commfor-model-384` on the Hugging Face hub.
 
     :param resize: The image is resized to a shorter side of so many pixels before it is cropped.
     """
@@ -42,7 +42,7 @@ class CommunityForensicsConfig(ClassTokenConfig):
 
 
 def _family(config: CommunityForensicsConfig) -> Family:
-    """timm's `vit_*.augreg_in21k_ft_in1k`, which upstream starts from; its pixels are normalised as ImageNet's."""
+    """The family of timm's `vit_*.augreg_in21k_ft_in1k`, which upstream starts from, with ImageNet's normalisation."""
     size = _SIZES.get(config.width)
     name = f"vit_{size}_patch{config.patch_size}_{config.side}.augreg_in21k_ft_in1k"
     return Family(final_norm=True, hub=name if size else "")
@@ -67,9 +67,9 @@ def recognises(state: State) -> bool:
 
 
 def read(content: Content) -> tuple[CommunityForensicsConfig, State]:
-    """The hub's `model.safetensors`, upstream's training checkpoint, or a bare state dict of either names.
+    """Reads the hub's `model.safetensors`, upstream's training checkpoint, or a bare state dict of either names.
 
-    :raises CheckpointError: tensors that tell the dimensions are missing, or a view that was not published
+    :raises CheckpointError: tensors that tell the dimensions are missing, or the view is of no published size
     """
     state = {_renamed(name): tensor for name, tensor in content.state.items()}
     sizes = sizes_of(state)
@@ -79,7 +79,7 @@ def read(content: Content) -> tuple[CommunityForensicsConfig, State]:
 
 
 def to_content(model: CommunityForensics) -> dict[str, State]:
-    """What upstream's `--ckpt_path` with `--only_load_model_weights` reads, once torch.save wrote it."""
+    """What torch.save must write for upstream's `--ckpt_path` with `--only_load_model_weights`."""
     state = model.state_dict().items()
     names = ((BACKBONE, "vit."), ("head.linear.", "vit.head."))
     return {"model": {name.replace(*names[0]).replace(*names[1]): tensor for name, tensor in state}}

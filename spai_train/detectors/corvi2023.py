@@ -45,12 +45,12 @@ class Corvi2023Config:
 
     @property
     def features(self) -> int:
-        """D: channels of the last map."""
+        """D, the number of channels of the last map."""
         return 32 * self.width
 
 
 class PatchEncoder(nn.Module):
-    """Pixels → for each patch of 7×7 cells of the last map, the sum of those that there are, divided by 49."""
+    """Pixels → a row for each patch of 7×7 cells of the last map: the sum of the cells that exist, divided by 49."""
 
     def __init__(self, config: Corvi2023Config) -> None:
         super().__init__()
@@ -80,9 +80,9 @@ class Corvi2023(LinearModel):
 
 
 def halve(encoder: PatchEncoder, dtype: torch.dtype) -> None:
-    """All of the network in fp16, and in bf16 layer by layer; the sums over patches stay fp32.
+    """Halves the whole network in fp16, and each layer for itself in bf16; the sums over patches stay fp32.
 
-    Each BatchNorm becomes part of the convolution before it first, since an exporter would fold it in half precision.
+    First, each BatchNorm becomes part of the convolution before it, since an exporter would fold it in half precision.
     """
     _fold_norms(encoder.network.eval())
     if dtype == torch.float16:
@@ -92,7 +92,7 @@ def halve(encoder: PatchEncoder, dtype: torch.dtype) -> None:
 
 
 def _fold_norms(module: nn.Module) -> None:
-    """In place; a ResNet's modules hold each convolution, and next the BatchNorm that follows it."""
+    """Folds BatchNorms into convolutions, in place; a ResNet holds each convolution, and next its BatchNorm."""
     before = ""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d):
@@ -111,7 +111,7 @@ def recognises(state: State) -> bool:
 
 
 def read(content: Content) -> tuple[Corvi2023Config, State]:
-    """Upstream's `weights.pth`, or a bare state dict of ours.
+    """Reads upstream's `weights.pth`, or a bare state dict of ours.
 
     :raises CheckpointError: tensors that tell the dimensions are missing
     """
@@ -127,7 +127,7 @@ def _ours(name: str) -> str:
 
 
 def to_upstream(model: Corvi2023) -> dict[str, dict[str, Tensor]]:
-    """What upstream's `load_weights` reads, once torch.save wrote it."""
+    """What torch.save must write for upstream's `load_weights`."""
     state = {name.removeprefix(_NETWORK).replace(_LINEAR, "fc."): t for name, t in model.state_dict().items()}
     return {"model": state}
 

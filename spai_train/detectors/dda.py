@@ -34,7 +34,7 @@ _POSITIONS = f"{BACKBONE}pos_embed"
 
 @dataclass(frozen=True)
 class DDAConfig(ClassTokenConfig):
-    """The defaults are DINOv2's ViT-L/14 at 336 pixels, `Junwei-Xi/Dual-Data-Alignment` on the Hugging Face hub."""
+    """The dimensions; the defaults are DINOv2's ViT-L/14 at 336 pixels, `Junwei-Xi/Dual-Data-Alignment` on the hub."""
 
     side: class_token.Side = SIDE
     patch_size: class_token.PatchSize = PATCH
@@ -59,9 +59,9 @@ def recognises(state: State) -> bool:
 
 
 def read(content: Content) -> tuple[DDAConfig, State]:
-    """Upstream's training checkpoint, with LoRA or without, or a bare state dict of either names.
+    """Reads upstream's training checkpoint, with LoRA or without, or a bare state dict of either names.
 
-    :raises CheckpointError: tensors that tell the dimensions are missing, or LoRA, positions or patches that do not fit
+    :raises CheckpointError: tensors that tell the dimensions are missing, or LoRA, positions or patches do not fit
     """
     if is_ours(content.state, layer_scale=True):
         return dimensions(sizes_of(content.state), DDAConfig), content.state
@@ -74,10 +74,10 @@ def read(content: Content) -> tuple[DDAConfig, State]:
 
 
 def to_content(model: DDA) -> dict[str, State]:
-    """What upstream's inference.py reads, once torch.save wrote it: its weights are the merged ones, and its LoRA adds
-    nothing to them; its positions are a grid of 37×37 that DINOv2 resamples to ours.
+    """What torch.save must write for upstream's inference.py: the weights are the merged ones, and the LoRA adds
+    nothing to them; the positions are a grid of 37×37 that DINOv2 resamples to ours.
 
-    :raises CheckpointError: upstream's code gives the network other views
+    :raises CheckpointError: upstream's code gives the network views or patches of another size
     """
     config, state = model.config, model.state_dict()
     if (config.side, config.patch_size) != (SIDE, PATCH):
@@ -95,7 +95,7 @@ def _renamed(name: str) -> str:
 
 
 def _merged(state: State) -> dict[str, Tensor]:
-    """The weights with their LoRA in them; what has no weight beside it stays."""
+    """The weights with their LoRA added to them; weights without a LoRA stay as they are."""
     merged = {name.replace(".original_layer.", "."): tensor for name, tensor in state.items()}
     for name in [name for name in state if name.endswith(".original_layer.weight")]:
         layer = name.removesuffix(".original_layer.weight")
@@ -116,7 +116,7 @@ def _with_lora(state: State, name: str, down: str, up: str) -> Tensor:
 
 
 def _adapted(name: str, tensor: Tensor) -> Iterable[tuple[str, Any]]:
-    """One of our tensors as upstream's, with the LoRA that it keeps beside some."""
+    """One of our tensors as upstream keeps it: some have a LoRA beside them."""
     for theirs, ours in _NAMES:
         name = name.replace(ours, f"base_model.{theirs}")
     layer, _, kind = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""What detectors have in common that read a backbone's features with one linear layer."""
+"""What detectors that read a backbone's features with one linear layer have in common."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from spai_train.detectors.spec import DetectorModel
 class Pixels(nn.Module):
     """Raw pixels → normalised ones, inside the graph.
 
-    :param mean, std: of each channel, of values in [0, 1]
+    :param mean, std: those of each channel, for values in [0, 1]
     """
 
     mean: Tensor

@@ -28,7 +28,7 @@ Deviation = Annotated[float, Meta(gt=0)]
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """The defaults are what timm says of its `convnext_tiny`.
+    """The dimensions of a probe; the defaults are what timm says of its `convnext_tiny`.
 
     :param backbone: The encoder is the model of timm of this name.
     :param features: The encoder gives so many features.
@@ -58,7 +58,7 @@ class ProbeConfig:
 
     @classmethod
     def of(cls, backbone: str, *, normalised: bool = False) -> "ProbeConfig":
-        """With the views that timm evaluates the model on.
+        """The dimensions of a model of timm, with the views that timm evaluates it on.
 
         :raises BackboneError: timm does not have it, or it cannot be a backbone
         """
@@ -66,7 +66,7 @@ class ProbeConfig:
 
 
 class FrozenEncoder(nn.Module):
-    """Pixels → what the model gives in front of its classifier."""
+    """Pixels → the features that the model gives to its classifier."""
 
     def __init__(self, config: ProbeConfig) -> None:
         super().__init__()
@@ -96,9 +96,9 @@ class Probe(LinearModel):
 
 
 def first_weights(model: Any, start: Start) -> None:
-    """The backbone's are loaded, where there are any; else they stay as they were drawn.
+    """Loads the backbone's weights, where there are any; else they stay as they were drawn.
 
-    :raises UserError: weights that do not fit, or are to be drawn otherwise than timm does
+    :raises UserError: the weights do not fit, or are to be drawn otherwise than timm does
     """
     if start.initial != "upstream":
         raise UserError("a model of timm draws its weights as timm does: leave initial out")
@@ -107,7 +107,7 @@ def first_weights(model: Any, start: Start) -> None:
 
 
 def halve(encoder: FrozenEncoder, dtype: torch.dtype) -> None:
-    """Of a ViT, what `halve_blocks` names; of any other model all of it in fp16, and in bf16 layer by layer."""
+    """Halves what `halve_blocks` names in a ViT; any other model as a whole in fp16, and layer by layer in bf16."""
     backbone = encoder.backbone
     if _is_vit(backbone):
         halve_blocks(backbone, dtype)
@@ -123,9 +123,9 @@ def _is_vit(backbone: nn.Module) -> bool:
 
 
 def _write_out_attention(backbone: Any) -> None:
-    """As products around a softmax: torch writes its own kernel into no graph where a bias goes in or axes are more.
+    """Makes attention products around a softmax: torch cannot export its own kernel with a bias or with more axes.
 
-    Of a ViT that is its pooling alone, which stays fp32, and for fp32 TensorRT has no kernel of ONNX's Attention.
+    In a ViT it changes the pooling alone, which stays fp32: TensorRT has no kernel of ONNX's Attention for fp32.
     """
     part = backbone.attn_pool if _is_vit(backbone) else backbone
     for module in part.modules() if part is not None else ():

@@ -29,7 +29,7 @@ Width = Annotated[int, Meta(ge=1, le=1 << 14)]
 
 @dataclass(frozen=True)
 class RINEConfig:
-    """The defaults are the published 4-class model (upstream `get_our_trained_model`).
+    """The dimensions of a RINE; the defaults are the published 4-class model (upstream `get_our_trained_model`).
 
     :param width: Tokens of the tower have so many channels.
     :param depth: The tower has so many blocks, of which each has its importance.
@@ -44,7 +44,7 @@ class RINEConfig:
 
     @property
     def features(self) -> int:
-        """D: what the second projection gives."""
+        """D, the number of channels that the second projection gives."""
         return self.projection
 
 
@@ -67,7 +67,7 @@ class RINEEncoder(nn.Module):
 
 
 class RINEHead(nn.Sequential):
-    """Three layers on the embedding of each view; of several views, the mean of their logits."""
+    """Three layers on the embedding of each view; for several views, the mean of their logits."""
 
     def __init__(self, width: int) -> None:
         hidden = [layer for _ in range(2) for layer in (nn.Linear(width, width), nn.ReLU(), Dropout())]
@@ -83,7 +83,7 @@ class RINEHead(nn.Sequential):
 
 
 class RINE(DetectorModel):
-    """See `DetectorModel`; what is contrasted is the mean embedding of the views."""
+    """See `DetectorModel`; the contrastive loss sees the mean embedding of the views."""
 
     detector = "rine"
     encoder: RINEEncoder
@@ -100,7 +100,7 @@ def _projection(width: int, projection: int, layers: int) -> nn.Sequential:
 
 
 def first_weights(model: RINE, start: Start) -> None:
-    """As torch draws them, behind a tower that is loaded.
+    """Loads the tower; all other weights stay as torch draws them.
 
     :raises CheckpointError: there is no tower, or one that does not fit
     """
@@ -115,7 +115,7 @@ def recognises(state: State) -> bool:
 
 
 def read(content: Content) -> tuple[RINEConfig, State]:
-    """Upstream's `model_*_trainable.pth`, or a bare state dict of ours; either with the tower.
+    """Reads upstream's `model_*_trainable.pth`, or a bare state dict of ours; either with the tower.
 
     :raises CheckpointError: tensors that tell the dimensions are missing
     """

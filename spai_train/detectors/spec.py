@@ -24,12 +24,12 @@ Initial = Literal["upstream", "fan_in", "whitened"]
 class Dimensions(Protocol):
     """The dimensions of a model: a frozen dataclass whose defaults are the published ones.
 
-    It stands in the header of our checkpoints and in a recipe's `model`, and msgspec makes it again of either.
+    It stands in the header of our checkpoints and in a recipe's `model`, and msgspec reads it from either.
     """
 
     @property
     def features(self) -> int:
-        """D"""
+        """D, the width of a view's features."""
 
 
 class Verdict(NamedTuple):
@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
 class DetectorModel(nn.Module):
     """What every detector's model is: an encoder of views and a head of images, which are exported apart.
 
-    A class and no Protocol, for whoever takes a detector's model takes an `nn.Module`.
+    It is a class and no Protocol, since whoever takes a detector's model takes an `nn.Module`.
 
     :param detector: the name of its row in the table
     :param config: its `Dimensions`
@@ -62,7 +62,7 @@ class DetectorModel(nn.Module):
     head: nn.Module
 
     def forward(self, views: Tensor, *, detached: bool = False) -> Verdict:
-        """What `fit` trains; here, of a head without attention whose embedding is the mean over the views.
+        """Computes what `fit` trains; this is for a head without attention, whose embedding is the mean over the views.
 
         :param views: (B, V, S, S, 3) uint8
         :param detached: whether gradients of the logit end at the embedding
@@ -71,7 +71,7 @@ class DetectorModel(nn.Module):
         return Verdict(self.head(features.detach() if detached else features), None, features.mean(dim=1))
 
     def penalty(self) -> Tensor | float:
-        """What a step minimises beside the objective: something that is asked of the weights alone."""
+        """A term that a step minimises beside the objective, and that depends on the weights alone."""
         return 0.0
 
 
@@ -82,8 +82,8 @@ class Start:
     :param initial: how weights are drawn that are not loaded; `upstream` is as published
     :param pretrained: weights of the backbone: a file, or `timm` for those on its hub; None has none
     :param vae: weights of the VAE of a detector that has one: a file; None has none
-    :param images: gives those of the training, which are read by then
-    :param seed: of what is drawn beside torch's global generator, which has been seeded too
+    :param images: reads the tables, if nothing has yet, and gives the training images
+    :param seed: the seed of what other generators than torch's global one draw; that one has been seeded too
     """
 
     initial: Initial
@@ -96,7 +96,7 @@ class Start:
 def as_built(model: DetectorModel, start: Start) -> None:
     """The first weights are those that the model was built with.
 
-    :raises UserError: others are asked for
+    :raises UserError: other first weights are asked for
     """
     if start.initial != "upstream" or start.pretrained is not None:
         raise UserError(f"{model.detector} is trained from the weights it is built with: set no initial, no pretrained")
@@ -127,7 +127,7 @@ class Training:
         `blocks`, if it has any, learn the slower the earlier they come (`optimizer.layer_decay`)
     :param all_train: dimensions → whether every parameter has a gradient; where in doubt, DDP looks for those without
     :param skips: whether some steps leave out parameters that train, even where the backbone is frozen
-    :param stages: by their names
+    :param stages: its stages by their names
     :param vae: whether it takes the weights of a VAE
     :param dimensions_of: (a recipe's `model`, of whatever types, and `pretrained`) → keys of `model` that this file of
         weights has values for, which count where nobody has chosen others
@@ -159,19 +159,19 @@ class DetectorSpec:
     :param views: dimensions → which views of an image it looks at
     :param recognises: whether tensors that no header explains are those of such a detector, by their names
     :param halve: (encoder, type) puts what may compute in half precision into it, in place; all else stays fp32
-    :param code_licence, weights_licence: of what its authors published
+    :param code_licence, weights_licence: the licences of what its authors published
     :param attention: whether the head gives the attention too
     :param averages: whether an image's logit is the mean of its views' logits, so that it can look at ten crops as well
-    :param embed: (head, features (B, V, D)) → what is mapped of an image, (B, E)
+    :param embed: (head, features (B, V, D)) → an image's embedding, which is mapped, (B, E)
     :param notice: one line that a user must read before trusting a score, or ""
-    :param threshold_source: of the threshold 0.5, in checkpoints that have no card
+    :param threshold_source: where the threshold 0.5 comes from, in checkpoints that have no card
     :param read: a file without our header → its dimensions and its tensors under our names, for `build` to hold them
         against; None where there is no layout but ours
     :param to_upstream: the model → what torch.save writes for its authors' code to read, or, by the parts of `files`,
         what it writes into each of them; None where nothing is
     :param tower: a checkpoint's tensors → the weights of the backbone that published checkpoints leave out; None where
         they hold all. `read` finds them beside the checkpoint's tensors, as `encoder.backbone.` and timm's name
-    :param files: of a checkpoint that is a folder: the name of a part → where its file may lie, the first that is there
+    :param files: if a checkpoint is a folder: the name of a part → where its file may lie, the first that is there
         counts. `read` finds a part's tensors as its name, a dot, and theirs
     :param training: None where `fit` cannot train it
     """
@@ -197,7 +197,7 @@ class DetectorSpec:
     training: Training | None = None
 
     def side(self, config: Any) -> int:
-        """S, of the views that are drawn to train a model of these dimensions.
+        """S, the side of the views that are drawn to train a model of these dimensions.
 
         :raises UserError: its views have no side of their own
         """

@@ -28,27 +28,27 @@ Features = NDArray[np.float64]
 
 
 def colour(sample: Sample) -> Features:
-    """Mean and standard deviation of R, G, B in [0, 1], and their three correlations: (9,)"""
+    """The mean and standard deviation of R, G, B in [0, 1], and their three correlations: (9,)"""
     pixels = sample.pixels().reshape(-1, 3) / 255
     correlations = np.asarray(np.corrcoef(pixels.T))[np.triu_indices(3, 1)]
     return np.concatenate((pixels.mean(axis=0), pixels.std(axis=0), correlations))
 
 
 def laplacian_energy(sample: Sample) -> Features:
-    """Logarithm of the variance of the brightness's Laplacian: (1,)"""
+    """The logarithm of the variance of the brightness's Laplacian: (1,)"""
     y = brightness(sample.pixels())
     laplacian = 4 * y[1:-1, 1:-1] - y[:-2, 1:-1] - y[2:, 1:-1] - y[1:-1, :-2] - y[1:-1, 2:]
     return np.log([laplacian.var() + 1e-8])
 
 
 def file_size(sample: Sample) -> Features:
-    """Bytes a pixel, and whether the file is a JPEG: (2,)"""
+    """The file's bytes per pixel, and whether it is a JPEG: (2,)"""
     height, width, _ = sample.pixels().shape
     return np.array([len(sample.content) / (height * width), sample.suffix == ".jpg"])
 
 
 def radial_spectrum(sample: Sample) -> Features:
-    """Log power of the brightness by distance from DC, of a Hann window in the centre: (SPECTRUM_SIDE / 2,)"""
+    """The log power of the brightness by distance from DC, in a Hann window at the centre: (SPECTRUM_SIDE / 2,)"""
     y = brightness(sample.pixels())
     top, left = (max(0, side - SPECTRUM_SIDE) // 2 for side in y.shape)
     y = y[top : top + SPECTRUM_SIDE, left : left + SPECTRUM_SIDE]
@@ -69,8 +69,8 @@ BASELINES: dict[str, Callable[[Sample], Features]] = {
 class Described:
     """Labelled images as the baselines see them.
 
-    :param features: by baseline, (B, D); NaN where the image could not be read
-    :param errors: B sentences; "" where it could
+    :param features: the features by baseline, (B, D); NaN where the image could not be read
+    :param errors: B sentences on what is wrong; "" where the image could be read
     """
 
     rows: tuple[Row, ...]
@@ -91,15 +91,15 @@ class Described:
 def measure_baselines(
     training: Sequence[Row], test: Sequence[Row], workers: int, resamples: int, seed: int
 ) -> dict[str, Measurement]:
-    """Every baseline, learned from the one and measured on the other, each generator against all real images."""
+    """Trains every baseline on one table and measures it on the other, each generator against all real images."""
     seen, unseen = describe(training, workers), describe(test, workers)
     return {name: measure(judge(name, seen, unseen, seed), Protocol.POOLED, 0.5, resamples, seed) for name in BASELINES}
 
 
 def describe(rows: Sequence[Row], workers: int) -> Described:
-    """What every baseline sees of all images.
+    """Computes what every baseline sees of all images.
 
-    :param workers: processes; fewer than 2 for none
+    :param workers: how many processes compute; below 2, this one does
     """
     with worker_pool(workers) as pool:
         described = list(pool.map(_describe, rows, chunksize=16))
@@ -108,7 +108,7 @@ def describe(rows: Sequence[Row], workers: int) -> Described:
 
 
 def judge(name: str, training: Described, test: Described, seed: int) -> ScoredTable:
-    """The test images by a boosted classifier that has seen one kind of features of the training images.
+    """Scores the test images by a boosted classifier that has seen one kind of features of the training images.
 
     :param name: a key of BASELINES
     """
@@ -120,7 +120,7 @@ def judge(name: str, training: Described, test: Described, seed: int) -> ScoredT
 
 
 def _describe(row: Row) -> tuple[dict[str, Features], str]:
-    """Features of one image by baseline; or none, and why."""
+    """The features of one image by baseline; or none, and why there are none."""
     try:
         content = read_file(row.path)
         Picture.open(content).load()
@@ -131,7 +131,7 @@ def _describe(row: Row) -> tuple[dict[str, Features], str]:
 
 
 def _stacked(features: Sequence[Features | None]) -> Features:
-    """(B, D), NaN for None."""
+    """The features of all images, (B, D), with NaN for None."""
     width = max((len(row) for row in features if row is not None), default=1)
     return np.stack([np.full(width, np.nan) if row is None else row for row in features])
 

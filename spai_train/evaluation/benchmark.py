@@ -1,4 +1,4 @@
-"""Benchmarks: which images of a data set are real, which are whose, and how they are measured; data, a file each."""
+"""Benchmarks: which images are real, which generator made the others, how they are measured; each is a data file."""
 
 import hashlib
 from collections import Counter
@@ -26,13 +26,13 @@ class Benchmark:
 
     :param source: where its protocol is said
     :param root: the folder that a user names, in words
-    :param metrics: what it is reported in
-    :param tables: patterns of CSVs in the root; without any, the folders say it
+    :param metrics: the metrics that results are reported in
+    :param tables: patterns of CSVs in the root that list the images; without any, the folders tell them
     :param real, generated: a source → patterns of its folders below the root, of which the first that is there counts
     :param against: a pattern of generators → the real sources that they are told from; a generator with real images of
         its own is told from these, and any other by `pairing`
-    :param threshold: of the labels; None is the detector's own
-    :param jpeg: quality that images are compressed to first; None leaves them
+    :param threshold: labels are set by it; None takes the detector's own
+    :param jpeg: quality that images are compressed to first; None does not compress them
     :param jpeg_of: which images are compressed
     :param first: how many images of a source and class are taken, in the order of their names; None takes all
     :param note: what else must be known of it, or ""
@@ -60,7 +60,7 @@ class Benchmark:
 
     @property
     def preparation(self) -> Preparation:
-        """What is done to its images first."""
+        """What is done to the benchmark's images before they are measured."""
         if self.jpeg is None:
             return AS_THEY_ARE
         return Preparation(Perturbation(Kind.JPEG, self.jpeg), self.jpeg_of)
@@ -76,9 +76,9 @@ class Tree:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Its images.
+        """The benchmark's images.
 
-        :raises UserError: nothing is there, or one class alone
+        :raises UserError: no images are there, or those of one class alone
         """
         rows = list(self._of_tables() if self.benchmark.tables else self._of_folders())
         if len({row.label for row in rows}) < 2:
@@ -117,7 +117,7 @@ class Tree:
                     yield Row(path.relative_to(self.root).as_posix(), path, label, "test", source)
 
     def _images(self, patterns: list[str]) -> Iterator[Path]:
-        """Of all folders of the first pattern that any folder has."""
+        """The images of all folders that match the first pattern that any folder matches."""
         for pattern in patterns:
             if folders := sorted(folder for folder in self.root.glob(pattern) if folder.is_dir()):
                 for folder in folders:

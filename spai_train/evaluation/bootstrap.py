@@ -1,4 +1,4 @@
-"""The bootstrap: how much a number would move had other images of the same kind been tested."""
+"""The bootstrap: how much a number would change if other images of the same kind had been tested."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ CELLS = 1 << 20  # weights that are worked on at once: what a cache holds
 class Interval:
     """A measured value and its bootstrap 95% interval.
 
-    Where every image of the set is right, or every one wrong, resampling knows no other outcome and the interval has no
-    width, though the true rate may well be 3/n away from the n images' own.
+    Where every image of the set is right, or every one is wrong, all resamples are alike and the interval has no width,
+    though the true rate may well be 3/n away from that of the n images.
     """
 
     value: float
@@ -37,9 +37,9 @@ class Interval:
 
 
 def draw(sizes: Sequence[int], resamples: int, seed: int) -> list[Counts]:
-    """How often each image is drawn when each stratum is drawn again from itself, with replacement.
+    """How often each image is drawn when images are drawn from their own stratum again, with replacement.
 
-    :param sizes: n, images of each stratum, at least 1
+    :param sizes: n, the number of images of each stratum, at least 1
     :returns: (resamples, n) of each stratum; a row sums to n
     """
     rng = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def draw(sizes: Sequence[int], resamples: int, seed: int) -> list[Counts]:
 
 
 def blocks(images: int, resamples: int) -> Iterator[slice]:
-    """Resamples, in slices that make no more than CELLS weights of this many images."""
+    """Slices of the resamples, each small enough that this many images get no more than CELLS weights."""
     step = max(1, CELLS // max(1, images))
     return (slice(start, min(start + step, resamples)) for start in range(0, resamples, step))
 

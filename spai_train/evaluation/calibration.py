@@ -27,7 +27,7 @@ FINDS_LITTLE = 0.1  # of the AI-generated images: below, whoever uses the thresh
 
 
 class CalibrationError(UserError):
-    """What cannot be calibrated, and what it would take."""
+    """A calibration that is not possible, and what it would need."""
 
 
 class Curve(StrEnum):
@@ -38,7 +38,7 @@ class Curve(StrEnum):
 
     @property
     def method(self) -> str:
-        """Its name in full."""
+        """The method's name in full."""
         return {Curve.PLATT: "Platt scaling", Curve.ISOTONIC: "isotonic regression"}[self]
 
 
@@ -46,7 +46,7 @@ class Curve(StrEnum):
 class Request:
     """What is to be calibrated: a curve, a threshold, or a curve and then a threshold on its scores.
 
-    :param rate: of false positives, in (0, 1)
+    :param rate: the rate of false positives that the threshold shall keep, in (0, 1)
     """
 
     curve: Curve | None = None
@@ -55,7 +55,7 @@ class Request:
     @classmethod
     def parse(cls, words: Sequence[str]) -> "Request":
         """:param words: `platt`, `isotonic`, `fpr=0.01`
-        :raises CalibrationError: another word, or two of a kind
+        :raises CalibrationError: there is another word, or two of a kind
         """
         curves = [Curve(word) for word in words if word in tuple(Curve)]
         rates = [_rate(word) for word in words if word not in tuple(Curve)]
@@ -76,7 +76,7 @@ class Calibrated:
 
     @property
     def finds_little(self) -> bool:
-        """Whether a threshold that keeps false positives away keeps nearly all else away too."""
+        """Whether the threshold keeps away nearly all finds together with the false positives."""
         return self.found is not None and self.found < FINDS_LITTLE
 
     def write(self, directory: Path) -> None:
@@ -92,7 +92,7 @@ class Calibrated:
 
 
 def calibrate_on(table: ScoredTable, request: Request, before: Calibration | None, images: str) -> Calibrated:
-    """Fits what is asked for.
+    """Fits the curve and the threshold that are asked for.
 
     :param before: the calibration of the table's scores, which stays where no curve is asked for
     :param images: names the table for people, e.g. `the split val of a.csv`
@@ -113,7 +113,7 @@ def calibrate_on(table: ScoredTable, request: Request, before: Calibration | Non
 
 
 def fit(table: ScoredTable, curve: Curve, images: str) -> Calibration:
-    """:raises CalibrationError: one class alone, or logits that do not rise from real to generated images"""
+    """:raises CalibrationError: there is one class alone, or logits do not rise from real to generated images"""
     if not (table.scores_of(REAL).size and table.scores_of(GENERATED).size):
         raise CalibrationError(f"--calibrate {curve} needs scored images of both classes, and {images} has one alone")
     logits, labels = table.logit[table.scored], table.label[table.scored]
@@ -145,7 +145,7 @@ def fit_platt(logits: ArrayLike, labels: ArrayLike, source: str) -> Platt | None
 def fit_isotonic(logits: ArrayLike, labels: ArrayLike, source: str) -> Isotonic | None:
     """The rising curve that is nearest to the labels (pool adjacent violators).
 
-    :returns: None where it is level
+    :returns: None where the curve is level
     """
     model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(logits, labels)
     at, scores = model.X_thresholds_.tolist(), model.y_thresholds_.tolist()
@@ -153,7 +153,7 @@ def fit_isotonic(logits: ArrayLike, labels: ArrayLike, source: str) -> Isotonic 
 
 
 def find_threshold(table: ScoredTable, rate: float, images: str) -> Threshold:
-    """The threshold that holds for lossless and for lossy files apart: in a mixture, one kind can hide the other.
+    """The threshold that keeps the rate for lossless and for lossy files apart: in a mixture, one can hide the other.
 
     :raises CalibrationError: too few real images of a kind to tell whether the rate holds
     """
@@ -186,7 +186,7 @@ def _rate(word: str) -> float:
 
 
 def _real_scores(table: ScoredTable) -> dict[str, Floats]:
-    """Scores of the real images by kind of file."""
+    """The scores of the real images by kind of file."""
     suffixes = [row.path.suffix.lower() for row in table.rows]
     lossless: NDArray[np.bool_] = np.array([suffix in LOSSLESS for suffix in suffixes], np.bool_)
     real = table.scored & (table.label == REAL)

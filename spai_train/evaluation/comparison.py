@@ -24,7 +24,7 @@ Metrics = dict[str, Interval]
 
 @dataclass(frozen=True)
 class Source:
-    """:param metrics: of a generator; {} of real images, which are not told from themselves"""
+    """:param metrics: those of a generator; {} for real images, which are not told from themselves"""
 
     source: str
     metrics: Metrics = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Result:
-    """:param mean: of the sources; {} where it is not defined"""
+    """:param mean: the mean metrics over the sources; {} where they are not defined"""
 
     perturbation: str
     sources: list[Source]
@@ -57,9 +57,9 @@ class _Protocol:
 
 @dataclass(frozen=True)
 class Report:
-    """A `metrics.json`, as far as it is compared.
+    """The part of a `metrics.json` that is compared.
 
-    :param tables: name → sha256
+    :param tables: a table's name → its sha256
     """
 
     detector: _Detector
@@ -72,28 +72,28 @@ class Report:
 
     @property
     def images(self) -> tuple[object, ...]:
-        """What tells the images, and what they were told from, from those of another report."""
+        """What differs between reports on other images, or on images that were measured against others."""
         return sorted(self.tables.values()), self.split, self.resize_to, self.protocol.name
 
 
 @dataclass(frozen=True)
 class _Several:
-    """A `metrics.json` of several detectors; of one, it has no reports."""
+    """A `metrics.json` of several detectors; that of one detector has no reports."""
 
     reports: Annotated[list[Report], Meta(min_length=1)] | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """:param names: of the detectors, each different, in the order of `reports`"""
+    """:param names: the detectors' names, each different, in the order of `reports`"""
 
     names: Sequence[str]
     reports: Sequence[Report]
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> "Comparison":
-        """:param folders: that `evaluate` wrote, of one detector or of several
-        :raises UserError: one cannot be read, or is of other images, another split or protocol than the first
+        """:param folders: folders that `evaluate` wrote, each for one detector or for several
+        :raises UserError: one cannot be read, or has other images, another split or protocol than the first
         """
         found = [(folder, report) for folder in folders for report in _read(folder)]
         reports = [report for _, report in found]
@@ -114,7 +114,7 @@ class Comparison:
             yield source, [sources.get(source, {}).get(metric) for sources in of_one]
 
     def write(self, path: Path) -> None:
-        """All metrics, also those under perturbations: a line a number.
+        """Writes all metrics, also those under perturbations, with one number a line.
 
         :raises OSError: the file cannot be written
         """
@@ -148,7 +148,7 @@ def _read(folder: Path) -> list[Report]:
 
 
 def _apart(names: Sequence[str]) -> list[str]:
-    """One that comes again gets a number."""
+    """The names, each different: one that comes again gets a number."""
     seen: dict[str, int] = {}
     found = []
     for name in map(visible, names):

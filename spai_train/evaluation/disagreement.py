@@ -1,4 +1,4 @@
-"""How far two detectors say different things of the same images."""
+"""How often two detectors say different things of the same images."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from spai_train.evaluation.scored import ScoredTable
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What a detector says of the images of a table, and what it labels them by."""
+    """What a detector says of the images of a table, and the threshold that it labels them by."""
 
     name: str
     table: ScoredTable
@@ -24,12 +24,12 @@ class Verdicts:
 class Disagreement:
     """Two detectors on the images that both have scored.
 
-    :param images: how many these are
-    :param labels_differ: share of them that one calls AI-generated and the other real; None where there are none
+    :param images: how many images both have scored
+    :param labels_differ: share of these that one calls AI-generated and the other real; None where there are none
     :param spearman: rank correlation of their scores, in [-1, 1]; None where one of them scores all images alike
     :param first_right_where_second_wrong: share of the images that the second labels wrongly which the first labels
         rightly; None where the second labels none wrongly
-    :param second_right_where_first_wrong: the same of the two the other way round
+    :param second_right_where_first_wrong: the same with the two detectors exchanged
     """
 
     first: str
@@ -42,7 +42,7 @@ class Disagreement:
 
     @classmethod
     def between(cls, first: Verdicts, second: Verdicts, resamples: int, seed: int) -> "Disagreement":
-        """:param first, second: on the same rows"""
+        """:param first, second: what the two detectors say of the same rows"""
         both = first.table.scored & second.table.scored
         labels = [one.table.score[both] > one.threshold.value for one in (first, second)]
         right, other = (label == (first.table.label[both] == 1) for label in labels)
@@ -62,7 +62,7 @@ class Disagreement:
 
 
 def _rank_correlation(first: Floats, second: Floats) -> float | None:
-    """Of log-odds, whose order is that of the scores, without the ties of scores that were cut to 1."""
+    """The rank correlation of log-odds, which are ordered as scores are, but without ties at scores cut to 1."""
     if first.size < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(spearmanr(first, second).statistic)

@@ -29,7 +29,7 @@ class Embedded:
 
 
 class EmbeddingHead(nn.Module):
-    """A head that gives an image's embedding (1, E) where others give the attention, so that it stays that image's."""
+    """A head that gives an image's embedding (1, E) in the place of the attention, which goes with the image."""
 
     def __init__(self, spec: DetectorSpec, head: nn.Module) -> None:
         super().__init__()
@@ -50,11 +50,11 @@ def embeddings(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> Iterator[Embedded]:
-    """Of each image, in the order of the rows; progress is shown on a terminal.
+    """The embedding of each image, in the order of the rows; progress is shown on a terminal.
 
-    :param model: in eval mode, on the device
-    :param store: that holds the images
-    :param batch_size: views that the encoder is given at once; None is what suits the device
+    :param model: the model, in eval mode and on the device
+    :param store: the store that holds the images
+    :param batch_size: views that the encoder is given at once; None takes what suits the device
     :param workers: decoding threads
     """
     detector = as_detector(model, device=device, limit=BatchLimit(batch_size))

@@ -26,15 +26,15 @@ from spai_train.evaluation.ten_crop import Reduction, with_ten_crops
 class Options:
     """How a detector is evaluated.
 
-    :param split: whose images are taken; a table without splits is kept whole
-    :param root: that the names of images are relative to; None is each table's folder
+    :param split: the split whose images are taken; a table without splits is kept whole
+    :param root: the folder that the names of images are relative to; None takes each table's folder
     :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
-    :param perturbations: each of which the images are scored under once more
-    :param resize_to: length of the shorter side that every image is given behind its perturbation; None leaves it
-    :param ten_crop: which logit of ten crops counts; None takes the detector's own views
+    :param perturbations: the images are scored once more under each of these
+    :param resize_to: length that every image's shorter side gets after its perturbation; None leaves it
+    :param ten_crop: the logit of ten crops that counts; None takes the detector's own views
     :param request: what is calibrated on the images as they are; None for nothing
     :param preparation: what is done to the images first, before each perturbation; a benchmark may want JPEGs
-    :param threshold: a benchmark's; None is the detector's
+    :param threshold: the benchmark's threshold; None takes the detector's
     """
 
     split: str = "test"
@@ -55,13 +55,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found.
+    """What an evaluation has found.
 
     :param detector: its name, its method, and the sha256 of its files
     :param files: the sha256 of each table's file
-    :param tables, measurements: of the images as they are, and then under each perturbation
+    :param tables, measurements: those of the images as they are, and then those under each perturbation
     :param positive: what the detector says above its threshold
-    :param calibrated: what was fitted to the first of the tables; its scores are what was measured
+    :param calibrated: what was fitted to the first of the tables; the calibrated scores were measured
     :param refusal: why nothing could be calibrated, in a sentence; "" where something was, or nothing was asked for
     """
 
@@ -77,7 +77,7 @@ class Evaluation:
 
     @property
     def images(self) -> int:
-        """Scored or not, under all perturbations."""
+        """How many images there are, scored or not, counted under each perturbation again."""
         return sum(len(table.rows) for table in self.tables)
 
     @property
@@ -95,7 +95,7 @@ class Evaluation:
 def evaluate(detector: Detector, images: "Images", options: Options, files: Mapping[str, str]) -> Evaluation:
     """Scores the images and measures the detector.
 
-    :param files: that the detector was loaded from, with their sha256
+    :param files: the files that the detector was loaded from, with their sha256
     """
     (tables,) = score([detector], images, options)
     calibrated, threshold, refusal = None, options.threshold or detector.threshold, ""
@@ -112,7 +112,7 @@ def evaluate(detector: Detector, images: "Images", options: Options, files: Mapp
 
 @dataclass(frozen=True)
 class Images:
-    """What is scored.
+    """The images that are scored.
 
     :param files: the sha256 of each table's file
     :param name: what the images are called where a calibration says what it was fitted to
@@ -130,8 +130,8 @@ class Images:
 
     @classmethod
     def of(cls, paths: Sequence[Path], options: Options) -> "Images":
-        """:param paths: of tables
-        :raises UserError: a table that cannot be used, or no image of which is there
+        """:param paths: the paths of tables
+        :raises UserError: a table cannot be used, or none of its images is there
         """
         rows = read_tables(paths, options.split, options.root)
         store = open_store(options.store)
@@ -141,10 +141,10 @@ class Images:
 
 
 def score(detectors: Sequence[Detector], images: Images, options: Options) -> list[list[ScoredTable]]:
-    """Each image is decoded once under each perturbation, however many detectors look at it.
+    """Scores the images; each is decoded once under each perturbation, however many detectors look at it.
 
-    :returns: of each detector the tables of the images as they are, and then under each perturbation
-    :raises UserError: a detector that does not look at ten crops, where they are asked for
+    :returns: for each detector the tables of the images as they are, and then those under each perturbation
+    :raises UserError: ten crops are asked for, and a detector does not look at them
     """
     if options.ten_crop:
         detectors = [with_ten_crops(detector, options.ten_crop) for detector in detectors]
@@ -154,7 +154,7 @@ def score(detectors: Sequence[Detector], images: Images, options: Options) -> li
 
 
 def describe(detector: Detector, files: Mapping[str, str]) -> dict[str, object]:
-    """What a report says of a detector. :param files: that it was loaded from, with their sha256"""
+    """What a report says of a detector. :param files: the files that it was loaded from"""
     return {"name": detector.manifest.name, "method": detector.manifest.detector, "sha256": dict(files)}
 
 
@@ -200,7 +200,7 @@ def _name(rows: Sequence[Row], paths: Sequence[Path], split: str) -> str:
 
 
 def _check_there(rows: Sequence[Row], store: Store, paths: Sequence[Path]) -> None:
-    """A missing image is an error in its row; where all are missing, the folder is wrong."""
+    """Refuses rows whose images are all missing: the folder is wrong. One missing image is an error in its row."""
     if len(store.missing(rows)) == len(rows):
         names = ", ".join(map(printable, paths))
         raise TableError(

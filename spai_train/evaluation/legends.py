@@ -19,7 +19,7 @@ def short(name: str) -> str:
 def legend_above(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Names the handles above the axes, in as many columns as the figure is wide enough for.
 
-    :param figure: whose layout is `constrained`, which makes room for the legend
+    :param figure: a figure of the layout `constrained`, which makes room for the legend
     """
     for columns in range(len(labels), 0, -1):
         legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)

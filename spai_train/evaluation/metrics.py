@@ -28,7 +28,7 @@ def area(tally: Tally, _: float = 0) -> Floats:
 
 
 def average_precision(tally: Tally, _: float = 0) -> Floats:
-    """AP = Σ (recall step) · (precision there), generated images being what is looked for; no interpolation."""
+    """AP = Σ (recall step) · (precision there), where generated images are looked for; nothing is interpolated."""
     found = at_or_above(tally.generated)[:, :-1]
     flagged = found + at_or_above(tally.real)[:, :-1]
     precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
@@ -37,14 +37,14 @@ def average_precision(tally: Tally, _: float = 0) -> Floats:
 
 
 def accuracy(tally: Tally, threshold: float) -> Floats:
-    """Share of all images that are labelled rightly; it moves with the balance of the classes."""
+    """The share of all images that are labelled rightly; it changes with the balance of the classes."""
     first = _first_above(tally, threshold)
     right: Floats = tally.real[:, :first].sum(axis=1) + tally.generated[:, first:].sum(axis=1)
     return right / tally.images
 
 
 def balanced_accuracy(tally: Tally, threshold: float) -> Floats:
-    """Mean of the shares of real and of generated images that are labelled rightly."""
+    """The mean of the shares of real and of generated images that are labelled rightly."""
     first = _first_above(tally, threshold)
     return (1 - tally.false_positives[:, first] + tally.true_positives[:, first]) / 2
 
@@ -69,8 +69,8 @@ def true_positives_at(rate: float, tally: Tally, _: float = 0) -> Floats:
 def calibration_error(tally: Tally, _: float = 0) -> Floats:
     """ECE = Σ_b |Σ_{i∈b} (y_i − s_i)| / n over BINS equal bins of the score, y being 1 for a generated image.
 
-    Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, 2015. It moves with the balance of
-    the classes: a score can be the probability of one balance alone.
+    Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, 2015. It changes with the
+    balance of the classes: a score can be a probability for one balance alone.
     """
     bins = np.minimum((tally.levels * BINS).astype(int), BINS - 1)
     starts = np.unique(bins, return_index=True)[1]
@@ -92,7 +92,7 @@ METRICS: dict[str, Metric] = {
 
 
 def auc(real: ArrayLike, generated: ArrayLike) -> float:
-    """Area under the ROC curve: the probability that a generated image scores above a real one.
+    """The area under the ROC curve: the probability that a generated image scores above a real one.
 
     :param real: (R,) scores of real images
     :param generated: (G,) scores of generated images
@@ -102,7 +102,7 @@ def auc(real: ArrayLike, generated: ArrayLike) -> float:
 
 
 def bootstrap_auc(real: ArrayLike, generated: ArrayLike, seed: int, resamples: int = 1000) -> Interval:
-    """The AUC, and its percentile interval over images drawn again with replacement, each class for itself."""
+    """The AUC, and its percentile interval over images that are drawn again with replacement, class by class."""
     ranking, sizes = Ranking(real, generated), (np.size(real), np.size(generated))
     drawn = draw(sizes, resamples, seed)
     resampled = [area(ranking.tally(*(part[block] for part in drawn))) for block in blocks(sum(sizes), resamples)]
@@ -110,12 +110,12 @@ def bootstrap_auc(real: ArrayLike, generated: ArrayLike, seed: int, resamples: i
 
 
 def false_positive_rate(real: ArrayLike, threshold: float) -> float:
-    """Share of real images whose score is above the threshold, strictly, as the runtime labels them."""
+    """The share of real images whose score is strictly above the threshold, as the runtime labels them."""
     return float(np.mean(np.asarray(real) > threshold))
 
 
 def bootstrap_rate(scores: ArrayLike, threshold: float, seed: int, resamples: int = 1000) -> Interval:
-    """Share of the scores above the threshold, and its percentile interval."""
+    """The share of the scores above the threshold, and its percentile interval."""
     scores = np.asarray(scores)
     rate = false_positive_rate(scores, threshold)
     resampled = np.random.default_rng(seed).binomial(scores.size, rate, resamples) / scores.size
@@ -125,7 +125,7 @@ def bootstrap_rate(scores: ArrayLike, threshold: float, seed: int, resamples: in
 def calibrate(real: ArrayLike, rate: float, margin: float = MARGIN) -> float:
     """A threshold that keeps the false positives of images not seen here under a rate.
 
-    On the calibration set, the rate allowed is lower by `margin` standard errors of a share of that set's size, so
+    On the calibration set, the allowed rate is lower by `margin` standard errors of a share in a set of that size, so
     that luck in drawing the set does not decide.
 
     :param real: (R,) scores of real images, in [0, 1]
@@ -141,7 +141,7 @@ def calibrate(real: ArrayLike, rate: float, margin: float = MARGIN) -> float:
 
 
 def images_needed(rate: float, margin: float = MARGIN) -> int:
-    """How many real images `calibrate` needs, that the margin alone is not more than the rate."""
+    """How many real images `calibrate` needs, so that the margin alone is not more than the rate."""
     return math.ceil(margin**2 * (1 - rate) / rate)
 
 
@@ -151,5 +151,5 @@ def rate_allowed(images: int, margin: float = MARGIN) -> float:
 
 
 def _first_above(tally: Tally, threshold: float) -> int:
-    """The first level that is labelled `ai`: strictly above the threshold."""
+    """The index of the first level that is labelled `ai`, which is strictly above the threshold."""
     return int(np.searchsorted(tally.levels, threshold, side="right"))

@@ -13,14 +13,14 @@ Kind = TypeVar("Kind")
 
 
 def names_in(folder: Path) -> tuple[str, ...]:
-    """What there is in a folder of this package."""
+    """The names of the TOML files in a folder of this package."""
     return tuple(sorted(path.stem for path in folder.glob("*.toml")))
 
 
 def read_data(folder: Path, name: str, what: str, kind: type[Kind]) -> Kind:
-    """A file of a folder of this package.
+    """Reads a file in a folder of this package.
 
-    :param what: a file there is, for the error
+    :param what: what a file in that folder is, for the error
     :param kind: the dataclass that it becomes
     :raises UserError: there is none of that name
     """

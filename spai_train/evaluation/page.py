@@ -53,9 +53,9 @@ def write(
 ) -> None:
     """Writes the page into the folder.
 
-    :param content: of metrics.json; of several detectors, of each under `reports`
-    :param evaluations: by the names of the detectors, those whose mistakes are shown
-    :param plots: names of PNG files in the folder
+    :param content: that of metrics.json; for several detectors, each has its own under `reports`
+    :param evaluations: the evaluations whose mistakes are shown, by the names of the detectors
+    :param plots: the names of PNG files in the folder
     :raises OSError: it cannot be written
     """
     reports = content.get("reports", [content])
@@ -78,7 +78,7 @@ def write(
 
 
 def mistakes_of(evaluation: Evaluation) -> Mapping[str, Sequence[Mistake]]:
-    """Of the images as they are, the wrongest first: the highest scores of real ones, the lowest of generated ones."""
+    """Mistakes on the images as they are, the worst first: high scores of real ones, low scores of generated ones."""
     table, limit, store = evaluation.tables[0], evaluation.threshold.value, open_store(evaluation.options.store)
     scores = table.score
     flagged = table.scored & (table.label == REAL) & (scores > limit)
@@ -109,6 +109,6 @@ def _mistake(row: Row, score: float, store: Store) -> Mistake:
 
 
 def _published(content: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """By the names of detectors."""
+    """The published figures by the names of detectors."""
     published = content.get("published", {})
     return {content["detector"]["name"]: published} if "figures" in published else published

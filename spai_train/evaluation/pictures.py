@@ -14,10 +14,10 @@ _WORKING_BYTES = 52  # a pixel beside the decoded ones: RGB, and float32 planes 
 
 
 class ChangedPicture(Picture):
-    """A picture whose pixels are changed when it is decoded; until then its size and its memory are foretold.
+    """A picture whose pixels are changed when it is decoded; its new size and its memory are known before.
 
-    :param picture: whose pixels are taken
-    :param height, width: of what the change makes of them
+    :param picture: the picture whose pixels are changed
+    :param height, width: the sides after the change
     """
 
     def __init__(self, picture: Picture, height: int, width: int, change: Callable[[Image], Image]) -> None:
@@ -31,7 +31,7 @@ class ChangedPicture(Picture):
 
     @property
     def decoding_nbytes(self) -> int:
-        """See `Picture`: the picture behind it is in memory beside it for a moment, in RGB too, and in planes."""
+        """See `Picture`: for a moment, the picture before the change is in memory too, in RGB and in planes."""
         if self._source is None:
             return self.nbytes
         before = self._source.width * self._source.height
@@ -39,7 +39,7 @@ class ChangedPicture(Picture):
         return max(self._source.decoding_nbytes, changed)
 
     def load(self) -> Picture:
-        """Decodes and changes. :raises ImageError: truncated data, or larger than a perturbation's format holds"""
+        """Decodes and changes. :raises ImageError: data are truncated, or too large for a perturbation's format"""
         assert self._source is not None
         foretold = self.width, self.height
         super().__init__(PIL.Image.fromarray(self._change(self._source.load().array())))
@@ -49,7 +49,7 @@ class ChangedPicture(Picture):
 
 
 class PerturbedPicture(ChangedPicture):
-    """:param seed: of the noise"""
+    """:param seed: it decides the noise"""
 
     def __init__(self, picture: Picture, perturbation: Perturbation, seed: int) -> None:
         factor = perturbation.level if perturbation.kind is Kind.SCALE else 1
@@ -58,11 +58,11 @@ class PerturbedPicture(ChangedPicture):
 
 
 class ResizedPicture(ChangedPicture):
-    """The shorter side gets a length and the other follows, rounded, halves to even: bilinear without antialiasing.
+    """Resizes the shorter side to a length, bilinearly without antialiasing; the other side follows, halves to even.
 
     That is albumentations' `SmallestMaxSize`, which upstream tests with; a smaller image is enlarged.
 
-    :param side: of the shorter side, in pixels
+    :param side: the length of the shorter side, in pixels
     :raises ImageError: it would pass the limit of decompression bombs
     """
 

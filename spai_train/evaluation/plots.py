@@ -44,7 +44,7 @@ Curve = tuple[Floats, Floats]  # false and true positives, both rising from 0 to
 def roc(table: ScoredTable, measurement: Measurement) -> Figure:
     """A curve for each generator, on linear axes and with few false positives drawn wide; dots are at the threshold.
 
-    Best first, as in the legend.
+    The best is first, as in the legend.
     """
     figure, panels = _panels(table)
     for axes in panels:
@@ -56,7 +56,7 @@ def roc(table: ScoredTable, measurement: Measurement) -> Figure:
 def mean_rocs(found: Mapping[str, tuple[ScoredTable, Measurement]]) -> Figure:
     """A curve for each detector: the mean over the generators of the true positives at each rate of false ones.
 
-    Best first, as in the legend.
+    The best is first, as in the legend.
     """
     figure, panels = _panels(next(iter(found.values()))[0])
     areas = {name: measurement.mean["auc"].value for name, (_, measurement) in found.items() if measurement.mean}
@@ -86,7 +86,7 @@ def _panels(table: ScoredTable) -> tuple[Figure, tuple[Axes, Axes]]:
 
 
 def _looks(areas: Mapping[str, float]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Names, the largest area first, each with a style and a colour: all colours in one style, then in the next."""
+    """Names with a style and a colour, the largest area first: all colours in one style, then in the next."""
     looks = itertools.cycle(itertools.product(STYLES, COLOURS))
     return zip(sorted(areas, key=areas.__getitem__, reverse=True), looks, strict=False)
 
@@ -125,13 +125,13 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 def roc_point(
     strata: Mapping[Stratum, Floats], generator: str, opponents: Sequence[Opponents], threshold: float
 ) -> tuple[list[float], list[float]]:
-    """Where the threshold lies: the mean rate of false positives over the opponents, and that of true ones."""
+    """The threshold's point: the mean rate of false positives over the opponents, and that of true ones."""
     false = [np.mean(np.concatenate([strata[source, REAL] for source in each]) > threshold) for each in opponents]
     return [float(np.mean(false))], [float(np.mean(strata[generator, GENERATED] > threshold))]
 
 
 def histogram(table: ScoredTable, threshold: float) -> Figure:
-    """Which share of each class has which score."""
+    """Shows which share of each class has which score."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for label, name, colour in ((REAL, "real", BLUE), (GENERATED, "AI-generated", VERMILION)):
@@ -155,7 +155,7 @@ def histogram(table: ScoredTable, threshold: float) -> Figure:
 
 
 def robustness(means: Sequence[tuple[Perturbation, Mapping[str, Interval]]]) -> Figure:
-    """A panel for each kind of perturbation, harm growing to the right; dashed: the images as they are."""
+    """A panel for each kind of perturbation; harm grows to the right, and dashed lines are the images as they are."""
     kinds = [kind for kind in AXES if any(perturbation.kind is kind for perturbation, _ in means)]
     figure = Figure(figsize=(max(5.5, 3.2 * len(kinds)), 3.8), layout="constrained")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]

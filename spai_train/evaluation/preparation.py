@@ -15,14 +15,14 @@ _CLASSES: dict[Images, tuple[int, ...]] = {"all": (REAL, GENERATED), "real": (RE
 
 @dataclass(frozen=True)
 class Preparation:
-    """One change, of all images or of those of a class."""
+    """One change, of all images or of the images of one class."""
 
     perturbation: Perturbation = NONE
     images: Images = "all"
 
     @property
     def described(self) -> str:
-        """In words, or "" where nothing is done."""
+        """The change in words, or "" where nothing is done."""
         if self.perturbation.kind is Kind.NONE:
             return ""
         return f"{self.perturbation}, {self.images} images"

@@ -1,4 +1,4 @@
-"""Protocols: which real images a generator's are told from, and the metrics that come of it.
+"""Protocols: which real images a generator's images are told from, and the metrics that come of it.
 
 Intervals come from one bootstrap for all: every source's images of a class are drawn again among themselves, and a
 generator that shares its real images with others shares their draws, so that the mean's interval is right too.
@@ -25,7 +25,7 @@ Opponents = tuple[str, ...]  # sources whose real images a generator's are told 
 
 
 class Protocol(StrEnum):
-    """Which real images a generator is measured against; the mean over the generators is taken after that.
+    """The rule for the real images that a generator is measured against; the generators' mean is taken after that.
 
     Whatever the protocol, a source with images of both classes is measured against its own real images alone.
     """
@@ -35,7 +35,7 @@ class Protocol(StrEnum):
 
     @property
     def rule(self) -> str:
-        """What it does, in words."""
+        """What the protocol does, in words."""
         return {
             Protocol.POOLED: "each generator against the real images of all sources together",
             Protocol.SPAI: "each generator against each real source, then the mean over the real sources",
@@ -45,7 +45,7 @@ class Protocol(StrEnum):
         """Each generator → its opponents, over which its metrics are averaged; none where no image is real.
 
         POOLED is what GRIP's evaluation does (grip-unina/ClipBased-SyntheticImageDetection, compute_metrics.py); SPAI
-        is that of the paper's tables, whose 13 generators meet 5 real sources.
+        is what the paper's tables do, whose 13 generators meet 5 real sources.
         """
         strata = list(strata)
         real = [source for source, label in strata if label == REAL]
@@ -60,7 +60,7 @@ class Protocol(StrEnum):
 class Pairs:
     """A benchmark's own pairs of generators and real sources.
 
-    :param rest: of generators that have none
+    :param rest: the protocol of generators that have no pairs
     :param against: patterns of generators → the real sources that they are told from, all at once
     """
 
@@ -75,12 +75,12 @@ class Pairs:
 
     @property
     def rule(self) -> str:
-        """What it does, in words."""
+        """What the protocol does, in words."""
         pairs = "; ".join(f"{pattern} against {' + '.join(sources)}" for pattern, sources in self.against)
         return f"{pairs}; any other: {self.rest.rule}"
 
     def opponents(self, strata: Iterable[Stratum]) -> dict[str, list[Opponents]]:
-        """As `Protocol.opponents`; a generator whose real sources are not there is not measured."""
+        """See `Protocol.opponents`; a generator whose real sources are not there is not measured."""
         strata = list(strata)
         real = {source for source, label in strata if label == REAL}
         found = self.rest.opponents(strata)
@@ -93,7 +93,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Rate:
-    """How many images of a source and class are labelled `ai`: false positives of a real source, else finds.
+    """How many images of a source and class are labelled `ai`: false positives for real images, else finds.
 
     :param errors: images that could not be scored
     """
@@ -109,10 +109,10 @@ class Rate:
 class Measurement:
     """What a table of scores says of a detector.
 
-    :param rates: of every source and class
-    :param opponents: of each generator that was measured
-    :param metrics: of each generator, by the names of METRICS
-    :param mean: over the generators; empty where there is none, or no real image
+    :param rates: those of every source and class
+    :param opponents: those of each generator that was measured
+    :param metrics: those of each generator, by the names of METRICS
+    :param mean: the mean over the generators; empty where there is none, or no real image
     """
 
     threshold: float
@@ -122,11 +122,11 @@ class Measurement:
     mean: dict[str, Interval]
 
     def metrics_of(self, rate: Rate) -> dict[str, Interval]:
-        """Those of the rate's source, if the rate is that of a generator that was measured."""
+        """The metrics of the rate's source, if it is a generator that was measured."""
         return self.metrics.get(rate.source, {}) if rate.label == GENERATED else {}
 
     def opponents_of(self, rate: Rate) -> list[Opponents]:
-        """Those that `metrics_of` came from."""
+        """The opponents that gave the metrics of `metrics_of`."""
         return self.opponents.get(rate.source, []) if rate.label == GENERATED else []
 
 
@@ -150,7 +150,7 @@ def measure(table: ScoredTable, protocol: Protocol | Pairs, threshold: float, re
 class _Contests:
     """A generator's scores beside those of each of its opponents, sorted once.
 
-    :param strata: scores
+    :param strata: the scores of each stratum
     """
 
     def __init__(self, strata: Mapping[Stratum, Floats], generator: str, opponents: list[Opponents]) -> None:
@@ -159,9 +159,9 @@ class _Contests:
         self._rankings = [Ranking(_joined(strata, real), strata[self._generated]) for real in self._real]
 
     def metrics(self, threshold: float, weights: Mapping[Stratum, Counts] | None = None) -> Floats:
-        """(M, S) METRICS, as means over the opponents.
+        """The METRICS as means over the opponents, (M, S).
 
-        :param weights: (S, n) of each stratum; None counts each image once, S = 1
+        :param weights: those of each stratum, (S, n); None counts each image once, S = 1
         """
         total = np.zeros(())
         for ranking, real in zip(self._rankings, self._real, strict=True):
@@ -172,14 +172,14 @@ class _Contests:
 
 
 def _joined(columns: Mapping[Stratum, NDArray[Number]], strata: list[Stratum]) -> NDArray[Number]:
-    """(…, n) of each stratum, side by side."""
+    """The arrays (…, n) of several strata, side by side."""
     return np.concatenate([columns[stratum] for stratum in strata], axis=-1)
 
 
 def _resampled(
     contests: list[_Contests], strata: Mapping[Stratum, Floats], threshold: float, resamples: int, seed: int
 ) -> Floats:
-    """(G, M, S) metrics in every resample."""
+    """The metrics in every resample, (G, M, S)."""
     sizes = [scores.size for scores in strata.values()]
     drawn = dict(zip(strata, draw(sizes, resamples, seed), strict=True))
     parts = []

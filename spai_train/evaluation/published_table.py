@@ -1,4 +1,4 @@
-"""Published tables: what the authors of detectors report of them; data, a file each."""
+"""Published tables: what the authors of detectors report of them; each is a data file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ Values = Mapping[str, float]  # by generator, and MEAN of these; in percent
 class PublishedTable:
     """A table of figures; none were measured here.
 
-    :param source: whose they are: the paper
+    :param source: the paper that they come from
     :param read_in: where they were read
-    :param date: of what they were read in: the commit's, or the day of reading
+    :param date: the date of the commit that they were read in, or the day of reading
     :param protocol: how they were measured, in words
     :param values: metric → row → generator → percent; a row is a detector, or one of its checkpoints
-    :param benchmark: whose protocol that is, or "" where none here is
-    :param threshold: of accuracies; None where it is not said
+    :param benchmark: the benchmark here that has this protocol, or "" where none has
+    :param threshold: the threshold of accuracies; None where it is not said
     :param of_benchmarks: whether a figure is a mean over a benchmark, and not of a generator
     :param names: a row → what the source calls it, where that is another name
     :param aliases: a generator → what else it is called
@@ -45,11 +45,11 @@ class PublishedTable:
 
     @property
     def rows(self) -> list[str]:
-        """Of all metrics, each once."""
+        """The rows of all metrics, each once."""
         return list(dict.fromkeys(row for rows in self.values.values() for row in rows))
 
     def row_called(self, name: str) -> str | None:
-        """The row of that name, be it the row's or the one that the source prints."""
+        """The row of that name, which may be the row's own or the one that the source prints."""
         return next((row for row in self.rows if name.casefold() in self._names_of(row)), None)
 
     def described(self, row: str) -> str:
@@ -60,7 +60,7 @@ class PublishedTable:
         return {row.casefold(), self.names.get(row, row).casefold()}
 
     def generators(self, row: str) -> list[str]:
-        """That the row has figures of, without the mean."""
+        """The generators that the row has figures of; the mean is none of them."""
         found = (name for rows in self.values.values() for name in rows.get(row, {}) if name != MEAN)
         return list(dict.fromkeys(found))
 
@@ -73,8 +73,8 @@ class PublishedTable:
 class Wanted:
     """A table, and perhaps the row that is asked for.
 
-    :param name: of the table
-    :param row: None is the detector's own
+    :param name: the table's name
+    :param row: the row's name; None takes the detector's own row
     """
 
     name: str
@@ -96,9 +96,9 @@ class Wanted:
     def row_of(self, name: str, method: str) -> str:
         """The row of a detector: its own, its method's, or the only checkpoint of its method that the table has.
 
-        :param name, method: as its detector.json says them, e.g. rine-4class and rine. A name of the zoo is one
+        :param name, method: what its detector.json says, e.g. rine-4class and rine. A name of the zoo is one
             checkpoint's, which has no row where the table has another checkpoint
-        :raises UserError: none is named like it, or several could be meant
+        :raises UserError: no row is named like it, or several could be meant
         """
         if self.row:
             return self.row
@@ -117,7 +117,7 @@ class Wanted:
     def rows_of(self, detectors: Sequence[tuple[str, str]]) -> list[str | None]:
         """The row of each of several detectors, None of one that the table does not have.
 
-        :param detectors: name and method of each
+        :param detectors: the name and the method of each
         :raises UserError: a row is asked for, or the table has none of them
         """
         if self.row:

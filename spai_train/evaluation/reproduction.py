@@ -12,10 +12,10 @@ from spai_train.evaluation.published_table import MEAN, Wanted
 
 @dataclass(frozen=True)
 class Reproduced:
-    """One figure.
+    """One published figure, and the one that was measured here.
 
-    :param generator: as the table calls it, or `mean`
-    :param source: as the images' table calls it
+    :param generator: the generator's name in the published table, or `mean`
+    :param source: the source's name in the images' table
     :param published: a share, not percent
     """
 
@@ -27,13 +27,13 @@ class Reproduced:
 
     @property
     def difference(self) -> float:
-        """Above 0 where it is higher here."""
+        """The figure here less the published one: above 0 where it is higher here."""
         return self.here.value - self.published
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A row of a table, as far as its generators are here.
+    """The figures of a row of a table whose generators are here.
 
     :param only_published: generators of the row that the images lack
     :param only_here: generators of the images that the row lacks
@@ -47,8 +47,8 @@ class Reproduction:
 
     @classmethod
     def of(cls, wanted: Wanted, row: str, found: Measurement, benchmark: str = "") -> "Reproduction":
-        """:param found: of the images that are measured first
-        :param benchmark: that the images are of, or ""
+        """:param found: the evaluation, of which the images that are measured first count
+        :param benchmark: the benchmark that the images belong to, or ""
         """
         table = wanted.table
         if table.of_benchmarks:
@@ -69,7 +69,7 @@ class Reproduction:
         return cls(wanted, row, tuple(figures), only_published, only_here)
 
     def report(self) -> dict[str, Any]:
-        """What metrics.json says of it; shares, not percent."""
+        """What metrics.json says of the reproduction; figures are shares, not percent."""
         table = self.wanted.table
         return {
             "table": self.wanted.name,

@@ -28,7 +28,7 @@ DPI = 150
 def write(evaluation: Evaluation, output: Path, reproduction: Reproduction | None = None) -> None:
     """Writes what there is to write; each file appears under its name when it is whole.
 
-    :param reproduction: of published figures, where they are asked for
+    :param reproduction: the comparison with published figures, where it is asked for
     :raises OSError: a file cannot be written
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _as_numbers(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
 
 
 def _score_lines(evaluation: Evaluation) -> Iterator[Line]:
-    """The columns of a table of images, so that it can be read as one, and then what the detector says."""
+    """The columns of a table of images, so that it can be read as such a table, and then what the detector says."""
     perturbed = len(evaluation.tables) > 1
     yield (*COLUMNS, "score", "logit", "label", "error", *(["perturbation"] if perturbed else []))
     for number, table in enumerate(evaluation.tables):
@@ -105,12 +105,12 @@ def _score_lines(evaluation: Evaluation) -> Iterator[Line]:
 
 
 def own_cells(row: Row) -> tuple[str | int, ...]:
-    """What a table of images says of one."""
+    """What a table of images says of one image."""
     return printable(row.name), row.label, printable(row.split), printable(row.source)
 
 
 def said_of(evaluation: Evaluation, number: int) -> Iterator[tuple[float | str, ...]]:
-    """Score, logit and label of each image of a table, empty where there are none. :param number: of the table"""
+    """The score, logit and label of each image, empty where there are none. :param number: the table's number"""
     table = evaluation.tables[number]
     for score, logit, error in zip(table.score, table.logit, table.errors, strict=True):
         label = evaluation.threshold.label(score, evaluation.positive)
@@ -118,7 +118,7 @@ def said_of(evaluation: Evaluation, number: int) -> Iterator[tuple[float | str, 
 
 
 def metric_lines(evaluation: Evaluation) -> Iterator[Line]:
-    """One line a source and class, and the mean, below a header; what is not defined is empty."""
+    """A header, then a line for each source and class and for the mean; what is not defined is empty."""
     names = ("labelled_ai", *METRICS)
     yield ("perturbation", "source", "class", "against", "images", "errors", *ends(names))
     for table, found in zip(evaluation.tables, evaluation.measurements, strict=True):
@@ -132,7 +132,7 @@ def metric_lines(evaluation: Evaluation) -> Iterator[Line]:
 
 
 def published_lines(reproduction: Reproduction) -> Iterator[Line]:
-    """One line a published figure that was measured here, below a header; shares, not percent."""
+    """A header, then a line for each published figure that was measured here; figures are shares, not percent."""
     yield ("metric", "generator", "source", "published", "here", "here_low", "here_high", "difference")
     for one in reproduction.figures:
         here = one.here.value, one.here.low, one.here.high
@@ -140,7 +140,7 @@ def published_lines(reproduction: Reproduction) -> Iterator[Line]:
 
 
 def robustness_lines(means: Iterable[tuple[Perturbation, Mapping[str, Interval]]]) -> Iterator[Line]:
-    """One line a perturbation, below a header."""
+    """A header, then a line for each perturbation."""
     names = ("auc", "balanced_accuracy")
     yield ("perturbation", "level", *ends(names))
     for perturbation, metrics in means:
@@ -154,25 +154,25 @@ def ends(names: Sequence[str]) -> list[str]:
 
 
 def cells(intervals: Mapping[str, Interval | None], names: Sequence[str]) -> list[float | str]:
-    """What stands in these columns; what is not defined is empty."""
+    """The cells of these columns; what is not defined is empty."""
     found = [intervals.get(name) for name in names]
     empty = ("", "", "")
     return [cell for one in found for cell in ((one.value, one.low, one.high) if one else empty)]
 
 
 def write_csv(path: Path, lines: Iterable[Line]) -> None:
-    """The file appears under its name when it is whole."""
+    """Writes lines as CSV; the file appears under its name when it is whole."""
     with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def write_json(path: Path, content: object) -> None:
-    """Likewise."""
+    """Writes JSON; the file appears under its name when it is whole."""
     with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def draw(path: Path, figure: Figure) -> None:
-    """As PNG, likewise."""
+    """Writes a figure as PNG; the file appears under its name when it is whole."""
     with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=DPI)

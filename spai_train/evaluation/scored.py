@@ -29,10 +29,10 @@ Watch = Callable[[Iterator[Result]], Iterator[Result]]
 class ScoredTable:
     """The rows of a table with their scores.
 
-    :param rows: N of them
-    :param score, logit: (N,) NaN where the image could not be scored
-    :param log_odds: (N,) of the score before digits are cut, which fusion takes; NaN likewise
-    :param errors: N sentences; "" where it could
+    :param rows: N rows
+    :param score, logit: (N,), NaN where the image could not be scored
+    :param log_odds: (N,), those of the score before digits are cut, which fusion takes; NaN where there is no score
+    :param errors: N sentences on what is wrong; "" where the image was scored
     :param perturbation: what was done to every image first
     """
 
@@ -55,7 +55,7 @@ class ScoredTable:
 
     @property
     def strata(self) -> dict[Stratum, Floats]:
-        """Scores of the scored images of each source and class, sources in the order of the rows."""
+        """The scores of each source and class, for images that have one; sources are in the order of the rows."""
         places: dict[Stratum, list[int]] = {}
         for index, row in enumerate(self.rows):
             if not self.errors[index]:
@@ -63,7 +63,7 @@ class ScoredTable:
         return {stratum: self.score[indices] for stratum, indices in places.items()}
 
     def scores_of(self, label: int) -> Floats:
-        """Scores of a class."""
+        """The scores of a class."""
         chosen: Floats = self.score[self.scored & (self.label == label)]
         return chosen
 
@@ -91,10 +91,10 @@ def score_rows(
     """Scores the images of a table through the runtime's pipeline, which decodes each once.
 
     :param preparation: what is done to the images before the perturbation
-    :param store: that holds the images
-    :param seed: of the noise; an image's own follows from it and the image's name
-    :param resize_to: length of the shorter side that an image is given behind the perturbation; None leaves it
-    :param watch: sees the results pass
+    :param store: the store that holds the images
+    :param seed: the seed of the noise; an image's own follows from it and the image's name
+    :param resize_to: length that an image's shorter side gets after the perturbation; None leaves it
+    :param watch: it is shown the results as they pass
     :returns: the table of each detector
     """
 
@@ -115,14 +115,14 @@ def score_rows(
 
 
 class _Columns:
-    """What a detector says of one image after the other: no more of a score than a table keeps."""
+    """Collects what a detector says of one image after the other: only what a table keeps of a score."""
 
     def __init__(self) -> None:
         self._numbers: list[tuple[float, float, float]] = []
         self._errors: list[str] = []
 
     def add(self, score: Score | None, error: str) -> None:
-        """:param error: of the image; where there is a score, another detector's"""
+        """:param error: the image's error; where there is a score, it is another detector's and does not count"""
         self._numbers.append((score.score, score.logit, score.log_odds) if score else (np.nan,) * 3)
         self._errors.append("" if score else error)
 

@@ -21,10 +21,10 @@ from spai_train.evaluation.scored import ScoredTable
 class Together:
     """What was found of several detectors.
 
-    :param names: of the detectors, as columns have them: each different
-    :param detectors: an evaluation of each
-    :param fusions: an evaluation of each rule
-    :param disagreements: of each pair of detectors, on the images as they are and then under each perturbation
+    :param names: the detectors' names in columns, each different
+    :param detectors: an evaluation of each detector
+    :param fusions: an evaluation of each rule of fusion
+    :param disagreements: those of each pair of detectors, on the images as they are and then under each perturbation
     """
 
     names: Sequence[str]
@@ -34,23 +34,23 @@ class Together:
 
     @property
     def named(self) -> dict[str, Evaluation]:
-        """All of them by the names that people see."""
+        """The evaluations of all detectors and rules, by the names that people see."""
         fused = {name_of(rule): found for rule, found in self.fusions.items()}
         return {**dict(zip(self.names, self.detectors, strict=True)), **fused}
 
     @property
     def images(self) -> int:
-        """Scored or not, under all perturbations."""
+        """How many images there are, scored or not, counted under each perturbation again."""
         return self.detectors[0].images
 
     @property
     def errors(self) -> int:
-        """How many of them at least one detector could not score."""
+        """How many images at least one detector could not score."""
         return self.fusions[Rule.SOFT_OR].errors
 
 
 def name_of(rule: Rule) -> str:
-    """What columns and reports call scores that were fused by a rule."""
+    """The name that columns and reports give to scores that were fused by a rule."""
     return f"fusion_{rule}"
 
 
@@ -63,9 +63,9 @@ def evaluate_together(
 ) -> Together:
     """Scores the images, each of which is decoded once, and measures what the detectors say of them.
 
-    :param files: that each detector was loaded from, with their sha256
-    :param threshold: on fused scores; None is the default
-    :raises EngineError: detectors of different things, whose scores cannot be fused
+    :param files: the files that each detector was loaded from, with their sha256
+    :param threshold: that of fused scores; None takes the default
+    :raises EngineError: the detectors detect different things, so that their scores cannot be fused
     """
     assert options.request is None, "which detector would be calibrated?"
     positive = common_positive([detector.manifest for detector in detectors])
@@ -93,15 +93,15 @@ def evaluate_together(
 
 
 def names_of(detectors: Sequence[Detector]) -> list[str]:
-    """As `spai-run` names the columns of several detectors; none is called as a fused score is."""
+    """The names that `spai-run` gives to the columns of several detectors; none is that of a fused score."""
     taken = [name_of(rule) for rule in Rule]
     return Columns((), [*taken, *(detector.manifest.name for detector in detectors)]).detector_names[len(taken) :]
 
 
 def fuse(tables: Sequence[ScoredTable], rule: Rule) -> ScoredTable:
-    """What several detectors say of the same images together: an image that one could not score has no score.
+    """Fuses what several detectors say of the same images: an image that one could not score has no score.
 
-    :param tables: of each detector, on the same rows
+    :param tables: the table of each detector, on the same rows
     """
     errors = tuple(next(filter(None, said), "") for said in zip(*(table.errors for table in tables), strict=True))
     odds = np.full(len(errors), np.nan)

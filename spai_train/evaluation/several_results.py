@@ -34,7 +34,7 @@ SHARES = ("labels_differ", "first_right_where_second_wrong", "second_right_where
 def write(together: Together, output: Path, reproductions: Mapping[str, Reproduction] | None = None) -> None:
     """Writes what there is to write; each file appears under its name when it is whole.
 
-    :param reproductions: of published figures by the names of detectors, where they are asked for
+    :param reproductions: comparisons with published figures by the names of detectors, where they are asked for
     :raises OSError: a file cannot be written
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def write(together: Together, output: Path, reproductions: Mapping[str, Reproduc
 
 
 def reports(together: Together) -> dict[str, Any]:
-    """The content of metrics.json: under `reports` what it would be of each alone, which `compare` reads."""
+    """The content of metrics.json; under `reports` stands what it would be for each alone, which `compare` reads."""
     return {
         "reports": [report(found) for found in together.named.values()],
         "disagreement": [
@@ -70,7 +70,7 @@ def reports(together: Together) -> dict[str, Any]:
 
 
 def _by_name(tables: Iterable[tuple[str, Iterator[Line]]]) -> Iterator[Line]:
-    """The lines of all, each behind the name that it is of, below one header."""
+    """One header, then the lines of all; each begins with the name of its detector or rule."""
     for number, (name, lines) in enumerate(tables):
         header = next(lines)
         if number == 0:
@@ -79,7 +79,7 @@ def _by_name(tables: Iterable[tuple[str, Iterator[Line]]]) -> Iterator[Line]:
 
 
 def _score_lines(together: Together) -> Iterator[Line]:
-    """As `spai-run` writes several detectors: a group of columns each, and then the fused scores."""
+    """The lines as `spai-run` writes them: a group of columns for each detector, and then the fused scores."""
     tables = together.detectors[0].tables
     perturbed = ["perturbation"] if len(tables) > 1 else []
     groups = [f"{name}_{column}" for name in together.names for column in OF_A_DETECTOR]

@@ -34,7 +34,7 @@ INTERVAL_WIDTH = len("0.000 [0.000, 0.000]")
 
 
 def show(evaluation: Evaluation) -> None:
-    """Generators with their metrics, the shares labelled `ai` of every source, and the means under perturbations."""
+    """Shows generators with their metrics, every source's share labelled `ai`, and the means under perturbations."""
     console = _console()
     for table in filter(None, (_metrics(evaluation), _rates(evaluation), _robustness(evaluation))):
         console.print(table)
@@ -42,7 +42,7 @@ def show(evaluation: Evaluation) -> None:
 
 
 def show_means(measurements: Mapping[str, Measurement], title: str) -> None:
-    """The mean metrics of several, e.g. of baselines; none where one class is missing. :param title: of their names"""
+    """Shows mean metrics, e.g. of baselines; none where one class is missing. :param title: heads their names"""
     table = _table([title, *(TITLES[name] for name in METRICS)])
     for name, found in measurements.items():
         table.add_row(_name(name), *(_cells(found.mean.values()) if found.mean else ["undefined"]))
@@ -50,7 +50,7 @@ def show_means(measurements: Mapping[str, Measurement], title: str) -> None:
 
 
 def show_comparison(comparison: Comparison, metric: str) -> None:
-    """A column a detector; the mean over the sources first. Intervals are left out where they would not fit a line."""
+    """Shows a column a detector, the mean over the sources first. Intervals that would not fit a line are left out."""
     console = _console()
     fits = sum(max(len(name), INTERVAL_WIDTH) + 2 for name in ("source", *comparison.names)) <= console.width
     table = _table([TITLES[metric], *map(escape, comparison.names)])
@@ -61,7 +61,7 @@ def show_comparison(comparison: Comparison, metric: str) -> None:
 
 
 def show_together(together: Together) -> None:
-    """The mean metrics of each detector and rule of fusion, the AUC of each generator, and how detectors disagree."""
+    """Shows each detector's and rule's mean metrics, the AUC of each generator, and how detectors disagree."""
     console, named = _console(), together.named
     show_means({name: found.measurements[0] for name, found in named.items()}, "detector")
     if generators := [*together.detectors[0].measurements[0].metrics]:
@@ -79,7 +79,7 @@ def show_together(together: Together) -> None:
 
 
 def show_reproduction(reproduction: Reproduction) -> None:
-    """Each published figure beside the one here, and whose it is."""
+    """Shows each published figure beside the one here, and whose it is."""
     console, published = _console(), reproduction.wanted.table
     table = _table(["generator", "metric", "published", "here, 95% interval", "difference"])
     for one in reproduction.figures:
@@ -98,7 +98,7 @@ def show_reproduction(reproduction: Reproduction) -> None:
 
 
 def _disagreements(together: Together) -> Table:
-    """Of the images that are measured first."""
+    """The disagreements on the images that are measured first."""
     table = _table(["detectors", "images", "other labels", "rank correlation", "1st alone right", "2nd alone right"])
     for perturbation, one in together.disagreements:
         if perturbation == together.detectors[0].tables[0].perturbation:
@@ -132,7 +132,7 @@ def _metrics(evaluation: Evaluation) -> Table | None:
 
 
 def _rates(evaluation: Evaluation) -> Table:
-    """False positives first."""
+    """The shares of images that are labelled `ai`, with the real sources first."""
     table = _table(["source", "class", "images", "errors", "labelled ai, 95% interval"])
     for label, title in ((REAL, "real"), (GENERATED, "AI-generated")):
         for rate in evaluation.measurements[0].rates:
@@ -160,11 +160,11 @@ def _table(titles: Sequence[str]) -> Table:
 
 
 def _cells(metrics: Iterable[Interval]) -> list[str]:
-    """The first with its interval, the others alone: a line must fit a terminal."""
+    """The first metric with its interval and the others without, so that a line fits a terminal."""
     first, *others = metrics
     return [str(first), *(f"{interval.value:.3f}" for interval in others)]
 
 
 def _name(source: str) -> Text:
-    """No markup, and no escape sequences."""
+    """The name as text without markup and without escape sequences."""
     return Text(visible(source))

@@ -15,7 +15,7 @@ from spai_runtime.views import TenCrop
 
 
 class Reduction(StrEnum):
-    """Which of the crops' logits is the image's (upstream TEST.VIEWS_REDUCTION_APPROACH)."""
+    """How the image's logit follows from those of its crops (upstream TEST.VIEWS_REDUCTION_APPROACH)."""
 
     MEAN = "mean"
     MAX = "max"
@@ -24,9 +24,9 @@ class Reduction(StrEnum):
 def with_ten_crops(detector: Detector, reduction: Reduction) -> Detector:
     """The detector as it looks at ten crops of its own views' size; it shares the engines, so close one of the two.
 
-    What the detector resizes an image to stays; a shorter side is padded with zeros, as upstream's.
+    The detector resizes an image as before; a shorter side is padded with zeros, as upstream does.
 
-    :raises UserError: its views are no squares of one size
+    :raises UserError: the detector's views are no squares of one size
     """
     manifest, (height, width) = detector.manifest, detector.manifest.views.shape
     if height is None or height != width:

@@ -31,7 +31,7 @@ AXES_WIDTH = 6.5  # inches, at least
 
 
 class MapError(UserError):
-    """Too few images for a map, in one sentence."""
+    """A map that cannot be drawn since there are too few images, in one sentence."""
 
 
 def sample(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
@@ -47,7 +47,7 @@ def sample(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
 
 
 def embed(checkpoint: Checkpoint, rows: Sequence[Row], device: str = "auto") -> Iterator[Embedded]:
-    """Embeddings of the checkpoint's model, in the order of the rows.
+    """The embeddings that the checkpoint's model gives, in the order of the rows.
 
     :param device: `auto` is the first GPU, else the CPU
     """
@@ -56,10 +56,10 @@ def embed(checkpoint: Checkpoint, rows: Sequence[Row], device: str = "auto") -> 
 
 
 def fitting(perplexity: float, images: int) -> float:
-    """The perplexity, lowered where there are too few images for as many neighbours: to a third of the others.
+    """The perplexity, lowered to a third of the number of other images where it is more.
 
-    That is the limit of van der Maaten's implementations; scikit-learn's own, all the others, leaves nothing to tell
-    apart.
+    A third is the limit of van der Maaten's implementations. scikit-learn's own limit is all other images, with which
+    nothing could be told apart.
     """
     return min(perplexity, max(1.0, (images - 1) / 3))
 
@@ -77,7 +77,7 @@ def project(embeddings: Floats, perplexity: float, seed: int) -> Floats:
 
 
 def write_map(folder: Path, rows: Sequence[Row], points: Floats, perplexity: float) -> None:
-    """Writes tsne.csv, of COLUMNS, and tsne.png; each appears under its name when it is whole."""
+    """Writes tsne.csv, which has COLUMNS, and tsne.png; each appears under its name when it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "tsne.csv"
     with atomic_write(table) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -90,7 +90,7 @@ def write_map(folder: Path, rows: Sequence[Row], points: Floats, perplexity: flo
 
 
 def draw(rows: Sequence[Row], points: Floats, perplexity: float) -> Figure:
-    """A colour and a fill for each source, a marker for each class."""
+    """Draws the map with a colour and a fill for each source and a marker for each class."""
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots()
     sources = list(dict.fromkeys(row.source for row in rows))

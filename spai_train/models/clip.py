@@ -1,4 +1,4 @@
-"""The vision towers of CLIP and SigLIP, in timm's names, from the layouts in which its weights are published."""
+"""The vision towers of CLIP and SigLIP, in timm's names, from the layouts in which their weights are published."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ _PROJECTION = "visual_projection.weight"  # transformers has it outside of the t
 def visual_tower(state: State) -> dict[str, Tensor]:
     """The vision tower in timm's names, CLIP's projection as `head.weight` (features, C); the text tower is left out.
 
-    :param state: in OpenAI's, OpenCLIP's, transformers' or timm's names; what is in none of these stays as it is
+    :param state: tensors in OpenAI's, OpenCLIP's, transformers' or timm's names; other names stay as they are
     :raises CheckpointError: the tower has tensors that are in no layout
     """
     for prefix, rename in LAYOUTS.items():
@@ -71,7 +71,7 @@ def _timms(name: str, rename: Rename) -> str:
 
 
 def _joined(tower: dict[str, Tensor]) -> dict[str, Tensor]:
-    """With q, k and v of a block as one layer."""
+    """The tower with q, k and v of each block joined into one layer."""
     queries = [name for name in tower if re.search(r"\.attn\.q\.", name)]
     for query in queries:
         parts = [query.replace(".q.", f".{part}.") for part in "qkv"]

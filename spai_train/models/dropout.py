@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class Dropout(nn.Dropout):
-    """torch's dropout, with another way of drawing on the CPU.
+    """Replaces torch's dropout with one that draws in another way on the CPU.
 
     torch draws a Bernoulli number an element there, in one thread, while the others wait. Here a
     random byte decides, eight of which come out of one 64-bit draw: the same distribution wherever 256·p is whole, as
@@ -21,7 +21,7 @@ class Dropout(nn.Dropout):
 
 
 def keep_mask(shape: torch.Size, p: float) -> Tensor:
-    """Bool, True with probability 1 − p, from torch's global generator.
+    """A mask of bools, each True with probability 1 − p, from torch's global generator.
 
     :param p: a multiple of 1/256
     """

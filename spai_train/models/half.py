@@ -12,7 +12,7 @@ class Half(nn.Module):
     """A module that takes fp32 and computes in half.
 
     :param module: its tensors are converted
-    :param gives: the type of what it gives; half too where another layer in half follows
+    :param gives: the type of its output; half too where another layer in half follows
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, gives: torch.dtype = torch.float32) -> None:
@@ -25,15 +25,16 @@ class Half(nn.Module):
 
 
 def halve_backbone(encoder: Any, dtype: torch.dtype) -> None:
-    """The blocks of an encoder's ViT; what follows it stays fp32."""
+    """Halves the blocks of an encoder's ViT; what follows it stays fp32."""
     halve_blocks(encoder.backbone, dtype)
 
 
 def halve_blocks(backbone: Any, dtype: torch.dtype) -> None:
-    """Attention and MLP of a ViT's blocks, each between two casts, and its patch embedding, in place.
+    """Halves attention and MLP of a ViT's blocks, each between two casts, and its patch embedding, in place.
 
-    In fp32 stay every LayerNorm, LayerScale and the residual stream, which does not overflow then where blocks add up a
-    large channel. The patch embedding is fp16 in bf16 too, which costs nothing: ONNX has no bf16 Conv before opset 22.
+    Every LayerNorm, LayerScale and the residual stream stay fp32, so that the stream does not overflow where blocks add
+    up a large channel. The patch embedding is fp16 in bf16 too, which costs nothing: ONNX has no bf16 Conv before opset
+    22.
     """
     backbone.patch_embed.proj = Half(backbone.patch_embed.proj, PATCHES_IN)
     for block in backbone.blocks:
@@ -41,7 +42,7 @@ def halve_blocks(backbone: Any, dtype: torch.dtype) -> None:
 
 
 def halve_layers(module: nn.Module, dtype: torch.dtype) -> None:
-    """Every linear layer and every convolution, each between two casts, in place; all else stays fp32.
+    """Halves every linear layer and every convolution, each between two casts, in place; all else stays fp32.
 
     Convolutions are fp16 in bf16 too, for the reason that patch embeddings are.
     """

@@ -21,7 +21,7 @@ from spai_train.models.vit import FAMILIES, Backbone
 
 @dataclass(frozen=True)
 class FrequencyLoss:
-    """How far two batches lie apart, frequency by frequency (upstream `frequency_loss.py`).
+    """The distance between two batches, frequency by frequency (upstream `frequency_loss.py`).
 
     :param gamma: Distances are raised to this power, so that below 1 the small ones weigh more.
     :param target: The loss is the mean over the frequencies that were removed (`masked`, published) or over all
@@ -82,7 +82,7 @@ class MaskedFrequencyModel(nn.Module):
 
     def corrupt(self, pixels: Tensor, low: Tensor) -> Tensor:
         """:param pixels: (N, 3, S, S) in [0, 1]
-        :returns: the low-pass of those in `low`, the high-pass of the others, clamped to [0, 1]
+        :returns: the low-pass of the images that `low` names, the high-pass of the others, clamped to [0, 1]
         """
         kept = self.filter(pixels)
         return torch.where(low[:, None, None, None], kept, pixels - kept).clamp(0, 1)

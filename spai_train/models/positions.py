@@ -13,7 +13,7 @@ from spai_train.tensors import CheckpointError
 
 
 def resample_positions(positions: Tensor, side: int) -> Tensor:
-    """Bicubic, the scale 0.1 tokens large; those that are there where the number is the same.
+    """Resamples positions bicubically, with a scale 0.1 tokens too large; the same number of tokens changes nothing.
 
     :param positions: (1, 1 + G·G, C)
     :param side: tokens along a side
@@ -29,7 +29,7 @@ def resample_positions(positions: Tensor, side: int) -> Tensor:
 
 
 def spread_positions(positions: Tensor, grid: int) -> Tensor:
-    """The smallest positions of a larger grid that `resample_positions` makes these of, up to rounding.
+    """Positions of a larger grid from which `resample_positions` makes these, up to rounding; the smallest such ones.
 
     :param positions: (1, 1 + side·side, C)
     :param grid: G ≥ side

@@ -30,7 +30,7 @@ def load_pretrained(backbone: Backbone, source: str | Path) -> None:
     :param source: masked frequency modelling: the `.pth` of upstream or of `save_pretrained`, keys under `encoder.`;
         all others: a state dict in timm's names, `.pth` or `.safetensors`, or `timm`, which downloads it; CLIP's also
         in OpenAI's, OpenCLIP's and transformers' names
-    :raises CheckpointError: tensors missing, left over, or of another shape; or nothing could be downloaded
+    :raises CheckpointError: tensors are missing, left over, or of another shape; or nothing could be downloaded
     """
     if str(source) == "timm":
         backbone.load_state_dict(_fit(_download(backbone.family), backbone))
@@ -44,7 +44,7 @@ def load_pretrained(backbone: Backbone, source: str | Path) -> None:
 
 
 def encoder_of(state: State, source: str | Path) -> dict[str, Tensor]:
-    """What of the tensors of a masked-frequency pre-training are its backbone's, under `encoder.`.
+    """The backbone's tensors among those of a masked-frequency pre-training, which are under `encoder.`.
 
     :raises CheckpointError: there are none
     """
@@ -55,7 +55,7 @@ def encoder_of(state: State, source: str | Path) -> dict[str, Tensor]:
 
 
 def match(state: State, expected: State, rename: Rename, unused: str) -> dict[str, Tensor]:
-    """The tensors that `expected` names out of `state`, which is in a layout of upstream's: all, and nothing over.
+    """The tensors that `expected` names, out of `state` in a layout of upstream's: none is missing or left over.
 
     :param rename: our name of a tensor → the layout's
     :param unused: a pattern of the layout's names that may be left over
@@ -71,9 +71,9 @@ def match(state: State, expected: State, rename: Rename, unused: str) -> dict[st
 
 
 def split(name: str, tensor: Tensor, rename: Rename) -> list[tuple[str, Tensor]]:
-    """One of our tensors as upstream's: it has no bias on k, which softmax would cancel.
+    """One of our tensors as upstream keeps it: there is no bias on k, since softmax would cancel it.
 
-    :raises CheckpointError: it should be three biases, and is not
+    :raises CheckpointError: a tensor that should hold three biases does not
     """
     if not name.endswith("attn.qkv.bias"):
         return [(rename(name), tensor)]
@@ -91,7 +91,7 @@ def _join(parts: list[Tensor]) -> Tensor:
 
 
 def _fit(state: State, backbone: Backbone) -> dict[str, Tensor]:
-    """A state dict in timm's names as the backbone takes it: without heads, positions resampled to its tokens."""
+    """A state dict in timm's names, made to fit the backbone: without heads, positions resampled to its tokens."""
     expected = backbone.state_dict()
     state = {name: tensor for name, tensor in state.items() if name in expected or not _HEADS.match(name)}
     if "pos_embed" in state and _is_another_grid(state["pos_embed"], expected["pos_embed"]):
@@ -100,7 +100,7 @@ def _fit(state: State, backbone: Backbone) -> dict[str, Tensor]:
 
 
 def _is_another_grid(positions: Tensor, expected: Tensor) -> bool:
-    """Whether they are those of another number of tokens, G·G beside CLS, and real numbers."""
+    """Whether these are positions of another number of tokens, G·G beside CLS, and real numbers."""
     if not (positions.dim() == 3 and positions.is_floating_point() and positions.shape[1] > 1):
         return False
     tokens, alike = positions.shape[1] - 1, positions.shape[::2] == expected.shape[::2]

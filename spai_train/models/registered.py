@@ -1,4 +1,4 @@
-"""timm's models by their names: which there are, which pixels they want, and their weights.
+"""timm's models by their names: which models exist, which pixels they want, and their weights.
 
 A name may come from a checkpoint's header, so nothing is built but what timm itself lists: no repository on a hub, no
 folder, no file.
@@ -28,16 +28,16 @@ _UNUSED = ("mask_token",)  # tensors of a pre-training that no backbone reads; i
 
 
 class BackboneError(UserError, ValueError):
-    """A model that timm does not have, or that cannot be the backbone of a detector; why, in one sentence."""
+    """A model that timm does not have or that cannot be a detector's backbone, and why, in one sentence."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """What timm does to an image for one of its models, and what that model gives.
 
-    :param side: of the square view that is cropped from the middle, in pixels
-    :param resize: before that: of the image's shorter side, or of both where the rule is `square`
-    :param mean, std: of each channel, of values in [0, 1]
+    :param side: the side of the square view that is cropped from the middle, in pixels
+    :param resize: the length of the image's shorter side before that, or of both where the rule is `square`
+    :param mean, std: those of each channel, for values in [0, 1]
     :param features: D
     """
 
@@ -73,13 +73,13 @@ def with_tag(name: str) -> str:
 
 
 def licence(name: str) -> str:
-    """Of the weights that timm loads for a name that it lists, in timm's words; "" where it does not say."""
+    """The licence of the weights that timm loads for a name that it lists, in timm's words; "" where it says none."""
     return timm.get_pretrained_cfg(name).license or ""
 
 
 @cache
 def preprocessing(name: str) -> Preprocessing:
-    """:raises BackboneError: see `build` and `width`; or its images go through what no view policy does"""
+    """:raises BackboneError: see `build` and `width`; or no view policy can prepare images as timm does for it"""
     with torch.device("meta"):
         config = resolve_model_data_config(build(name))
     channels, side, across = config["input_size"]
@@ -97,10 +97,10 @@ def preprocessing(name: str) -> Preprocessing:
 
 @cache
 def width(name: str, side: int) -> int:
-    """D, found without computing anything.
+    """D, which is found without computing anything.
 
-    :param side: of its square input, in pixels
-    :raises BackboneError: see `build`; it takes no input of that size, or does not give one vector an image
+    :param side: the side of its square input, in pixels
+    :raises BackboneError: see `build`; or it takes no input of that size, or does not give one vector an image
     """
     try:
         with torch.device("meta"), torch.inference_mode():
@@ -113,9 +113,9 @@ def width(name: str, side: int) -> int:
 
 
 def load_weights(backbone: nn.Module, name: str, source: str) -> None:
-    """:param backbone: that `build` made of the name
+    """:param backbone: the model that `build` made of the name
     :param source: `timm`, which downloads them, or a file of tensors in timm's names; a classifier in it is left out
-    :raises CheckpointError: nothing could be downloaded; tensors missing, left over, or of another shape
+    :raises CheckpointError: nothing could be downloaded; tensors are missing, left over, or of another shape
     """
     if source == "timm":
         backbone.load_state_dict(_downloaded(name).state_dict())

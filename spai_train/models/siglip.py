@@ -19,8 +19,8 @@ SIGLIP = Family(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), options={"class_token
 class SigLIPBackbone(Backbone):
     """Patch tokens behind the last LayerNorm, pooled by one learned query.
 
-    :param side: of an image, in pixels; what the patches leave over at the right and the bottom is not looked at
-    :param width, depth: C, a multiple of HEAD; and the number of blocks
+    :param side: the side of an image, in pixels; what the patches leave over at the right and the bottom is not seen
+    :param width, depth: C, which is a multiple of HEAD, and the number of blocks
     """
 
     def __init__(self, side: int, width: int, depth: int) -> None:

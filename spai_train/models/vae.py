@@ -29,7 +29,7 @@ Channels = Annotated[int, Meta(ge=GROUPS, le=1 << 12, multiple_of=GROUPS)]
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """The defaults are those of Stable Diffusion.
+    """The dimensions of a VAE; the defaults are those of Stable Diffusion.
 
     :param widths: So many channels stand at each resolution, from the image's own to the latent's. Each resolution is
         half of that before.
@@ -43,7 +43,7 @@ class VAEConfig:
 
 
 class VAE(nn.Module):
-    """What an image becomes when it is encoded and decoded. No latent is drawn: the mean is decoded."""
+    """Encodes and decodes an image. No latent is drawn: the mean is decoded."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
 class Scale(nn.Module):
     """Residual blocks of one resolution, and the step to the next.
 
-    :param step: `downsamplers`, `upsamplers`, or "" behind the last
+    :param step: `downsamplers`, `upsamplers`, or "" at the last resolution
     """
 
     def __init__(self, before: int, width: int, layers: int, step: str) -> None:
@@ -119,7 +119,7 @@ class Scale(nn.Module):
             self.add_module(step, nn.ModuleList([kind(width)]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, before, H, W) → (N, width, H, W), half or twice as high and wide"""
+        """(N, before, H, W) → (N, width, H, W), which may be half or twice as high and wide."""
         x = _through(x, *self.resnets)
         return self.get_submodule(f"{self.step}.0")(x) if self.step else x
 
@@ -138,7 +138,7 @@ class Middle(nn.Module):
 
 
 class Residual(nn.Module):
-    """Twice GroupNorm, SiLU and a convolution, beside a way around them."""
+    """GroupNorm, SiLU and a convolution, all twice, beside a way around them."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Of every place to every other one, in one head."""
+    """Attention of every place to every other one, in one head."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -172,11 +172,11 @@ class Attention(nn.Module):
 
 
 class Norm(nn.GroupNorm):
-    """GroupNorm with the settings of this network, exact for flat images too, whose maps are nearly constant.
+    """GroupNorm with the settings of this network; it is exact for flat images too, whose maps are nearly constant.
 
-    PyTorch, of channels-last maps on a CPU, takes the variance as E[x²] − E[x]², a difference of large numbers; ONNX
-    Runtime adds up all values of a group one after the other, and the rounding of equal ones is always to the same
-    side. Here the mean is taken away first, and means are of a row of pixels, then of rows.
+    PyTorch computes the variance of channels-last maps on a CPU as E[x²] − E[x]², a difference of large numbers. ONNX
+    Runtime adds up all values of a group one after the other, and equal values are always rounded to the same side.
+    Here the mean is taken away first, and a mean is that of each row of pixels, then that of the rows.
     """
 
     def __init__(self, width: int) -> None:
@@ -214,7 +214,7 @@ class Halving(nn.Module):
 
 
 class Doubling(nn.Module):
-    """Every pixel four times, and a convolution."""
+    """Repeats every pixel four times, and convolves."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -228,14 +228,14 @@ class Doubling(nn.Module):
 def load_vae(vae: VAE, path: str | Path) -> None:
     """Loads diffusers' file of a VAE of the same dimensions, with the names of today or those before its version 0.18.
 
-    :raises CheckpointError: tensors missing, left over, or of another shape
+    :raises CheckpointError: tensors are missing, left over, or of another shape
     """
     state = {_FORMER.sub(lambda name: _TODAY[name[0]], name): tensor for name, tensor in read(Path(path)).state.items()}
     vae.load_state_dict(exact(state, vae.state_dict()))
 
 
 def _through(x: Tensor, *layers: nn.Module) -> Tensor:
-    """Layers one after the other."""
+    """Applies layers one after the other."""
     for layer in layers:
         x = layer(x)
     return x

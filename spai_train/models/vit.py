@@ -30,9 +30,9 @@ HEAD_WIDTH = 64  # channels of a head, in every ViT that detectors are published
 class Family:
     """What sets the ViT of one pre-training apart, and what a detector reads from it (upstream `backbones.py`).
 
-    :param mean: of the normalised input, per channel, with `std`
-    :param eps: of its LayerNorms
-    :param options: timm's, beyond the dimensions
+    :param mean: the mean that normalises each channel of the input, with `std`
+    :param eps: the ε of its LayerNorms
+    :param options: timm's options beside the dimensions
     :param reads_mlp_input: tokens are the second LayerNorm of a block instead of the block's output
     :param final_norm: the LayerNorm behind the last block is applied to the tokens of every block
     :param hub: name of its pre-trained weights on timm's hub, "" where there are none
@@ -88,7 +88,7 @@ FAMILIES: Mapping[BackboneName, Family] = {
 
 
 class ShapelessAttention(Attention):  # type: ignore[misc]
-    """timm's attention, without reading the batch size, in two formulations of the same product.
+    """timm's attention, which does not read the batch size here, in two formulations of the same product.
 
     A symbolic batch size exports as Shape of the uint8 input, which TensorRT refuses. The plain
     `MatMul(q·s, kᵀ) → Softmax → MatMul` is the pattern that it fuses; `fused` is torch's own kernel, which opset 23
@@ -107,7 +107,7 @@ class ShapelessAttention(Attention):  # type: ignore[misc]
         return self.proj_drop(self.proj(x))  # type: ignore[no-any-return]
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q·kᵀ / √(C / heads))·v, (N, heads, L, C / heads) as all three are"""
+        """softmax(q·kᵀ / √(C / heads))·v. It has the shape of all three, (N, heads, L, C / heads)."""
         if self.fused:
             dropout = self.attn_drop.p if self.training else 0.0
             return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
@@ -116,10 +116,10 @@ class ShapelessAttention(Attention):  # type: ignore[misc]
 
 
 class Backbone(VisionTransformer):  # type: ignore[misc]
-    """timm's ViT (CLS token, absolute positions), giving the patch tokens of the blocks in use.
+    """timm's ViT (CLS token, absolute positions), which gives the patch tokens of the blocks in use.
 
-    `checkpointing` trades time for memory where it trains: activations inside a block are computed again when
-    gradients are. `chunk` limits how many images a frozen one takes at once, so that a CPU's cache holds them.
+    `checkpointing` trades time for memory in training: activations inside a block are computed again for gradients.
+    `chunk` limits how many images a frozen backbone takes at once, so that a CPU's cache holds them.
 
     :param blocks: indices of the blocks whose tokens are given; those after the last are never run
     :param family: the pre-training that it follows
@@ -144,9 +144,9 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
 
     @classmethod
     def sized(cls, family: Family, side: int, patch_size: int, width: int, depth: int) -> Self:
-        """One whose heads have the usual width, with all blocks in use.
+        """A backbone whose heads have the usual width, with all blocks in use.
 
-        :param side: of an image, in pixels
+        :param side: the side of an image, in pixels
         """
         sizes = {"img_size": side, "patch_size": patch_size, "embed_dim": width, "depth": depth}
         return cls(range(depth), family, **sizes, num_heads=width // HEAD_WIDTH)
@@ -158,7 +158,7 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
         return [self.norm(tokens[:, 1:]) for tokens in self.tokens(images)]
 
     def tokens(self, images: Tensor) -> Iterator[Tensor]:
-        """Of each block in use, as the family reads them, before the last LayerNorm: (N, 1 + L, C), CLS first."""
+        """The tokens that the family reads of each used block, before the last LayerNorm: (N, 1 + L, C), CLS first."""
         x = self._embed(images)
         recompute = self.checkpointing and self.training and is_grad_enabled()
         for index, block in enumerate(self.blocks[: max(self.used) + 1]):
@@ -167,7 +167,7 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
                 yield tokens
 
     def _embed(self, images: Tensor) -> Tensor:
-        """(N, 1 + L, C). CLS is folded into the first position, and its row of zeros is made of the patches.
+        """The tokens, (N, 1 + L, C). CLS is folded into the first position; its row of zeros is made of the patches.
 
         So the graph has no Expand over the batch, and no Pad: ONNX Runtime had no CUDA kernel for that of opsets 19 to
         23 before 2026 (microsoft/onnxruntime issue 26393), and ran it on the CPU.
@@ -188,7 +188,7 @@ class Backbone(VisionTransformer):  # type: ignore[misc]
 
 
 class ClassTokenBackbone(Backbone):
-    """The same, giving the CLS token behind the last LayerNorm."""
+    """The same ViT, which gives the CLS token behind the last LayerNorm."""
 
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """:param images: (N, 3, S, S), normalised
@@ -202,7 +202,7 @@ class ClassTokenBackbone(Backbone):
 
 
 class ClassTokensBackbone(Backbone):
-    """The same, giving the CLS token of every block in use."""
+    """The same ViT, which gives the CLS token of every block in use."""
 
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """:param images: (N, 3, S, S), normalised
@@ -212,8 +212,8 @@ class ClassTokensBackbone(Backbone):
 
 
 def cpu_chunk(tokens: int, width: int) -> int:
-    """`Backbone.chunk` for a frozen backbone on a CPU: as many images as 8 of ViT-B/16 at 224 pixels are.
+    """The `Backbone.chunk` of a frozen backbone on a CPU: images worth 8 images of ViT-B/16 at 224 pixels.
 
-    Larger ones leave the cache.
+    Larger chunks do not fit the cache.
     """
     return max(1, round(8 * 196 * 768 / (tokens * width)))

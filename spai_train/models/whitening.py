@@ -21,9 +21,9 @@ class Normalising(Protocol):
 
 
 def sample_patches(model: Normalising, backbone: Backbone, views: Tensor, count: int, seed: int) -> Tensor:
-    """Patches as the backbone sees them, anywhere in the views.
+    """Patches as the backbone sees them, from anywhere in the views.
 
-    :param model: whose `mean` and `std` normalise what its backbone gets
+    :param model: the module whose `mean` and `std` normalise what its backbone gets
     :param views: (N, S, S, 3) uint8
     :returns: (count, C·P·P) float32, P the side of a patch
     """
@@ -58,7 +58,7 @@ def whiten_patches(backbone: Backbone, patches: Tensor, floor: float = 1e-4) -> 
 def scale_by_fan_in(module: nn.Module) -> None:
     """Draws the weights of all linear layers from N(0, 1/fan_in), biases 0.
 
-    At the usual 0.02 the features are so alike that the loss stays at ln 2.
+    At the usual deviation of 0.02, the features are so alike that the loss stays at ln 2.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

@@ -1,4 +1,4 @@
-"""Labelled images → the features of those that can be read: what the file has, and what the encoder computes."""
+"""Labelled images → the features of those that can be read, from the file or else from the encoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Reading:
     """How images are read and encoded.
 
     :param store: a `.lmdb`, a `.tar` or a folder of them that holds the images; None reads files
-    :param batch_size: views that the encoder is given at once; None is what suits the device
+    :param batch_size: views that the encoder is given at once; None takes what suits the device
     :param workers: decoding threads
     """
 
@@ -35,10 +35,10 @@ class Reading:
 class Extracted:
     """The images of all splits that can be read, with their features.
 
-    :param features: (B, D), one for each of `rows`
-    :param skipped: what cannot be read, and why
+    :param features: (B, D), a row for each of `rows`
+    :param skipped: images that cannot be read, and why
     :param computed: how many images went through the encoder now; the others were in the file
-    :param path: of the file
+    :param path: the file of features
     """
 
     rows: list[Row]
@@ -48,9 +48,9 @@ class Extracted:
     path: Path
 
     def of(self, rows: Sequence[Row], split: str) -> Examples:
-        """Those of a split.
+        """The images of a split.
 
-        :raises TableError: of one class or of both no image can be read
+        :raises TableError: no image of one class, or of both, can be read
         """
         wanted = {id(row) for row in rows}
         places = [index for index, row in enumerate(self.rows) if id(row) in wanted]
@@ -65,9 +65,9 @@ class Extracted:
 
 
 def extract(model: DetectorModel, rows: Sequence[Row], folder: Path, reading: Reading) -> Extracted:
-    """Features of each image, of which `folder` keeps a file for each encoder; an interrupted call is gone on with.
+    """Computes features of each image; `folder` keeps a file for each encoder, so an interrupted call is continued.
 
-    :param model: in eval mode, on the device
+    :param model: the model, in eval mode and on the device
     :raises OutputError: another process writes the file
     :raises OSError: it cannot be written
     """

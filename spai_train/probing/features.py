@@ -1,7 +1,7 @@
 """Features of images, computed once and kept in one memory-mapped .npy, from which an interrupted run goes on.
 
-A row of the file is an image that some run has asked for. Its key says of which encoder, image and views it is, and is
-written behind the features: a row without one is free.
+A row of the file is an image that some run has asked for. Its key names the encoder, the image and the views, and is
+written after the features: a row without a key is free.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _FREE = bytes(KEY)
 
 
 def encoder_key(model: DetectorModel) -> str:
-    """What features depend on beside the image: the detector, its dimensions, its views and the encoder's weights.
+    """A digest of what features depend on beside the image: the detector, its dimensions and views, and the weights.
 
     :returns: 16 hexadecimal digits
     """
@@ -45,10 +45,10 @@ def encoder_key(model: DetectorModel) -> str:
 
 
 def image_keys(encoder: str, rows: Iterable[Row], store: Path | None) -> list[Key]:
-    """What tells each image from others, and from what its file was before: size and time of modification.
+    """A key for each image, which changes when its file does, by size and time of modification.
 
     :param encoder: see `encoder_key`
-    :param store: that holds the images, which changes with any of them; None are files
+    :param store: the store that holds the images and changes with any of them; None means files
     """
     stamps = [] if store is None else [Stamp.of(part) for part in (store, *sorted(store.glob("*.tar")))]
 
@@ -64,12 +64,12 @@ def image_keys(encoder: str, rows: Iterable[Row], store: Path | None) -> list[Ke
 
 
 class Features(Closing):
-    """The file, open for one process at a time. Use it in a `with`, or `close` it.
+    """The file of features, open for one process at a time. Use it in a `with`, or `close` it.
 
-    :param path: of the .npy, whose rows have a `key`, KEY bytes, and `features`, D numbers; what is no such file is
+    :param path: the .npy, whose rows have a `key`, KEY bytes, and `features`, D numbers; what is no such file is
         replaced
     :param width: D
-    :param keys: of the images whose features are wanted; room is made for those that are not there
+    :param keys: the keys of images whose features are wanted; room is made for those that are not there
     :raises OutputError: another process has it open
     :raises OSError: it cannot be written
     """
@@ -91,7 +91,7 @@ class Features(Closing):
         return key in self._places
 
     def put(self, key: Key, features: Floats) -> None:
-        """:param key: one of those that it was opened with
+        """:param key: one of the keys that the file was opened with
         :param features: (D,)
         """
         if key not in self._places:
@@ -101,7 +101,7 @@ class Features(Closing):
             self._places[key] = place
 
     def take(self, keys: Sequence[Key]) -> Floats:
-        """:param keys: that are there
+        """:param keys: keys that are there
         :returns: (B, D), a copy
         """
         places = np.array([self._places[key] for key in keys], np.intp)
@@ -130,7 +130,7 @@ def _keys(rows: NDArray[Any]) -> list[Key]:
 
 
 def _with_room(path: Path, dtype: np.dtype[Any], keys: Sequence[Key]) -> "np.memmap[Any, Any]":
-    """What is there, and a free row for each key that is not."""
+    """Opens the file with the rows that are there, and a free row for each key that is not."""
     there = _opened(path, dtype)
     known = _keys(there) if there is not None else []
     wanted = len({*keys} - {*known}) - known.count(_FREE)
@@ -147,7 +147,7 @@ def _with_room(path: Path, dtype: np.dtype[Any], keys: Sequence[Key]) -> "np.mem
 
 
 def _opened(path: Path, dtype: np.dtype[Any]) -> "np.memmap[Any, Any] | None":
-    """None where there is no such file."""
+    """Opens the file; gives None where there is no such file."""
     try:
         rows = np.lib.format.open_memmap(path, "r+")
     except (FileNotFoundError, ValueError):  # cut off, or something else

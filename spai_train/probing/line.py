@@ -24,7 +24,7 @@ ITERATIONS = 10_000
 
 
 class ProbeError(UserError):
-    """Features that no classifier can be fitted to, and what to do."""
+    """Features that no classifier can be fitted to, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Examples:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of each class."""
+        """How many images each class has."""
         generated = int(np.count_nonzero(self.labels))
         return {"real": len(self.labels) - generated, "generated": generated}
 
@@ -52,7 +52,7 @@ class Line:
 
     :param weight: (D,)
     :param penalty: the C that it was fitted with
-    :param loss: log-loss of the validation images
+    :param loss: the log-loss of the validation images
     """
 
     weight: Floats
@@ -63,7 +63,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Standardised:
-    """Features of mean 0 and deviation 1 on the training images; one that is the same for all of them becomes 0.
+    """Makes features of mean 0 and deviation 1 on the training images; one that is the same for all becomes 0.
 
     :param mean, scale: (D,)
     """
@@ -83,7 +83,7 @@ class Standardised:
         return standard
 
     def folded(self, weight: Floats, bias: float) -> tuple[Floats, float]:
-        """A layer on standardised features as one on features as they are."""
+        """Turns a layer on standardised features into one on the features themselves."""
         raw = weight * self.scale
         return raw, bias - float(raw @ self.mean)
 
@@ -92,10 +92,10 @@ Fitted = tuple[float, Floats, float]  # penalty, weight and bias
 
 
 def fit_line(classifier: Classifier, training: Examples, validation: Examples, seed: int) -> Line:
-    """The line whose log-loss on the validation images is the least, of those of all PENALTIES; of equals the first.
+    """The line of all PENALTIES with the least log-loss on the validation images; the first of equal ones.
 
-    :param training, validation: of both classes
-    :param seed: of the SVM's draws
+    :param training, validation: examples of both classes
+    :param seed: the seed of the SVM's draws
     :raises ProbeError: margins do not rise from the real to the AI-generated validation images
     """
     standardised = Standardised.of(training.features)
@@ -115,7 +115,7 @@ def log_loss(logits: Floats, labels: Labels) -> float:
 
 
 def _line(classifier: Classifier, weight: Floats, bias: float, penalty: float, validation: Examples) -> Line | None:
-    """None where an SVM's margins do not rise with the label."""
+    """A fitted line; None where an SVM's margins do not rise with the label."""
     margins = validation.features @ weight + bias
     slope, offset = 1.0, 0.0
     if classifier is Classifier.SVM:  # a margin is no log-odds: Platt's sigmoid makes them of it
@@ -127,7 +127,7 @@ def _line(classifier: Classifier, weight: Floats, bias: float, penalty: float, v
 
 
 def _logistic(features: Floats, labels: Labels, _: int) -> Iterator[Fitted]:
-    """Each begins where the one before ended."""
+    """Logistic regressions, each of which begins where the one before ended."""
     model = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
     for penalty in PENALTIES:
         model.set_params(C=penalty).fit(features, labels)

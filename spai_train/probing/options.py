@@ -22,17 +22,17 @@ class Classifier(StrEnum):
 
     @property
     def described(self) -> str:
-        """In sentences."""
+        """The classifier in sentences."""
         return {Classifier.LOGISTIC: "logistic regression", Classifier.SVM: "linear SVM"}[self]
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Whose features are read: a model of timm, a detector's with weights that are named, or that of a checkpoint.
+    """The encoder whose features are read: a model of timm, a detector's with named weights, or a checkpoint's.
 
-    :param backbone: a model of timm; None of other detectors than `probe`
+    :param backbone: a model of timm; None for other detectors than `probe`
     :param detector: a row of the table; None takes that of the checkpoint, else `probe`
-    :param pretrained: weights of the backbone: a file, or `timm`; None is `timm` for a model of timm
+    :param pretrained: weights of the backbone: a file, or `timm`; None takes `timm` for a model of timm
     :param start: a checkpoint whose encoder is kept, and whose linear layer is fitted anew
     :param tower: the file of the backbone that `start` leaves out; None looks for the published one beside it
     :param normalised: whether a model of timm gives features of length 1
@@ -46,7 +46,7 @@ class Encoder:
     normalised: bool = False
 
     def __post_init__(self) -> None:
-        """:raises UserError: settings that do not go together, or there is no such detector"""
+        """:raises UserError: settings do not go together, or there is no such detector"""
         if self.detector is not None:
             find(self.detector)
         if self.start and (self.backbone or self.pretrained or self.normalised):
@@ -72,8 +72,8 @@ class Fitting:
     """How the linear layer is fitted.
 
     :param pairs: so many real and so many AI-generated training images, drawn from the seed; None takes all
-    :param seed: of that draw and of the SVM's
-    :param positive: what the detector shall say of images like those of class 1; None is what its encoder's says
+    :param seed: the seed of that draw and of the SVM's draws
+    :param positive: what the detector shall say of images like those of class 1; None takes its encoder's word
     """
 
     classifier: Classifier = Classifier.LOGISTIC
@@ -82,7 +82,7 @@ class Fitting:
     positive: str | None = None
 
     def __post_init__(self) -> None:
-        """:raises UserError: it is no word that rows may have"""
+        """:raises UserError: `positive` is no word that rows may have"""
         try:
             msgspec.convert(self.positive, Positive | None)
         except msgspec.ValidationError as error:

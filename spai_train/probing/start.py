@@ -25,9 +25,9 @@ from spai_train.training.start import draw_model
 
 
 class Started(NamedTuple):
-    """:param model: in eval mode
-    :param card: what it says of itself so far
-    :param encoder: in words
+    """:param model: the model, in eval mode
+    :param card: what the detector says of itself so far
+    :param encoder: the encoder, in words
     """
 
     model: LinearModel
@@ -36,7 +36,7 @@ class Started(NamedTuple):
 
 
 def start(encoder: Encoder, seed: int, rows: Sequence[Row], store: Store) -> Started:
-    """:param rows: of the training, which some detectors draw their first weights from
+    """:param rows: the training rows, which some detectors draw their first weights from
     :raises UserError: there is no such model, its weights do not fit, or its head is no linear layer
     """
     if encoder.start:

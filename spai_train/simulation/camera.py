@@ -41,7 +41,7 @@ _BILINEAR = torch.tensor(
 class Camera:
     """One camera and its settings.
 
-    :param blur: standard deviation of the lens's point spread, pixels
+    :param blur: standard deviation of the lens's point spread, in pixels
     :param phase: row and column of the mosaic's first red pixel, each 0 or 1
     :param shot: variance of the noise per unit of linear light
     :param read: standard deviation of the noise in the dark, linear light
@@ -60,7 +60,7 @@ class Camera:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Camera":
-        """Anything between a clean and a noisy, a soft and a sharpened picture."""
+        """Draws a camera: its pictures lie anywhere between clean and noisy, soft and sharpened."""
         return cls(
             blur=rng.uniform(0.3, 0.8),
             phase=(int(rng.integers(2)), int(rng.integers(2))),
@@ -82,13 +82,13 @@ class Camera:
         return picture[0].permute(1, 2, 0).mul(255).round().byte().numpy()
 
     def _expose(self, raw: Tensor, rng: np.random.Generator) -> Tensor:
-        """Poisson noise in its normal approximation, and read noise."""
+        """Adds Poisson noise, in its normal approximation, and read noise."""
         noise = torch.from_numpy(rng.standard_normal(tuple(raw.shape), np.float32))
         return (raw + noise * (self.shot * raw + self.read**2).sqrt()).clamp(0, 1)
 
 
 def mosaic(light: Tensor, phase: tuple[int, int]) -> Tensor:
-    """One colour per pixel, in the Bayer pattern R G / G B that starts at `phase`: (1, 3, H, W) → (1, 1, H, W)."""
+    """Keeps one colour per pixel; the Bayer pattern R G / G B starts at `phase`: (1, 3, H, W) → (1, 1, H, W)."""
     raw = light[:, 1:2].clone()
     (top, left) = phase
     raw[..., top::2, left::2] = light[:, 0:1, top::2, left::2]

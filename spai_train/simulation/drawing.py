@@ -41,7 +41,7 @@ class Finish:
     quality: tuple[int, int] = (75, 95)
 
     def draw_geometry(self, rng: np.random.Generator) -> tuple[tuple[int, int], float]:
-        """Final (height, width), small ones being likelier, and the factor of the rescaling (1 for none)."""
+        """Draws the final (height, width), small ones being likelier, and the factor of the rescaling (1 for none)."""
         low, high = np.log(self.sides)
         height, width = np.exp(low + (high - low) * rng.random(2) ** 1.5).astype(int).tolist()
         factor = rng.uniform(*self.rescale) if rng.random() < self.rescaled else 1.0
@@ -87,7 +87,7 @@ class Sample:
 
 
 def plan(seed: Iterable[int], count: int, sources: Sequence[str], jpegs: int = 1) -> list[Draw]:
-    """`count` images taking turns among the sources, each with a seed of its own."""
+    """Plans `count` images, which take turns among the sources and have a seed of their own each."""
     words = tuple(seed)
     return [Draw((*words, index), sources[index % len(sources)], jpegs) for index in range(count)]
 
@@ -102,7 +102,7 @@ def draw_all(
 
 
 def worker_pool(workers: int) -> Executor:
-    """Processes of one thread each: two such share two cores better than two threads do, and sum in one order.
+    """Processes of one thread each: they share the cores better than threads do, and always sum in the same order.
 
     :param workers: fewer than 2 for a thread of this process, which costs no start
     """
@@ -112,7 +112,7 @@ def worker_pool(workers: int) -> Executor:
 
 
 def draw(item: Draw, generators: Mapping[str, Generator], finish: Finish) -> list[Sample]:
-    """The PNG of an image, then its JPEG copies."""
+    """Draws the PNG of an image, then its JPEG copies."""
     rng = np.random.default_rng(item.seed)
     (height, width), factor = finish.draw_geometry(rng)
     image = photograph(rng, *(_source_side(side, factor) for side in (height, width)))

@@ -138,7 +138,7 @@ def draw_examples(simulation: Simulation, generators: Mapping[str, Generator]) -
 
 
 def _entries(simulation: Simulation) -> Iterator[tuple[str, Draw]]:
-    """Every scene with its split. No two splits share a scene; the classes of a split take turns."""
+    """All scenes with their splits. No two splits share a scene; the classes of a split take turns."""
     names: dict[Group, Sequence[str]] = {
         "real": [REAL],
         "seen": [spec.name for spec in simulation.seen],

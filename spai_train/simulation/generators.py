@@ -36,7 +36,7 @@ class GeneratorSpec:
         return f"{self.upsampling}-x{self.factor}"
 
     def build(self, width: int) -> "Generator":
-        """With random weights, from torch's global generator."""
+        """Builds the generator with random weights, from torch's global random numbers."""
         if self.upsampling == "laplacian":
             return LaplacianDecoder(self.factor)
         return AutoEncoder(self.upsampling, self.factor, width)
@@ -151,12 +151,12 @@ def make_generator(spec: GeneratorSpec, crops: NDArray[np.uint8], training: Gene
 
 
 def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> Tensor:
-    """The spectral term keeps fine texture, which the other would average away. (B, 3, S, S) each"""
+    """The loss of images (B, 3, S, S); its spectral term keeps fine texture, which the other would average away."""
     return F.l1_loss(rebuilt, images) + 0.02 * F.l1_loss(_log_spectrum(rebuilt), _log_spectrum(images))
 
 
 def _log_spectrum(images: Tensor) -> Tensor:
-    """Logarithm of the amplitude spectrum of the brightness: (B, S, S/2 + 1)."""
+    """The logarithm of the amplitude spectrum of the brightness: (B, S, S/2 + 1)."""
     return torch.log(torch.fft.rfft2(images.mean(dim=1), norm="ortho").abs() + 1e-2)
 
 

@@ -22,8 +22,8 @@ PALETTE = 6
 class Leaf:
     """One shape: a superellipse, rotated.
 
-    :param centre: row and column, pixels
-    :param radius: of the longer axis, pixels
+    :param centre: row and column, in pixels
+    :param radius: the radius along the longer axis, in pixels
     :param aspect: shorter axis over longer axis, in (0, 1]
     :param squarings: 1 gives an ellipse (power 2), 3 nearly a rectangle (power 8)
     """
@@ -52,7 +52,7 @@ def dead_leaves(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def _palette(rng: np.random.Generator) -> Pixels:
-    """Linear RGB of the materials of a scene, brightness log-normal, saturation low: (PALETTE, 3)."""
+    """The linear RGB of a scene's materials, with log-normal brightness and low saturation: (PALETTE, 3)."""
     brightness = np.exp(rng.normal(-1.2, 0.7, (PALETTE, 1)))
     tint = np.exp(rng.normal(0, 0.35, (PALETTE, 3)) + rng.normal(0, 0.1, (1, 3)))
     palette: Pixels = np.clip(brightness * tint, 0.01, 1).astype(np.float32)
@@ -60,7 +60,7 @@ def _palette(rng: np.random.Generator) -> Pixels:
 
 
 def _leaves(rng: np.random.Generator, height: int, width: int) -> list[Leaf]:
-    """Back to front; the density of radii ∝ r⁻³ is drawn through its inverse distribution function."""
+    """Draws leaves from back to front; radii of density ∝ r⁻³ come from the inverse distribution function."""
     low, high = np.exp(rng.uniform(*np.log(SMALLEST_RADIUS))), LARGEST_RADIUS
     mean_area = 2 * np.pi * np.log(high / low) / (low**-2 - high**-2)
     margin = 20
@@ -103,7 +103,7 @@ def _box(leaf: Leaf, height: int, width: int) -> tuple[slice, slice]:
 
 
 def _coverage(leaf: Leaf, y: Pixels, x: Pixels) -> Pixels:
-    """Share of each pixel that the leaf covers, from the distance to its edge: (h, w) in [0, 1]."""
+    """The share of each pixel that the leaf covers, from the distance to its edge: (h, w) in [0, 1]."""
     cosine, sine = np.float32(np.cos(leaf.angle)), np.float32(np.sin(leaf.angle))
     along, across = cosine * x + sine * y, (cosine * y - sine * x) / np.float32(leaf.aspect)
     for _ in range(leaf.squarings):
@@ -116,7 +116,7 @@ def _coverage(leaf: Leaf, y: Pixels, x: Pixels) -> Pixels:
 
 
 def _surface(rng: np.random.Generator, leaf: Leaf, y: Pixels, x: Pixels, textures: Pixels) -> Pixels:
-    """Brightness of the leaf's material, near 1: shading, and a 1/f texture or a grating. (h, w), at least 0"""
+    """The brightness of the leaf's material, near 1: shading, and a 1/f texture or a grating. (h, w), at least 0"""
     slope = rng.normal(0, 0.3 / leaf.radius, 2).astype(np.float32)
     contrast = np.float32(np.exp(rng.uniform(np.log(0.03), np.log(0.4))))
     shape = (y.shape[0], x.shape[1])

@@ -1,4 +1,4 @@
-"""How many images a step has: as many as were asked for, or, where nobody has chosen, as many as suit the data."""
+"""How many images a step has: as many as were asked for, or else as many as suit the data."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -18,10 +18,10 @@ def begin(
     *,
     resume: bool,
 ) -> tuple[Settings, bool]:
-    """The settings of a run before its data are read, once they have been held against the folder's.
+    """The settings of a run before its data are read; first they are held against those in the folder.
 
-    :param section: of the recipe
-    :param chosen: keys that somebody has chosen; None are all
+    :param section: the section of the recipe
+    :param chosen: keys that somebody has chosen; None means all
     :returns: settings, whose `batch_size` is that of the run that is resumed where nobody has chosen another, and
         whether it is still to follow the data
     :raises UserError: see `RunFolder.check`; or micro-batches would not be of one size
@@ -39,8 +39,8 @@ def begin(
 def following(settings: Settings, images: int, processes: int) -> tuple[Settings, tuple[str, ...]]:
     """Settings whose `batch_size` leaves EPOCH_STEPS steps an epoch, and can be shared by processes and micro-batches.
 
-    :param images: of the training
-    :returns: those, and a line that says so where it is another than it was
+    :param images: the number of training images
+    :returns: the settings, and a line that says so where `batch_size` has changed
     """
     unit, before = settings.accumulate * processes, settings.batch_size
     size = max(1, min(before, images // EPOCH_STEPS) // unit) * unit

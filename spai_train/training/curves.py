@@ -14,12 +14,12 @@ SHARES = {"val_auc": "AUC", "val_ap": "average precision", "val_accuracy": "accu
 
 
 def draw_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """:param history: metrics of each epoch, `epoch` among them"""
+    """:param history: the metrics of each epoch, with its number as `epoch`"""
     curves(history).savefig(path, format="png", dpi=120)
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Losses on the left; then the validation's other metrics, and those of the tests, where there are any."""
+    """Draws losses on the left; then the validation's other metrics, and those of the tests, where there are any."""
     tests = list(dict.fromkeys(name for metrics in history for name in metrics if name.startswith("test_")))
     panels = [
         (LOSSES | _of_tests(tests, {"_loss": "loss"}), "loss"),
@@ -34,7 +34,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def _of_tests(names: Sequence[str], metrics: Mapping[str, str]) -> dict[str, str]:
-    """Those of the tests' metrics that end as one of these, and what the lines are called."""
+    """The names of the tests' metrics that end as one of these, and what their lines are called."""
     found = [(name, end) for end in metrics for name in names if name.endswith(end)]
     return {name: f"{short(name.removeprefix('test_').removesuffix(end))}, {metrics[end]}" for name, end in found}
 

@@ -1,4 +1,4 @@
-"""Trainings that cannot go on, and what to change."""
+"""Errors of trainings that cannot go on, with what to change."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ class TrainingError(UserError):
 
 @contextmanager
 def memory_advice(images: int) -> Iterator[None]:
-    """:param images: that one process takes at once
+    """:param images: how many images one process takes at once
     :raises TrainingError: memory has run out inside
     """
     try:

@@ -1,4 +1,4 @@
-"""accelerate, told what a recipe says: device, precision, processes, trackers."""
+"""Sets accelerate up as a recipe says: device, precision, processes, trackers."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ _ACCELERATE = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # its names of pre
 
 
 class LaunchError(UserError):
-    """A device, precision or tracker that is not to be had, in one sentence."""
+    """A device, precision or tracker that is not available, in one sentence."""
 
 
 def launch(settings: TrainingSettings, output: Path, *, all_train: bool) -> Accelerator:
-    """:param output: where the trackers that write files put them
+    """:param output: the folder that trackers write their files to
     :param all_train: whether every parameter gets a gradient; DDP must look for those that do not
     :raises LaunchError: the device, precision or a tracker is missing here
     """
@@ -50,12 +50,12 @@ def resolve_precision(precision: str, *, cpu: bool) -> str:
 
 
 def autocast_dtype(accelerator: Accelerator) -> torch.dtype:
-    """What products are computed in."""
+    """The type that products are computed in."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
 
 
 def _checked(trackers: tuple[str, ...]) -> list[Any]:
-    """accelerate would leave out, silently, a tracker that is not installed."""
+    """Refuses a tracker that is not installed, which accelerate would silently leave out."""
     available = {str(tracker) for tracker in get_available_trackers()}
     for tracker in trackers:
         if tracker not in LOGGER_TYPE_TO_CLASS:

@@ -33,7 +33,7 @@ LOADER_SHARE = 0.2  # of an epoch's time spent waiting for images, above which t
 
 
 class Loop:
-    """:param optimizer: over parameters of `task.model`
+    """:param optimizer: an optimizer of the parameters of `task.model`
     :param stopping: what watches the epochs, if anything does
     :param keep_all: whether the checkpoint of every epoch is kept
     """
@@ -83,7 +83,7 @@ class Loop:
                 on_epoch(len(self.history), self.history[-1])
 
     def _epoch(self, model: nn.Module, batches: Iterator[Batch]) -> None:
-        """From wherever the epoch stands to its end."""
+        """Trains from wherever the epoch stands to its end."""
         started, waited, first = time.perf_counter(), 0.0, self.step
         model.train()
         with self._progress() as progress:
@@ -101,13 +101,13 @@ class Loop:
         self._end_epoch(f"{pace:.3g} images/s", waited / seconds)
 
     def _progress(self) -> ShownProgress:
-        """Of the epoch that is under way, on the terminal of the process that also writes."""
+        """The progress of the current epoch, which the process that also writes shows on its terminal."""
         epoch, steps = divmod(self.step, self.plan.steps_per_epoch)
         total, done = (count * self.plan.batch_size for count in (self.plan.steps_per_epoch, steps))
         return ShownProgress(total, done, what=f"epoch {epoch + 1} of {self.plan.epochs}", visible=self.folder.writes)
 
     def _step(self, model: nn.Module, batches: Iterator[Batch]) -> float:
-        """One step of the optimizer; :returns: seconds that it waited for images"""
+        """Takes one step of the optimizer. :returns: seconds that it waited for images"""
         waited = 0.0
         self.schedule.set_rates(self.optimizer, self.step)
         for micro in range(self.plan.accumulate):
@@ -129,7 +129,7 @@ class Loop:
         return waited
 
     def _received(self, batch: Batch) -> Batch:
-        """The batch on the device."""
+        """Moves the batch to the device."""
         self.meters.failed(batch.failures)
         device = self.accelerator.device
         views, labels = (part.to(device, non_blocking=True) for part in (batch.views, batch.labels))
@@ -137,7 +137,7 @@ class Loop:
         return batch._replace(views=views, labels=labels, beside=beside)
 
     def _clip(self) -> Tensor:
-        """Norm of all gradients, which are cut to `optimizer.clip` where that is set."""
+        """The norm of all gradients, which are cut to `optimizer.clip` where that is set."""
         self.accelerator.unscale_gradients()
         learning = [part for part in self.task.model.parameters() if part.grad is not None]
         norm = nn.utils.get_total_norm([part.grad for part in learning if part.grad is not None])
@@ -160,7 +160,7 @@ class Loop:
         self._tell(metrics, pace, loader_share)
 
     def _save_epoch(self, epoch: int, metrics: Metrics) -> None:
-        """Checkpoints, curves, and the state last: what a kill cuts short is done again."""
+        """Saves checkpoints and curves, and the state last: what a kill cuts short is done again."""
         improved = False
         if self.stopping:
             verdict = self.stopping.update(epoch, metrics)
@@ -200,7 +200,7 @@ class Loop:
         return means
 
     def _restore(self) -> dict[str, Any] | None:
-        """Takes up the saved state, if there is one; :returns: the state of the gradient scaler"""
+        """Takes up the saved state, if there is one. :returns: the state of the gradient scaler"""
         restored = self.folder.restore()
         if restored is None:
             return None

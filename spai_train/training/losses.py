@@ -59,24 +59,24 @@ class Objective:
     def detached(self) -> bool:
         """Whether the classifier must be given `embedding.detach()`.
 
-        A metric loss does not reach the classifier, so its cross-entropy is minimised beside it; on a detached
-        embedding that is an online probe, which learns to read the embedding and does not move it.
+        A metric loss does not reach the classifier, so the classifier's cross-entropy is minimised too. On a detached
+        embedding, the classifier is an online probe, which learns to read the embedding and does not change it.
         """
         return self.name in ("supcon", "triplet")
 
 
 def objective(settings: Objective, batch_size: int = 1) -> Loss:
-    """:param batch_size: images of a step, over which a sum goes; those of a micro-batch and of a process share it
+    """:param batch_size: images of a step, over which a sum goes; micro-batches and processes share them
     :returns: logit (B, 1), embedding (B, D), labels (B,) float of 0 or 1, seed of the step → a scalar.
 
-    Embeddings are compared inside the batch that is given: under data parallelism, that of one process.
+    Embeddings are compared inside the batch that is given: under data parallelism, this is the batch of one process.
     The seed draws the triplets and what is interpolated; the other objectives have nothing to draw.
     """
     return partial(_loss, settings, batch_size if settings.reduction == "sum" else 1)
 
 
 def _loss(settings: Objective, images: int, logit: Tensor, embedding: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """:param images: that the mean of the cross-entropy is multiplied by"""
+    """:param images: the mean of the cross-entropy is multiplied by this number of images"""
     mixed = interpolated(logit, labels, settings, seed) if settings.interpolation else (logit, labels)
     classification = images * cross_entropy(*mixed, settings.smoothing)
     match settings.name:
@@ -93,8 +93,8 @@ def _loss(settings: Objective, images: int, logit: Tensor, embedding: Tensor, la
 def interpolated(logit: Tensor, labels: Tensor, settings: Objective, seed: int) -> tuple[Tensor, Tensor]:
     """:param logit: (B, 1)
     :param labels: (B,)
-    :param seed: the same draws the same, on any device
-    :returns: both, with mixtures in the place of some; partners are images as they were, and may be the image itself
+    :param seed: the same seed draws the same, on any device
+    :returns: logit and labels, with mixtures in the place of some; an image's partner is unmixed and may be itself
     """
     rng = np.random.default_rng(seed)
     chosen = rng.random(len(labels)) < settings.interpolation
@@ -119,8 +119,8 @@ def cross_entropy(logit: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tens
 def supervised_contrast(embedding: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Supervised contrastive loss (Khosla et al. 2020, equation 2, "out"), the mean over the images.
 
-    Every image is an anchor, contrasted on the unit sphere with all others; one alone in its class adds 0. In float32
-    under autocast too: divided by the temperature, the rounding of a bfloat16 cosine is as large as what is compared.
+    Every image is an anchor, contrasted on the unit sphere with all others; one alone in its class adds 0. This is
+    float32 under autocast too: the rounding of a bfloat16 cosine over the temperature is as large as what is compared.
 
     :param embedding: (B, D)
     :param labels: (B,)
@@ -138,12 +138,12 @@ def supervised_contrast(embedding: Tensor, labels: Tensor, temperature: float) -
 def triplet_margin(embedding: Tensor, labels: Tensor, margin: float, seed: int) -> Tensor:
     """max(0, ‖anchor − positive‖₂ − ‖anchor − negative‖₂ + margin), the mean over the anchors.
 
-    Every image that has both in the batch is an anchor, with one positive and one negative drawn; where none has, the
-    loss is 0, and its gradients too.
+    Every image that has both in the batch is an anchor, with one positive and one negative drawn. Where no image has
+    both, the loss is 0, and its gradients too.
 
-    :param embedding: (B, D), as it is: the margin is in its units
+    :param embedding: (B, D), which is not normalised: the margin is in its units
     :param labels: (B,)
-    :param seed: the same draws the same, on any device
+    :param seed: the same seed draws the same, on any device
     """
     anchors, positives, negatives = draw_triplets(labels, seed)
     if not len(anchors):
@@ -154,9 +154,9 @@ def triplet_margin(embedding: Tensor, labels: Tensor, margin: float, seed: int) 
 
 
 def draw_triplets(labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of anchors, of a positive each and of a negative each, (T,) on the CPU, T ≤ B.
+    """Draws the indices of anchors, of a positive each and of a negative each, (T,) on the CPU, T ≤ B.
 
-    Upstream's data set draws whole triplets of images; in the batch, an image is encoded once.
+    Upstream's data set draws whole triplets of images; drawn in the batch, an image is encoded only once.
     """
     labels = labels.cpu()
     same, other = _same_class(labels), labels[:, None] != labels
@@ -170,5 +170,5 @@ def draw_triplets(labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _same_class(labels: Tensor) -> Tensor:
-    """(B, B), true where two different images share their class."""
+    """A mask (B, B), true where two different images share their class."""
     return (labels[:, None] == labels).fill_diagonal_(False)

@@ -1,4 +1,4 @@
-"""What an epoch adds up: losses, gradient norms, images that could not be read."""
+"""Sums over an epoch: losses, gradient norms, images that could not be read."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from spai_train.training.run import Metrics
 class Meters:
     """Running sums over the steps of an epoch. They stay on the device: nothing waits for them until they are read.
 
-    :ivar unreadable: name → error, of this process
+    :ivar unreadable: name → error, for the images of this process
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -34,15 +34,15 @@ class Meters:
         self.unreadable |= dict(failures)
 
     def means(self) -> Metrics:
-        """Over the steps so far and all processes."""
+        """The means over the steps so far and all processes."""
         return {name: value / self.steps for name, value in self._reduced().items()}
 
     def all_unreadable(self) -> dict[str, str]:
-        """Of all processes."""
+        """The unreadable images of all processes: name → error."""
         return {name: error for part in gather(self._accelerator, self.unreadable) for name, error in part.items()}
 
     def state(self) -> dict[str, Any]:
-        """For `restore`."""
+        """The state that `restore` takes."""
         return {"steps": self.steps, "sums": self._reduced(), "unreadable": self.all_unreadable()}
 
     def restore(self, state: Mapping[str, Any]) -> None:

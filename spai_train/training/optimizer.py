@@ -45,8 +45,8 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class PretrainingOptimizer(OptimizerSettings):
-    """The same of masked-frequency pre-training: `configs/vit_base/mfm_pretrain__vit_base__img224__300ep.yaml` of
-    Jiahao000/MFM, whose rates are those of 512 images (`main_mfm.py`).
+    """The `optimizer` of masked-frequency pre-training; the defaults are those of Jiahao000/MFM
+    (`configs/vit_base/mfm_pretrain__vit_base__img224__300ep.yaml`), whose rates are for 512 images (`main_mfm.py`).
     """
 
     learning_rate: NotNegative = 3e-4
@@ -68,7 +68,7 @@ def build_optimizer(
     *,
     undecayed: Collection[str] = (),
 ) -> torch.optim.Optimizer:
-    """The optimizer over the groups of `parameter_groups`, whose parameters these are."""
+    """Builds the optimizer of the groups that `parameter_groups` makes."""
     groups = parameter_groups(model, settings, prefix, depth, undecayed=undecayed)
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=True)
@@ -79,7 +79,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], r
     """Takes up what an optimizer of the same groups has saved.
 
     :param run: the folder that it was saved in
-    :raises TrainingError: it has other groups than this version puts the same parameters in
+    :raises TrainingError: this version puts the same parameters in other groups
     """
     before, now = (
         [group.get("name") for group in groups] for groups in (state["param_groups"], optimizer.param_groups)
@@ -95,15 +95,15 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], r
 def parameter_groups(
     model: nn.Module, settings: OptimizerSettings, prefix: str, depth: int, *, undecayed: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """What trains, by layer and by whether it decays, in the order of the model: the same model, the same groups.
+    """The parameters that train, by layer and by whether they decay; groups are in the order of the model.
 
     The rate of layer l is learning_rate · layer_decay^(depth + 1 − l), BEiT's rule. Upstream's looks for the layers
     under names that miss SPAI's prefix `mfvit.vit.`, so there every parameter is of the last layer and `LAYER_DECAY`
     has no effect; here it has.
 
     :param model: not wrapped yet, for the names are the model's own
-    :param prefix: of the backbone's parameters
-    :param depth: blocks of the backbone
+    :param prefix: the prefix of the names of the backbone's parameters
+    :param depth: the number of blocks of the backbone
     :param undecayed: parameters of the backbone whose weights do not decay, beside norms and biases, e.g. TOKENS
     :returns: groups with `name`, `params`, `weight_decay`, and `peak`, the rate that a schedule rises to
     """
@@ -120,7 +120,7 @@ def parameter_groups(
 
 
 def layer_of(name: str, prefix: str, depth: int) -> int:
-    """0 is what comes before the blocks, i + 1 the block i, depth + 1 whatever follows them."""
+    """A parameter's layer: 0 comes before the blocks, i + 1 is the block i, and depth + 1 is all that follows."""
     inside = name.removeprefix(prefix)
     if inside == name:
         return depth + 1
@@ -135,5 +135,5 @@ def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _multiplies(name: str, parameter: nn.Parameter) -> bool:
-    """Norms and biases do not."""
+    """Whether a parameter multiplies, which norms and biases do not."""
     return parameter.ndim > 1 and not name.endswith(".bias")

@@ -32,18 +32,18 @@ Metrics = dict[str, float]
 
 
 def damaged(path: Path) -> CheckpointError:
-    """What to raise where a file is no state that a run of this recipe goes on from."""
+    """The error for a file that is no state from which a run of this recipe can go on."""
     return CheckpointError(f"{path} is damaged: delete it to begin anew, or name another --output")
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a training stands between two steps.
+    """The state of a training between two steps.
 
-    :param step: optimizer steps done
-    :param totals: what `Meters` have of the epoch that is under way
-    :param history: metrics of the epochs done
-    :param stopping: of the early stopping, and whether it has `stopped` the training
+    :param step: how many optimizer steps are done
+    :param totals: the state of the current epoch's `Meters`
+    :param history: the metrics of the epochs that are done
+    :param stopping: the state of the early stopping, and whether it has `stopped` the training
     """
 
     step: int
@@ -54,7 +54,7 @@ class State:
 
 
 class RunFolder:
-    """:param path: of the folder, made if it is missing
+    """:param path: the folder, which is made if it is missing
     :param writes: False in all processes but the first, which then write nothing
     """
 
@@ -63,7 +63,7 @@ class RunFolder:
         self._skipped: set[str] = set()
 
     def check(self, section: str, settings: TrainingSettings, *, resume: bool) -> None:
-        """:raises OutputError: it holds a run already, and this is not to resume it
+        """:raises OutputError: it holds a run already, which shall not be resumed
         :raises RecipeError: it holds a run of other settings
         """
         if not self.writes or not (self.path / "recipe.yaml").is_file():
@@ -74,7 +74,7 @@ class RunFolder:
             self._compare(before, settings)
 
     def begun_with(self, section: str, settings: Settings) -> Settings | None:
-        """The settings of the run that it holds; None where it holds none.
+        """The settings of the run that the folder holds; None where it holds none.
 
         :raises RecipeError: its recipe cannot be read
         """
@@ -82,7 +82,7 @@ class RunFolder:
         return load_recipe(recipe, section, type(settings), defaults=_BEFORE) if recipe.is_file() else None
 
     def begin(self, section: str, settings: TrainingSettings) -> None:
-        """Takes the folder for a run of these settings; once all that can be checked before it has been."""
+        """Takes the folder for a run of these settings; call it after all checks that can be made before."""
         if self.writes:
             self.path.mkdir(parents=True, exist_ok=True)
         content = f"# {settings.rates}\n{dump_recipe(section, settings)}"
@@ -91,7 +91,7 @@ class RunFolder:
     def restore(self) -> tuple[State, dict[str, Any]] | None:
         """The state that was saved last and its tensors; None before the first one.
 
-        :raises CheckpointError: it is damaged, or asks for code
+        :raises CheckpointError: the state is damaged, or asks for code
         """
         path = self.path / "state.pt"
         if not path.is_file():
@@ -106,17 +106,17 @@ class RunFolder:
         return state, {name: value for name, value in content.items() if name != "state"}
 
     def save_state(self, state: State, tensors: Mapping[str, Any]) -> None:
-        """Replaces state.pt at once: a process killed here leaves the one of before."""
+        """Replaces state.pt in one step: a process that is killed here leaves the state before."""
         self.replace("state.pt", lambda path: torch.save({"state": vars(state), **tensors}, path))
 
     def add_metrics(self, metrics: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl."""
+        """Adds a line to metrics.jsonl."""
         if self.writes:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(metrics) + "\n")
 
     def log(self, message: str) -> None:
-        """One line in log.txt and on stderr."""
+        """Writes one line to log.txt and to stderr."""
         if self.writes:
             line = " ".join(printable(message).split("\n"))
             with (self.path / "log.txt").open("a", encoding="utf-8") as file:
@@ -133,7 +133,7 @@ class RunFolder:
         self._skipped |= unreadable.keys()
 
     def replace(self, name: str, write: Callable[[Path], object]) -> Path:
-        """A file that appears under its name when it is whole and on the disk."""
+        """Writes a file, which appears under its name when it is whole and on the disk."""
         path = self.path / name
         if self.writes:
             with atomic_write(path, sync=True) as part:
@@ -141,7 +141,7 @@ class RunFolder:
         return path
 
     def _rewrite_metrics(self, history: Sequence[Metrics]) -> None:
-        """Epochs after the saved state will come again."""
+        """Rewrites metrics.jsonl without the epochs after the saved state, which will come again."""
         lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
         self.replace("metrics.jsonl", lambda path: path.write_text(lines, encoding="utf-8"))
 

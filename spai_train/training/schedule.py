@@ -1,4 +1,4 @@
-"""The learning rate of every step: a warm-up, then a curve that falls. All four curves are those upstream trains by."""
+"""The learning rate of every step: a warm-up, then a falling curve. All four curves are ones that upstream uses."""
 
 import math
 from bisect import bisect_right
@@ -56,11 +56,11 @@ class ScheduleSettings:
             )
 
     def factor(self, batch_size: int) -> float:
-        """What the learning rates are multiplied by in steps of so many images (the linear rule of MFM's main)."""
+        """The factor of the learning rates for steps of so many images (the linear rule of MFM's main)."""
         return batch_size / self.base_batch_size if self.base_batch_size else 1.0
 
     def scaled(self, batch_size: int) -> Self:
-        """Its rates as they are in steps of so many images."""
+        """The schedule with its rates scaled to steps of so many images."""
         factor = self.factor(batch_size)
         return replace(
             self,
@@ -72,9 +72,9 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class PretrainingSchedule(ScheduleSettings):
-    """The same of masked-frequency pre-training: the defaults are MFM's (see `PretrainingOptimizer`).
+    """The `schedule` of masked-frequency pre-training; the defaults are MFM's (see `PretrainingOptimizer`).
 
-    Its published run has steps of 16 GPUs × 128 images (`docs/PRETRAIN.md`).
+    MFM's published run has steps of 16 GPUs × 128 images (`docs/PRETRAIN.md`).
     """
 
     epochs: Count = 300
@@ -87,8 +87,8 @@ class PretrainingSchedule(ScheduleSettings):
 class Schedule:
     """The rates of every step; it holds no state, so a run resumes by setting those of its next step.
 
-    :param settings: whose rates are taken as they are
-    :param steps_per_epoch: of the optimizer: an accumulated batch is one step
+    :param settings: settings whose rates are not scaled any more
+    :param steps_per_epoch: steps of the optimizer, for which an accumulated batch is one step
     """
 
     settings: ScheduleSettings
@@ -103,17 +103,18 @@ class Schedule:
         return int(self.settings.warmup_epochs * self.steps_per_epoch)
 
     def set_rates(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Before optimizer step `step`, counted from 0: every group gets its rate, on the way to its own `peak`."""
+        """Gives every group its rate for optimizer step `step`, counted from 0, on the way to the group's `peak`."""
         for group in optimizer.param_groups:
             group["lr"] = self.rate(step, group["peak"])
 
     def rate(self, step: int, peak: float) -> float:
         """The learning rate of an optimizer step, as upstream gets it from its schedulers.
 
-        A scheduler is moved on after each step, to that step's own number, so a step has the rate of the number before.
+        Upstream moves its scheduler after each step, to that step's own number, so a step has the rate of the number
+        before.
 
-        :param step: from 0
-        :param peak: what the warm-up aims at
+        :param step: the step's number, from 0
+        :param peak: the rate that the warm-up rises to
         """
         time = max(step - 1, 0)
         if time < self.warmup_steps:
@@ -122,7 +123,7 @@ class Schedule:
 
 
 def _cosine(schedule: Schedule, time: int, peak: float) -> float:
-    """It starts at step 0, under the warm-up: it takes over below the peak, by 5% where the warm-up is a seventh."""
+    """The cosine, which starts at step 0: after the warm-up it begins below the peak, 5% if that took a seventh."""
     final, total = schedule.settings.final_rate, schedule.total_steps
     return final + (peak - final) * (1 + math.cos(math.pi * time / total)) / 2 if time < total else final
 
@@ -133,7 +134,7 @@ def _linear(schedule: Schedule, time: int, peak: float) -> float:
 
 
 def _step(schedule: Schedule, time: int, peak: float) -> float:
-    """timm's StepLRScheduler of the version that upstream pins (0.4.12); later ones count from the warm-up's end."""
+    """The rate of timm's StepLRScheduler in 0.4.12, as upstream pins it; later ones count from the warm-up's end."""
     every = max(int(schedule.settings.decay_epochs * schedule.steps_per_epoch), 1)
     return float(peak * schedule.settings.decay_rate ** (time // every))
 

@@ -1,4 +1,4 @@
-"""What every training is told: the recipe keys that `pretrain` and `fit` share."""
+"""The settings of every training: the recipe keys that `pretrain` and `fit` share."""
 
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self
@@ -50,14 +50,14 @@ class TrainingSettings:
 
     @property
     def scaled(self) -> Self:
-        """With the learning rates that steps of `batch_size` images have."""
+        """The settings with learning rates scaled to steps of `batch_size` images."""
         rate = self.optimizer.learning_rate * self.schedule.factor(self.batch_size)
         optimizer, schedule = replace(self.optimizer, learning_rate=rate), self.schedule.scaled(self.batch_size)
         return replace(self, optimizer=optimizer, schedule=schedule)
 
     @property
     def rates(self) -> str:
-        """In words, the learning rates that steps of `batch_size` images have."""
+        """The learning rates of steps of `batch_size` images, in words."""
         peak, schedule = self.scaled.optimizer.learning_rate, self.scaled.schedule
         last = f", {schedule.final_rate:.4g} in the last" if schedule.name == "cosine" else ""
         given = f", scaled from {self.schedule.base_batch_size}" if self.schedule.base_batch_size else ""

@@ -1,4 +1,4 @@
-"""A model before its first step: drawn from a seed, its backbone perhaps pre-trained, frozen, compiled."""
+"""A model before its first step: its weights are drawn, its backbone perhaps pre-trained, frozen, compiled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,9 +44,9 @@ def draw_model(
     images: Callable[[], TrainingImages],
     vae: str | None = None,
 ) -> DetectorModel:
-    """A model of these dimensions whose weights follow from the seed; the rest as in `Start`.
+    """Builds a model of these dimensions, whose weights follow from the seed; for the rest see `Start`.
 
-    :raises UserError: the detector cannot be trained, or not from such weights
+    :raises UserError: the detector cannot be trained, or cannot start from such weights
     """
     number = seed_of(seed, Use.INITIAL)
     torch.manual_seed(number)
@@ -58,9 +58,9 @@ def draw_model(
 def prepare(model: DetectorModel, training: Training, *, frozen: bool, checkpointing: bool, chunked: bool) -> None:
     """Sets the backbone up for its steps.
 
-    :param frozen: whether nothing is recorded in it; drop path still acts on it in train mode, as upstream's
+    :param frozen: whether no gradients are recorded in it; drop path still acts on it in train mode, as upstream's
     :param checkpointing: see `Backbone`
-    :param chunked: whether a frozen one takes no more images at once than the cache of a CPU holds
+    :param chunked: whether a frozen backbone takes no more images at once than a CPU's cache holds
     :raises UserError: it cannot compute activations twice
     """
     backbone = model.get_submodule(training.backbone)
@@ -75,7 +75,7 @@ def prepare(model: DetectorModel, training: Training, *, frozen: bool, checkpoin
 
 
 def whiten(model: Normalising, backbone: Backbone, images: TrainingImages, seed: int) -> None:
-    """Sets the patch embedding to whiten patches of real training images, or of any, where none is labelled real."""
+    """Sets the patch embedding to whiten patches of real training images, or of all where none is labelled real."""
     chosen = images.of_class.get(REAL, np.arange(len(images)))[:WHITENED].tolist()
     views = torch.from_numpy(np.concatenate([images[Ticket(0, index)].views for index in chosen]))
     whiten_patches(backbone, sample_patches(model, backbone, views, PATCHES, seed))

@@ -1,4 +1,4 @@
-"""Early stopping, and a word to the user when a training over-fits."""
+"""Early stopping, and a sentence for the user when a training over-fits."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class StoppingSettings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an epoch means: its weights are the best so far, and whether it was the last."""
+    """What follows from an epoch: whether its weights are the best so far, and whether it was the last."""
 
     improved: bool
     stop: bool
@@ -42,7 +42,7 @@ class EarlyStopping:
     """Follows a metric over the epochs.
 
     :ivar best: the metric of `best_epoch`; both are None before an epoch whose metric is a finite number
-    :ivar waited: epochs since the best
+    :ivar waited: how many epochs have passed since the best
     """
 
     def __init__(self, settings: StoppingSettings) -> None:
@@ -52,7 +52,7 @@ class EarlyStopping:
         self.waited = 0
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
-        """Takes the metrics of the next epoch, which hold `settings.metric`; one that is no number never improves."""
+        """Takes the next epoch's metrics, with `settings.metric` among them; if that is no number, it is no better."""
         value = metrics[self.settings.metric]
         improved = self._improves(value)
         if improved:
@@ -79,17 +79,17 @@ class EarlyStopping:
 
 
 def higher_is_better(metric: Metric) -> bool:
-    """Of all but the loss."""
+    """Whether a higher value is better, which holds for all metrics but the loss."""
     return metric != "val_loss"
 
 
 def gap(history: Sequence[tuple[int, Mapping[str, float]]]) -> str | None:
     """One sentence for the user when training over-fits, else None.
 
-    It does when the last RISEN_EPOCHS validation losses all lie above the minimum before them by more than RISE,
-    while the training loss fell.
+    A training over-fits when the last RISEN_EPOCHS validation losses are all above the minimum before them by more than
+    RISE, while the training loss fell.
 
-    :param history: epochs and their metrics in order, `train_loss` and `val_loss` among them
+    :param history: the metrics of the epochs in order, `train_loss` and `val_loss` among them
     """
     if len(history) <= RISEN_EPOCHS:
         return None

@@ -18,19 +18,19 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """On the device of the run; its own `state_dict` is what is saved."""
+        """The model, on the device of the run; its own `state_dict` is what is saved."""
 
     @property
     def images(self) -> Dataset[Sample]:
-        """Samples by Ticket."""
+        """The data set that gives a Sample for each Ticket."""
 
     def loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
         """:param model: `self.model`, perhaps wrapped for several processes; call it
-        :param seed: of whatever is drawn beside torch's global generator, which it has seeded too
+        :param seed: the seed of what other generators than torch's global one draw; that one is seeded with it too
         """
 
     def validate(self) -> Metrics:
-        """Metrics of the epoch that ended: `val_…`, and `test_…`, by which nothing is chosen."""
+        """The metrics of the epoch that ended: `val_…`, and `test_…`, by which nothing is chosen."""
 
     def save(self, name: str) -> None:
         """Writes a checkpoint for others to use into the run's folder: `last`, `best`, `epoch_007`."""
@@ -40,10 +40,10 @@ class Task(Protocol):
 class Outcome:
     """How a training ended.
 
-    :param history: metrics of every epoch
-    :param best: those of the best epoch; of the last one, where nothing is watched
+    :param history: the metrics of every epoch
+    :param best: the metrics of the best epoch, or of the last one where nothing is watched
     :param stopped: whether early stopping ended it
-    :param tells: whether this process is the one of several that says so
+    :param tells: whether this process is the one that reports it, where there are several
     """
 
     history: list[Metrics]

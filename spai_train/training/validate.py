@@ -26,7 +26,7 @@ class Validation(NamedTuple):
     """What the images of a table say of a model.
 
     :param metrics: val_loss, val_auc, val_ap, val_accuracy, and val_unreadable, how many images could not be read
-    :param unreadable: these, name → why
+    :param unreadable: the images that could not be read: name → why
     """
 
     metrics: Metrics
@@ -41,12 +41,12 @@ def validate(
     limit: BatchLimit | None = None,
     name: str = "val",
 ) -> Validation:
-    """Loss, AUC, AP and accuracy at 0.5 of the images; each process scores its share.
+    """Measures loss, AUC, AP and accuracy at 0.5 on the images; each process scores its share.
 
     AUC and AP are left out where only one class could be read.
 
-    :param limit: of the views that the encoder is given at once
-    :param name: that those of the metrics begin with
+    :param limit: the limit of the views that the encoder is given at once
+    :param name: the beginning of the names of the metrics
     :raises TableError: no image could be read
     """
     mine = rows[accelerator.process_index :: accelerator.num_processes]
@@ -80,7 +80,7 @@ def _scored(
     limit: BatchLimit | None,
     name: str,
 ) -> tuple[list[tuple[float, int]], list[Failure]]:
-    """Logit and label of each image that can be read, and the others; progress is shown on a terminal."""
+    """The logit and label of each image that can be read, and the other images; progress is shown on a terminal."""
     device, precision = str(accelerator.device), autocast_dtype(accelerator)
     detector = as_detector(model, device=device, precision=precision, limit=limit)
     random_state = torch.random.get_rng_state()

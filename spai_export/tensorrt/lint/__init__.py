@@ -1,8 +1,8 @@
 """Checks an ONNX graph against what TensorRT takes, without TensorRT: what will not build is known at once.
 
-What is checked is what the table (operators.py) says of an operator and a graph shows. A graph with findings fails,
-or computes in types that it does not say. One without can still fail to build: for lack of memory or of a kernel, or
-for an operator that the table does not speak of, which `check` tells.
+The table (operators.py) says what TensorRT takes of each operator, and as much as a graph shows of this is checked. A
+graph with findings does not build, or computes in other types than it says. A graph without findings can still fail to
+build: for lack of memory or of a kernel, or for an operator that the table does not have, which `check` tells.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ class LintError(ExportError):
 class Finding:
     """One thing in a graph that TensorRT does not take.
 
-    :param node: its name, or that of its first output; empty where the whole graph is meant
+    :param node: the node's name, or that of its first output; empty where the whole graph is meant
     :param rule: what the graph has and what TensorRT wants, in one sentence
     """
 
@@ -45,7 +45,7 @@ def check(path: Path, versions: Iterable[str] = VERSIONS) -> list[str]:
     """Checks the graph at `path` against each of `versions`.
 
     :returns: a sentence on the operators that the table does not speak of, if there are any: TensorRT may take them
-    :raises LintError: naming the first finding, how many more there are, and for which version
+    :raises LintError: there are findings; it names the first one, how many more there are, and for which version
     """
     model = _with_types(onnx.load(str(path), load_external_data=False))
     for version in versions:
@@ -58,7 +58,7 @@ def check(path: Path, versions: Iterable[str] = VERSIONS) -> list[str]:
 
 
 def lint(model: onnx.ModelProto | Path, version: str | Version = VERSIONS[0]) -> list[Finding]:
-    """What in `model` TensorRT `version`, 10.12 or later, is known not to take, in the order of its nodes."""
+    """All in `model` that TensorRT `version`, 10.12 or later, is known not to take, in the order of the nodes."""
     if isinstance(model, Path):
         model = onnx.load(str(model), load_external_data=False)
     return _findings(_with_types(model), version)
@@ -76,7 +76,7 @@ def _findings(typed: onnx.ModelProto, version: str | Version) -> list[Finding]:
 
 
 def _parsed(version: str | Version) -> Version:
-    """`"10.12.0.36"` → (10, 12)."""
+    """A version as numbers: `"10.12.0.36"` → (10, 12)."""
     if isinstance(version, str):
         major, minor = version.split(".")[:2]
         version = int(major), int(minor)
@@ -85,7 +85,7 @@ def _parsed(version: str | Version) -> Version:
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with every tensor's type inferred.
+    """A copy of the graph with every tensor's type inferred.
 
     Inference is lenient, since a graph that mixes types is to be described, not refused with onnx's own message.
     """

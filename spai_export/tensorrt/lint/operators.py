@@ -1,13 +1,13 @@
 """The ONNX operators that this project exports, and what TensorRT takes of each: one row an operator.
 
-The rows are what all detectors hold, in every precision, with attention plain and fused, with Q/DQ and without, and
-what a probe over a small model of each of timm's families holds. Of all else that a graph may hold, the table says
-nothing, and the export says that.
+The rows are the operators of all detectors, in every precision, with attention plain and fused, with Q/DQ and without,
+and those of a probe over a small model of each of timm's families. The table says nothing of other operators that a
+graph may have, and the export tells the user so.
 
-What a row says of types, ranks, attributes and the rest was asked of NVIDIA's own parser and builder, those of TensorRT
-for RTX 1.7, and tests/export/test_lint_real.py asks it again. `since`, and the opsets of each release, are from
-documentation alone, since they speak of releases that were not at hand. Whatever a single GPU or target lacks (fp8, for
-one) stands nowhere here.
+What a row says of types, ranks, attributes and the rest was tried with NVIDIA's own parser and builder, those of
+TensorRT for RTX 1.7, and tests/export/test_lint_real.py tries it again. `since`, and the opsets of each release, are
+from documentation alone, since they concern releases that were not at hand. The table does not say what a single GPU or
+target lacks (fp8, for example).
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,14 +34,14 @@ class Row:
     """What TensorRT takes of one operator of the domain ai.onnx.
 
     :param types: element types that the inputs in `typed` may have
-    :param mixes: whether its inputs may be of several types where ONNX wants one
-    :param since: first TensorRT that imports it
+    :param mixes: whether its inputs may have several types where ONNX wants one
+    :param since: the first TensorRT that imports it
     :param instead: what to do where it is not imported
     :param constant: inputs, by index, that must be initializers, with their names
     :param zero: inputs that must be 0 where they are known
-    :param ranks: ranks that the first input may have; none are all
+    :param ranks: ranks that the first input may have; an empty list allows all
     :param last_axis: what the last axis of the first input may be
-    :param attributes: values that an attribute, or each item of it, may have; none at all where there are none
+    :param attributes: values that an attribute, or each item of it, may have; an empty list forbids it
     :param inputs: how many inputs it takes at most, `outputs` how many outputs it gives
     """
 
@@ -128,7 +128,7 @@ assert len(TABLE) == len(_ROWS), "an operator has two rows"
 
 @dataclass(frozen=True)
 class Opsets:
-    """The opsets of ai.onnx that a TensorRT reads, from `since` on; `oldest` is the official end of the past."""
+    """The opsets of ai.onnx that TensorRT reads from version `since` on; `oldest` is the oldest official one."""
 
     since: Version
     newest: int

@@ -1,4 +1,4 @@
-"""What TensorRT does not take of one node: a rule of the table that it breaks."""
+"""What TensorRT does not take of one node: the rules of the table that the node breaks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -15,12 +15,12 @@ Broken = Iterator[str]  # what the node has and what TensorRT wants
 
 
 def known(node: NodeProto) -> Row | None:
-    """The row of a node's operator, or None if the table does not speak of it."""
+    """The row of a node's operator, or None if the table does not have it."""
     return TABLE.get(node.op_type) if node.domain in AI_ONNX else None
 
 
 def node_rules(node: NodeProto, scope: Scope, opset: int, target: Version) -> Broken:
-    """Everything of `node` that TensorRT `target` does not take; nothing of one that the table does not speak of."""
+    """Everything of `node` that TensorRT `target` does not take; nothing if the table does not have its operator."""
     row = known(node)
     if row is None:
         return
@@ -36,7 +36,7 @@ def _of_release(row: Row, target: Version) -> list[str]:
 
 
 def _of_any(node: NodeProto, scope: Scope) -> Broken:
-    """What holds for every operator. TensorRT builds float64, but not as what the graph says."""
+    """The rules of every operator. TensorRT builds float64 too, but in another type than the graph says."""
     elements = [scope.element(name) for name in (*node.input, *node.output)]
     if TensorProto.DOUBLE in elements:
         yield "is of float64, which TensorRT computes in float32"
@@ -48,7 +48,7 @@ def _of_any(node: NodeProto, scope: Scope) -> Broken:
 
 
 def _mixed(node: NodeProto, scope: Scope, opset: int) -> Broken:
-    """Inputs that ONNX wants of one type are of one type; a strongly typed network casts nothing by itself."""
+    """Refuses several types where ONNX wants one; a strongly typed network casts nothing by itself."""
     kinds: dict[str, set[str]] = {}
     for parameter, name in zip(_parameters(node, opset), node.input, strict=False):
         element = scope.element(name)
@@ -60,7 +60,7 @@ def _mixed(node: NodeProto, scope: Scope, opset: int) -> Broken:
 
 
 def _parameters(node: NodeProto, opset: int) -> Iterator[onnx.defs.OpSchema.FormalParameter]:
-    """The inputs that ONNX declares for an operator, the last of them without end; none if the opset has it not."""
+    """The inputs that ONNX declares for an operator, the last one repeated without end; none if the opset lacks it."""
     with suppress(onnx.defs.SchemaError):
         declared = onnx.defs.get_schema(node.op_type, opset).inputs
         yield from declared
@@ -72,7 +72,7 @@ def _of_row(node: NodeProto, row: Row, scope: Scope) -> Broken:
 
 
 def _types(node: NodeProto, row: Row, scope: Scope) -> Broken:
-    """What inference cannot tell is given the benefit of the doubt."""
+    """Refuses types that the row does not have; a type that inference cannot tell is accepted."""
     for index, name in enumerate(node.input):
         element = scope.element(name)
         if index in row.typed and element in EVERY - row.types:

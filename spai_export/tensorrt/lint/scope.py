@@ -15,7 +15,7 @@ class Scope:
     """The tensors of a type-inferred graph.
 
     :param constants: its initializers, which is where the exporter puts every constant
-    :param outputs: names of what it gives
+    :param outputs: the names of its outputs
     """
 
     tensors: Mapping[str, Known]
@@ -28,7 +28,7 @@ class Scope:
         return cls(dict(_tensors(graph)), constants, frozenset(value.name for value in graph.output))
 
     def element(self, name: str) -> int | None:
-        """TensorProto.DataType of a tensor, or None where it could not be inferred."""
+        """The TensorProto.DataType of a tensor, or None where it could not be inferred."""
         return self.tensors[name][0] if name in self.tensors else None
 
     def shape(self, name: str) -> Shape | None:
@@ -36,7 +36,7 @@ class Scope:
 
 
 def element_name(element: int | None) -> str:
-    """1 → `float32`, as numpy calls it."""
+    """The name that numpy gives to an element type: 1 → `float32`."""
     assert element is not None
     name: str = TensorProto.DataType.Name(element).lower()
     return {"float": "float32", "double": "float64"}.get(name, name)

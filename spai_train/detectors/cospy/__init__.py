@@ -1,4 +1,4 @@
-"""CO-SPY (CVPR 2025, Megum1/CO-SPY): what an image shows and which traces it bears, by a branch each.
+"""CO-SPY (CVPR 2025, Megum1/CO-SPY): one branch sees what an image shows, the other which traces it bears.
 
 Two variants were published, trained on images of Stable Diffusion v1.4 and of ProGAN. Each exists fused, where two
 branches were trained apart and a linear layer joins their logits, and trained end to end.
@@ -14,7 +14,7 @@ from spai_train.models.half import halve_backbone
 
 
 def views(config: CoSpyConfig) -> ViewPolicy:
-    """From the middle; before, the shorter side gets 384 pixels, or 256 of the variant that was trained on ProGAN."""
+    """A crop from the middle; before it, the shorter side gets 384 pixels, or 256 in the variant trained on ProGAN."""
     return CentreCrop(config.side, Resize(256 if config.vae is None else config.side, filter="bilinear"))
 
 

@@ -43,7 +43,7 @@ class Neighbours(nn.Module):
         self.pixels = Pixels(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
     def forward(self, views: Tensor) -> Tensor:
-        """(N, S, S, 3) uint8 → (N, 3, S, S); S is even"""
+        """(N, S, S, 3) uint8 → (N, 3, S, S); S is even."""
         images = self.pixels(views)
         coarse = F.interpolate(images[:, :, ::2, ::2], scale_factor=2.0, mode="nearest")
         return (images - coarse) * 2 / 3  # type: ignore[no-any-return]
@@ -52,7 +52,7 @@ class Neighbours(nn.Module):
 class Artifacts(nn.Module):
     """The residual, and the first two stages of a ResNet-50 with a stem of stride 2 in 3×3 pixels.
 
-    :param vae: whose reconstruction is taken away; None takes neighbouring pixels
+    :param vae: the VAE whose reconstruction is taken away; None compares neighbouring pixels
     """
 
     def __init__(self, vae: VAEConfig | None) -> None:
@@ -64,7 +64,7 @@ class Artifacts(nn.Module):
 
     @property
     def learned(self) -> tuple[nn.Module, ...]:
-        """All but the VAE."""
+        """The modules that learn: all but the VAE."""
         return self.conv1, self.bn1, self.layer1, self.layer2
 
     def forward(self, views: Tensor) -> Tensor:

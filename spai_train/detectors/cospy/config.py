@@ -43,15 +43,15 @@ class CoSpyConfig:
 
     @property
     def side(self) -> int:
-        """S, of a view in pixels."""
+        """S, the side of a view in pixels."""
         return CLIP_SIDE if self.vae is None else SIGLIP_SIDE
 
     @property
     def semantic(self) -> int:
-        """C"""
+        """C, the width of the tower's features."""
         return self.projection or self.width
 
     @property
     def features(self) -> int:
-        """D: what the tower gives, and what the artifact branch does."""
+        """D, the number of features that the tower and the artifact branch give together."""
         return self.semantic + WIDTH

@@ -30,7 +30,7 @@ _CLIP = replace(CLIP_L, final_norm=True, hub="")  # timm's has no projection
 
 
 class ProjectedBackbone(ClassTokenBackbone):
-    """CLIP with its projection: what it compares with the features of texts."""
+    """CLIP with its projection, which gives the features that CLIP compares with those of texts."""
 
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """:param images: (N, 3, S, S), normalised
@@ -66,7 +66,7 @@ class CoSpyEncoder(nn.Module):
 
 
 class CoSpyHead(nn.Module):
-    """A logit of each branch, and one of both; of several views, the mean of their logits."""
+    """Gives a logit of each branch and one of both; for several views, the mean of their logits."""
 
     def __init__(self, config: CoSpyConfig) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class CoSpyHead(nn.Module):
 
 
 def _dropped(logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """In some steps, zeros in place of one branch's, so that the detector learns to do without it."""
+    """Puts zeros in place of one branch's logits in some steps, so that the detector learns to do without it."""
     if torch.rand(()) >= DROPPED:
         return logits
     semantic, artifact = logits
@@ -98,8 +98,8 @@ def _dropped(logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 class CoSpy(DetectorModel):
     """See `DetectorModel`.
 
-    :ivar branches: those that a training step computes; the features of another are zeros
-    :ivar floor: under which a step that calibrates keeps the bias of the fusion from falling, or None
+    :ivar branches: the branches that a training step computes; the features of another are zeros
+    :ivar floor: a step that calibrates keeps the bias of the fusion from falling below this; None lets it fall
     """
 
     detector = "cospy"
@@ -126,5 +126,5 @@ class CoSpy(DetectorModel):
         return encode(views.flatten(0, 1)).reshape(*views.shape[:2], width)
 
     def penalty(self) -> Tensor | float:
-        """See `floor`; upstream `train.py`, `bias_floor`."""
+        """How far the bias of the fusion is below `floor` (upstream `train.py`, `bias_floor`)."""
         return 0.0 if self.floor is None else relu(self.floor - self.head.fusion.bias[0])

@@ -1,7 +1,7 @@
 """How CO-SPY is trained (upstream `train.py` and `train.sh`): each branch alone and then the fusion, or all end to end.
 
-The tower and the VAE stay as they are. A stage leaves a detector: of a branch that was trained alone, the fusion passes
-on its logit.
+The tower and the VAE stay as they are. Each stage leaves a whole detector: where one branch was trained alone, the
+fusion passes on its logit.
 """
 
 import torch
@@ -25,7 +25,7 @@ SHIFT, FLOOR = (0.5, 0.0), (2.0, 0.0)
 
 
 def first_weights(model: CoSpy, start: Start) -> None:
-    """As upstream draws them, beside a tower and a VAE that are loaded.
+    """Draws the first weights as upstream does, and loads the tower and the VAE.
 
     :raises CheckpointError: one of them is not given, or does not fit
     """
@@ -47,7 +47,7 @@ def first_weights(model: CoSpy, start: Start) -> None:
 
 @torch.no_grad()
 def begin_branch(model: CoSpy, branch: Branch) -> None:
-    """What is drawn, learns and answers is one branch: its linear layer, and the network of the one for artifacts.
+    """Draws one branch, which alone learns and answers: its linear layer, and the network if it is `artifact`.
 
     :raises UserError: see `_alone`
     """
@@ -61,9 +61,9 @@ def begin_branch(model: CoSpy, branch: Branch) -> None:
 
 @torch.no_grad()
 def begin_fusion(model: CoSpy) -> None:
-    """What learns is the layer that joins the logits of both branches.
+    """Draws the layer that joins the logits of both branches, which alone learns.
 
-    Their BatchNorms go by the statistics of each batch, as all that upstream trains do; those that they hold stay.
+    The branches' BatchNorms use the statistics of each batch, as in all that upstream trains; stored ones stay.
 
     :raises UserError: see `_alone`
     """
@@ -80,7 +80,7 @@ def begin_fusion(model: CoSpy) -> None:
 def _alone(model: CoSpy, *parts: nn.Module) -> None:
     """Draws these parts, and leaves gradients to them alone.
 
-    :raises UserError: it is a detector that is trained end to end
+    :raises UserError: the detector is one that is trained end to end
     """
     if model.config.end_to_end:
         raise UserError("a cospy with model.end_to_end=true is trained end to end: leave stage out, or set it to false")
@@ -91,7 +91,7 @@ def _alone(model: CoSpy, *parts: nn.Module) -> None:
 
 
 def _draw(*parts: nn.Module) -> None:
-    """Normal weights, those of convolutions by He et al. (ICCV 2015) over the outputs; biases and norms as torch's."""
+    """Draws normal weights (convolutions: He et al., ICCV 2015, over the outputs), biases and norms as torch does."""
     for layer in (layer for part in parts for layer in part.modules()):
         if isinstance(layer, nn.Conv2d):
             kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

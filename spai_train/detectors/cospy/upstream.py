@@ -44,7 +44,7 @@ def tower(state: State) -> PublishedFile:
 
 
 def read(content: Content) -> tuple[CoSpyConfig, State]:
-    """Upstream's folder or its one file, with the tower; or a bare state dict of ours.
+    """Reads upstream's folder or its one file, with the tower; or a bare state dict of ours.
 
     :raises CheckpointError: tensors that tell the dimensions are missing
     """
@@ -62,7 +62,7 @@ def read(content: Content) -> tuple[CoSpyConfig, State]:
 
 
 def to_upstream(model: Any) -> dict[str, dict[str, Tensor]]:
-    """What upstream's strict loading takes, once torch.save wrote it: the parts of the one file of a detector that was
+    """What torch.save must write for upstream's strict loading: the parts of the one file of a detector that was
     trained end to end, or the three files of a fused one. The tower, which upstream downloads, is in none of them.
 
     :param model: a `CoSpy`
@@ -79,12 +79,12 @@ def to_upstream(model: Any) -> dict[str, dict[str, Tensor]]:
 
 
 def _below(prefix: str, state: State) -> dict[str, Tensor]:
-    """What has a prefix, without it."""
+    """The tensors whose names begin with a prefix, under names without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _above(prefix: str, state: State) -> dict[str, Tensor]:
-    """All, with a prefix."""
+    """All tensors, under names with a prefix."""
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
@@ -103,7 +103,7 @@ def _has_vae(state: State) -> bool:
 
 
 def _vae(state: State) -> Mapping[str, Any]:
-    """What tensors say of a `VAEConfig`."""
+    """The `VAEConfig` that tensors tell."""
     block = re.compile(re.escape(VAE) + r"encoder\.down_blocks\.(\d{1,3})\.resnets\.(\d{1,3})\.conv1\.weight$")
     found = [(int(one[1]), int(one[2])) for one in map(block.match, state) if one]
     scales, layers = (1 + max(numbers) for numbers in zip((0, 0), *found, strict=True))

@@ -14,7 +14,7 @@ from spai_train.models.half import Half, halve_blocks
 
 
 def views(config: SPAIConfig) -> Tiles:
-    """Every tile, or five crops of an image with few of them."""
+    """Every tile of an image, or five crops where it has few tiles."""
     return Tiles(config.tile_size, config.tile_stride, config.minimum_tiles)
 
 
@@ -26,15 +26,15 @@ def embed(head: SpectralContextHead, features: Tensor) -> Tensor:
 
 
 def halve(encoder: SpectralEncoder, dtype: torch.dtype) -> None:
-    """In half: attention and MLP of the blocks, each between two casts, the projectors up to their last LayerNorm, and
-    the patch embedding. In fp32: scaling, filter, normalisation, every LayerNorm, LayerScale, the residual stream,
-    cosine, mean and std, the spectral context, and the features.
+    """Halves attention and MLP of the blocks, each between two casts, the projectors up to their last LayerNorm, and
+    the patch embedding. These stay fp32: scaling, filter, normalisation, every LayerNorm, LayerScale, the residual
+    stream, cosine, mean and std, the spectral context, and the features.
 
-    The patch embedding is fp16 in bf16 too, which costs nothing: the high-pass is a grey level or two, and rounding
-    those weights alone to bf16 moves the demo detector's score of a photograph beyond the gate's limit, to fp16 by less
-    than a fifth of that (`tests/export/test_precision.py`); nor has ONNX a bf16 Conv before opset 22. The residual
-    stream in fp32 takes as many casts as in half would, since LayerNorm is fp32 either way, and does not overflow where
-    blocks add up a large channel.
+    The patch embedding is fp16 in bf16 too, which costs nothing. The high-pass is a grey level or two: to round those
+    weights alone to bf16 moves the demo detector's score of a photograph beyond the accuracy check's limit, and to
+    round them to fp16 moves it by less than a fifth of that (`tests/export/test_precision.py`). ONNX has no bf16 Conv
+    before opset 22 either. The residual stream takes as many casts in fp32 as it would in half, since LayerNorm is fp32
+    either way, and it does not overflow where blocks add up a large channel.
     """
     halve_blocks(encoder.backbone, dtype)
     for projector in encoder.projectors:

@@ -20,7 +20,7 @@ _OF_THE_BACKBONE = {FOLLOWS: ("backbone",)}
 
 
 def ratio_of(hidden: int, width: int) -> float:
-    """The `mlp_ratio` of an MLP, which timm makes int(width · ratio) wide: one too few, for some quotients."""
+    """The `mlp_ratio` that gives an MLP this width; timm's int(width · ratio) is one too few for some quotients."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
@@ -97,7 +97,7 @@ class SPAIConfig:
 
     @property
     def features(self) -> int:
-        """D: mean and std of three similarities per block, then the spectral context vector."""
+        """D, the number of features: mean and std of three similarities per block, then the spectral context vector."""
         return 6 * len(self.blocks) + self.projection
 
     @property
@@ -114,5 +114,5 @@ class SPAIConfig:
 
     @property
     def all_blocks_count(self) -> bool:
-        """Whether every parameter of the backbone is behind the features: CLIP's last MLP is not."""
+        """Whether the features depend on every parameter of the backbone; on CLIP's last MLP they do not."""
         return self.backbone != "clip" and max(self.blocks) == self.depth - 1

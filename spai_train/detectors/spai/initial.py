@@ -16,10 +16,11 @@ Scheme = Literal["upstream", "fan_in"]
 
 
 def first_weights(model: SPAI, start: Start) -> None:
-    """`upstream` draws as upstream does; `fan_in` draws linear layers from N(0, 1/fan_in); `whitened` also sets the
-    patch embedding to whiten patches of real training images (see `whitening`). A pre-trained backbone is loaded last.
+    """Draws by a scheme: `upstream` is the published one; `fan_in` draws linear layers from N(0, 1/fan_in); `whitened`
+    also sets the patch embedding to whiten patches of real training images (see `whitening`). A pre-trained backbone is
+    loaded last.
 
-    :raises CheckpointError: a file that does not fit
+    :raises CheckpointError: a file does not fit
     """
     initialise(model, "upstream" if start.initial == "upstream" else "fan_in")
     if start.initial == "whitened":

@@ -45,7 +45,7 @@ class SPAI(DetectorModel):
         return Verdict(self.head.classify(embedding.detach() if detached else embedding), attention, embedding)
 
     def freeze_backbone(self) -> None:
-        """Nothing is recorded in the backbone from now on; drop path still acts on it in train mode, as upstream's."""
+        """Records no gradients in the backbone from now on; drop path still acts on it in train mode, as upstream's."""
         self.encoder.backbone.requires_grad_(False)
 
 
@@ -93,7 +93,7 @@ class SpectralEncoder(nn.Module):
         return [torch.cat(block) for block in zip(*parts, strict=True)]
 
     def describe(self, tokens: Sequence[Tensor]) -> Tensor:
-        """What is computed from the tokens of a backbone; all that trains where the backbone is frozen.
+        """Computes features from the tokens of a backbone; it is all that trains where the backbone is frozen.
 
         :param tokens: K times (3·N, L, C), as `block_tokens` gives them
         :returns: features (N, D)
@@ -214,7 +214,7 @@ class SpectralContextHead(nn.Module):
 
 
 def _single(x: Tensor) -> Tensor:
-    """What autocast left in half precision, in float32; anything else as it is, so that no cast is exported."""
+    """Casts to float32 what autocast left in half precision; all else stays as it is, so that no cast is exported."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 

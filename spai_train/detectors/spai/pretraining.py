@@ -37,7 +37,7 @@ def backbone_of(path: Path) -> dict[str, Any]:
 
 
 def dimensions_of(model: Mapping[str, Any], pretrained: str) -> dict[str, Any]:
-    """See `Training`.
+    """See `dimensions_of` of `Training`.
 
     :raises CheckpointError: see `backbone_of`
     """
@@ -63,7 +63,7 @@ def check_backbone(config: SPAIConfig, path: Path) -> None:
 
 
 def _number(settings: Mapping[str, Any], *names: str) -> float | None:
-    """What a configuration of nested mappings has under these names, where it is a number above 0."""
+    """The number above 0 that nested mappings hold under these names, if there is one."""
     value: Any = settings
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None

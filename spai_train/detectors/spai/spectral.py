@@ -62,7 +62,7 @@ class SpectralFilter(nn.Module):
     ky ≥ 0 is enough. Autocast does not reach it: with half-precision factors the high-pass is mostly rounding.
 
     :param size: side S of a tile, even
-    :param radius: of the mask, in DFT samples; any value, from pass-nothing to pass-all
+    :param radius: the mask's radius in DFT samples; any value, from pass-nothing to pass-all
     :param mask_of: size and radius → M, `disc_mask` or `centred_mask`
     """
 
@@ -109,5 +109,5 @@ class SpectralFilter(nn.Module):
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Suspends autocast where it is on; elsewhere nothing is entered, so that an exported graph shows nothing of it."""
+    """Suspends autocast where it is on; where it is off, it does nothing, so that no exported graph shows it."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()

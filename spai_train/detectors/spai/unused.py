@@ -1,4 +1,4 @@
-"""Tensors that upstream's model creates and nobody reads who detects: its strict loading wants them all the same."""
+"""Tensors that upstream's model creates and detection never reads: its strict loading wants them all the same."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ SEED = 0  # of the values, so that a model is always written as the same bytes
 
 
 def unused_tensors(config: SPAIConfig) -> dict[str, Tensor]:
-    """Under upstream's names, with values as upstream draws them (`sid.py`, `_init_weights`); nothing trains them.
+    """The tensors under upstream's names, drawn as upstream draws them (`sid.py`, `_init_weights`); none is trained.
 
     Linear layers and tokens are N(0, 0.02²), norms are 1, biases are 0.
     """
@@ -21,7 +21,7 @@ def unused_tensors(config: SPAIConfig) -> dict[str, Tensor]:
 
 
 def _shapes(config: SPAIConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """What upstream's VisionTransformer has beside patch embedding, positions, CLS token and blocks."""
+    """The shapes of what upstream's VisionTransformer has beside patch embedding, positions, CLS token and blocks."""
     width, hidden = config.width, int(config.width * config.mlp_ratio)
     tokens = (config.tile_size // config.patch_size) ** 2 + 1
     yield "cls_pos_embed", (1, tokens, width)

@@ -55,7 +55,7 @@ def read(content: Content) -> tuple[SPAIConfig, State]:
 
 
 def to_content(model: SPAI) -> dict[str, Any]:
-    """What upstream's `--model` and `--pretrained` read, once torch.save wrote it; its config is a plain dict."""
+    """What torch.save must write for upstream's `--model` and `--pretrained`; its config is a plain dict."""
     state = to_upstream(model.state_dict(), model.config)
     return {"model": state, "epoch": 0, "config": upstream_settings(model.config)}
 
@@ -70,8 +70,8 @@ def upstream_name(name: str) -> str:
 def to_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
     """Our state dict → upstream's, with all that its strict loading wants.
 
-    That is the mask, which upstream keeps among its parameters, and the tensors that it never reads: those that a file
-    of its own had are gone with ours, and are written as upstream draws them.
+    It also wants the mask, which upstream keeps among its parameters, and tensors that it never reads. Our state dict
+    has none of these, even if it came from a file that had them; they are written as upstream draws them.
 
     :raises CheckpointError: upstream's layout has no place for this backbone
     """
@@ -97,7 +97,7 @@ def from_upstream(state: State, config: SPAIConfig) -> dict[str, Tensor]:
 
 
 def infer_config(state: State, settings: Mapping[str, Any]) -> SPAIConfig:
-    """Dimensions from the shapes of upstream's tensors; what shapes cannot tell from the embedded configuration.
+    """Dimensions from the shapes of upstream's tensors; the embedded configuration tells what shapes cannot.
 
     :param settings: upstream's configuration as nested mappings; empty for a bare state dict, whose ViT heads are
         taken to be 64 wide and whose blocks are taken to be all in use
@@ -141,7 +141,7 @@ def _config(values: Mapping[str, Any]) -> SPAIConfig:
 
 
 def infer_ours(state: State) -> SPAIConfig:
-    """Dimensions of a bare state dict in our names; what only one family of backbones has gives that away."""
+    """Dimensions of a bare state dict in our names; tensors that only one family of backbones has tell the family."""
     config = infer_config(_renamed(state), {})
     names = {name.removeprefix("encoder.backbone."): tensor for name, tensor in state.items()}
     if "norm_pre.weight" in names:
@@ -150,7 +150,7 @@ def infer_ours(state: State) -> SPAIConfig:
 
 
 def _dinov2(names: State, config: SPAIConfig) -> BackboneName:
-    """The giant has two layers side by side where others have one; the large differs from the base in size alone."""
+    """Which DINOv2 it is: only the giant has two layers side by side in an MLP; base and large differ in size."""
     if shape_of(names, "blocks.0.mlp.fc1.weight", 2)[0] == 2 * shape_of(names, "blocks.0.mlp.fc2.weight", 2)[1]:
         return "dinov2_vitg14"
     large = FAMILIES["dinov2_vitl14"]
@@ -158,7 +158,7 @@ def _dinov2(names: State, config: SPAIConfig) -> BackboneName:
 
 
 def _mask_radius(state: State, settings: Mapping[str, Any]) -> Any:
-    """From the configuration, else from the mask itself, whose central row is 2 · radius wide."""
+    """The radius from the configuration, else from the mask itself, whose central row is 2 · radius wide."""
     radius = _section(settings, "MODEL", "FRE").get("MASKING_RADIUS")
     mask = _mask(state)
     if radius is None and mask is not None:
@@ -167,7 +167,7 @@ def _mask_radius(state: State, settings: Mapping[str, Any]) -> Any:
 
 
 def _check_mask(state: State, config: SPAIConfig) -> None:
-    """A mask of another shape than the disc would be detected with, silently, as the disc."""
+    """Refuses a mask that is not the disc, since detection would silently use the disc in its place."""
     mask = _mask(state)
     if mask is not None and not torch.equal(mask, torch.from_numpy(disc_mask(config.tile_size, config.mask_radius))):
         raise CheckpointError(f"the checkpoint's frequency mask is not a disc of radius {config.mask_radius:g}")
@@ -212,7 +212,7 @@ def upstream_settings(config: SPAIConfig) -> dict[str, Any]:
 
 
 def vit_settings(config: SPAIConfig) -> dict[str, Any]:
-    """The part that describes the backbone."""
+    """The part of upstream's configuration that describes the backbone."""
     return {
         "PATCH_SIZE": config.patch_size,
         "EMBED_DIM": config.width,
