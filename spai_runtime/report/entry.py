@@ -1,8 +1,9 @@
 """Entries: what a report says of one image; many of them are kept on the disk until a page is written."""
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -97,25 +98,27 @@ class Spool(Closing):
     """Entries on the disk, in an unnamed file that is deleted when the process ends.
 
     :param folder: a folder with room for the file
+    :param page: how many entries are read at a time
     :raises OSError: the file cannot be made there
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, page: int) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by `close`
-        self.count = 0
+        self._page, self._starts, self._count = page, list[int](), 0
 
     def write(self, entry: Entry) -> None:
         """Write an entry. :raises OSError: there is no room"""
+        if self._count % self._page == 0:
+            self._starts.append(self._file.tell())
         self._file.write(msgspec.json.encode(entry) + b"\n")
-        self.count += 1
+        self._count += 1
 
-    def read(self, numbers: Collection[int]) -> Iterator[Entry]:
-        """Read the entries with these places in the run."""
-        self._file.seek(0)
+    def read(self, page: int) -> Iterator[Entry]:
+        """Read the entries of a page. :param page: its number, counted from 0"""
         decoder = msgspec.json.Decoder(Entry)
-        for place, line in enumerate(self._file, 1):
-            if place in numbers:
-                yield decoder.decode(line)
+        self._file.seek(self._starts[page] if self._starts else 0)
+        for line in islice(self._file, self._page):
+            yield decoder.decode(line)
 
     def close(self) -> None:
         """Free the space on the disk."""

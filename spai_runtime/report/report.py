@@ -64,7 +64,7 @@ class Report(Closing):
         with ExitStack() as opened:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._spool = opened.enter_context(Spool(path.parent))
+                self._spool = opened.enter_context(Spool(path.parent, PAGE_IMAGES))
             except OSError as error:
                 raise _cannot_write(path, error) from error
             self._thumbnails = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="thumbnail"))
@@ -136,7 +136,7 @@ class Report(Closing):
         first = PAGE_IMAGES * index + 1
         numbers = range(first, min(first + PAGE_IMAGES, self._tally.images + 1))
         return {
-            "entries": self._spool.read(numbers),
+            "entries": self._spool.read(index),
             "numbers": numbers,
             "pages": [page.name for page in pages],
             "page": index,
