@@ -88,11 +88,6 @@ class Entry:
         """Whether detectors give it different labels."""
         return len({verdict.label for verdict in self.verdicts if verdict.label}) > 1
 
-    @property
-    def turned(self) -> bool:
-        """Whether it is shown with width and height exchanged."""
-        return self.thumbnail is not None and self.thumbnail.orientation >= 5
-
 
 class Spool(Closing):
     """Entries on the disk, in an unnamed file that is deleted when the process ends.

@@ -38,17 +38,33 @@ _DETAILS = (
     (float("inf"), Detail(160, 4_000)),
 )
 
+# Pillow's names of what EXIF's orientations ask for.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 
 @dataclass(frozen=True)
 class Thumbnail:
     """A small picture of an image.
 
-    :param webp: the file's content, with the pixels in the order in which the image stores them
-    :param orientation: how to turn it for people, as EXIF says: 1 to 8
+    :param webp: the file's content, turned as people want to see it
+    :param orientation: how the stored pixels were turned, as EXIF says: 1 (not at all) to 8
     """
 
     webp: bytes
     orientation: int = 1
+
+    @property
+    def turned(self) -> bool:
+        """Whether width and height of the image are exchanged."""
+        return self.orientation >= 5
 
     @classmethod
     def of(
@@ -74,7 +90,9 @@ class Thumbnail:
         small = picture.reduced(detail.side)
         orientation = picture.orientation
         picture.close()
-        return cls(_webp(Image.fromarray(small.array()), detail.nbytes), orientation)
+        image = Image.fromarray(small.array())
+        turn = _TURNS.get(orientation)
+        return cls(_webp(image if turn is None else image.transpose(turn), detail.nbytes), orientation)
 
 
 def _webp(image: Image.Image, most: int) -> bytes:

@@ -48,7 +48,7 @@ def test_columns_are_sorted(opened: Any, report: Path) -> None:
 
 def test_plots_are_drawn(opened: Any, report: Path) -> None:
     page = opened.go(report)
-    sizes = page.eval_on_selector_all("img", "all => all.map(one => one.naturalWidth)")
+    sizes = page.eval_on_selector_all(".plot img", "all => all.map(one => one.naturalWidth)")
     assert len(sizes) == 2
     assert min(sizes) > 400
 

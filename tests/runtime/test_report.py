@@ -71,7 +71,7 @@ def test_a_page_says_what_the_rows_say(photo: Write, tmp_path: Path) -> None:
     assert "does not locate edits" in page.text
     assert page.values("article", "id") == ["image-1", "image-2", "image-3"]
     assert page.values("article", "data-label") == ["ai", "real", "error"]
-    shown = [image_of(address) for address in page.values("image", "href")]
+    shown = [image_of(address) for address in page.values("img", "src")]
     assert [image.size for image in shown] == [(300, 200)] * 2
     for image, path in zip(shown, (first, second), strict=True):
         difference = np.asarray(image, np.int16) - np.asarray(Image.open(path), np.int16)
@@ -201,9 +201,15 @@ def test_pictures_are_turned_as_exif_says(orientation: int, tmp_path: Path) -> N
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
-    assert Thumbnail.of(tmp_path / "a.png", Detail.of(1)).orientation == orientation
     with Image.open(tmp_path / "a.png") as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened))
+    smooth = Image.fromarray(np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8))
+    smooth.save(tmp_path / "smooth.png", exif=exif)
+    thumbnail = Thumbnail.of(tmp_path / "smooth.png", Detail.of(1))
+    assert (thumbnail.orientation, thumbnail.turned) == (orientation, expected.shape[0] > expected.shape[1])
+    with Image.open(tmp_path / "smooth.png") as opened, Image.open(io.BytesIO(thumbnail.webp)) as shown:
+        right = np.asarray(ImageOps.exif_transpose(opened), np.int16)
+        assert np.abs(np.asarray(shown, np.int16) - right).mean() < 8
     matrix = [float(part) for part in _TURNS[orientation].format(w=10, h=6).split()]
     a, b, c, d, e, f = matrix
     turned = np.zeros_like(expected)
@@ -274,5 +280,5 @@ def test_orders_of_rows_and_pictures_agree(tmp_path: Path) -> None:
         Image.new("RGB", (20, 10), (6 * index, 0, 0)).save(path)
         paths.append(path)
     (page,) = written(tmp_path / "report.html", [row(path) for path in paths])
-    reds = [np.asarray(image_of(address))[..., 0].mean() for address in page.values("image", "href")]
+    reds = [np.asarray(image_of(address))[..., 0].mean() for address in page.values("img", "src")]
     assert np.abs(np.array(reds) - 6 * np.arange(40)).max() < 5

@@ -53,9 +53,10 @@ def test_images_that_are_wrong_come_first(call: Run, table: Path, tiny_detector:
     rows = [line.split(",") for line in (output / "scores.csv").read_text().splitlines()[1:]]
     false = sorted((-float(row[4]), row[0]) for row in rows if row[1] == "0")
     page = Page(output / "report.html")
-    shown = [label.removeprefix("Picture of ") for label in page.values("svg", "aria-label")]
+    alts = [alt for alt in page.values("img", "alt") if alt.startswith("Picture of ")]
+    shown = [alt.removeprefix("Picture of ") for alt in alts]
     assert shown == [name for _, name in false]
-    assert len([address for address in page.values("image", "href") if "webp" in address]) == 4
+    assert len([address for address in page.values("img", "src") if "webp" in address]) == 4
     assert "Generated images labelled “real” None." in page.text
 
 
