@@ -45,7 +45,7 @@ class Roles:
         :param names: the names of all columns, in their order
         :raises SourceError: they are not those of rows that spai-run writes
         """
-        own, _, results = _partition(names, "path")
+        own, results = _around(names, "path")
         if results[:3] == ["score", "logit", "label"]:
             return cls(own, [""], fused=False)
         groups = [
@@ -98,9 +98,10 @@ def _label(cell: Any) -> str:
     return excerpt(str(cell or ""))
 
 
-def _partition(names: Sequence[str], name: str) -> tuple[list[str], str, list[str]]:
+def _around(names: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """The names before and behind a name. :raises SourceError: it is not among them"""
     found = list(names)
     if name not in found:
         raise SourceError(f"these are not rows that spai-run has written: there is no column {name}")
     place = found.index(name)
-    return found[:place], name, found[place + 1 :]
+    return found[:place], found[place + 1 :]
