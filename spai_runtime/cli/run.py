@@ -88,8 +88,8 @@ def run(
         Path | None,
         typer.Option(
             help="Page to write, .html: a picture, the score and the label of every image, heat maps, the distribution "
-            f"of scores, and what is known of each detector. It is one file of at most {PAGE_IMAGES:,} images (about "
-            "80 MB); a longer run gets more files beside it (report-2.html). Rows are written as without it."
+            f"of scores, and what is known of each detector. It is one file of at most {PAGE_IMAGES:,} images, whose "
+            "pictures take up to 54 MB; a longer run gets more files (report-2.html). Rows are written as without it."
         ),
     ] = None,
     from_rows: Annotated[

@@ -42,10 +42,8 @@ def score(options: Options) -> int:
     :raises UserError: nothing could run
     """
     sources = Sources(options.inputs, options.split)
-    if options.output is not None:
-        refuse_inputs(OutputFiles(options.output).all(), sources.files(), "--output")
-    if options.report is not None:
-        refuse_inputs([options.report], sources.files(), "--report")
+    written = dict.fromkeys(OutputFiles(options.output).all(), "--output") if options.output else {}
+    refuse_inputs(written | ({options.report: "--report"} if options.report else {}), sources.files())
     with ExitStack() as stack:
         detectors = [stack.enter_context(detector) for detector in _load(options)]
         for line in _remarks(options, detectors):

@@ -1,7 +1,7 @@
 """The files that a run with `--output` writes, and a check that no input is among them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,21 +45,21 @@ def partial(path: Path) -> Path:
     return Path(f"{path}.partial")
 
 
-def refuse_inputs(written: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
-    """Check that no input would be replaced.
+def refuse_inputs(written: Mapping[Path, str], inputs: Iterable[Path]) -> None:
+    """Refuse to replace an input; the inputs are looked at once.
 
-    :param written: files that a run would replace
-    :param option: the option that names another file
-    :raises OutputError: one of the inputs is among them, under any name
+    :param written: the files that a run would replace, each with the option that names another one
+    :raises OutputError: one of the inputs is among them, under whatever name
     """
     ours = {identity: path for path in written if (identity := _identity(path))}
     if not ours:
         return
     for path in inputs:
         if (identity := _identity(path)) in ours:
+            target = ours[identity]
             raise OutputError(
-                f"{printable(path)} is an input, and the run would replace it as {printable(ours[identity])}: "
-                f"name another {option}"
+                f"{printable(path)} is an input, and the run would replace it as {printable(target)}: "
+                f"name another {written[target]}"
             )
 
 
